@@ -1,0 +1,108 @@
+# Bash completion for vmm(1). Needs nothing but bash; installed where bash-completion finds it.
+
+# Files that begin with $1, directories with a slash to go on from.
+_vmm_files() {
+  local name
+  while IFS= read -r name; do
+    if [[ -d $name ]]; then COMPREPLY+=("$name/"); else COMPREPLY+=("$name"); fi
+  done < <(compgen -f -- "$1")
+  compopt -o filenames -o nospace 2>/dev/null
+  [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} != */ ]] && compopt +o nospace 2>/dev/null
+}
+
+_vmm_words() {
+  local IFS=$' \n'
+  mapfile -t COMPREPLY < <(compgen -W "$2" -- "$1")
+}
+
+# Values of the option $1 that begin with $2. Both are as typed: bash itself splits words at '=' and
+# ':', and wants back only what follows the last of them.
+_vmm_value() {
+  local option=$1 value=$2
+  case $option in
+    --kernel | --initrd | --config) _vmm_files "$value" ;;
+    --boot) _vmm_words "$value" 'auto linux64 bzimage pvh flat' ;;
+    --initrd-unpack) _vmm_words "$value" 'auto on off' ;;
+    --mem) _vmm_words "$value" '128M 256M 512M 1G 2G 4G' ;;
+    --mem-backing) _vmm_words "$value" 'anonymous memfd hugetlbfs' ;;
+    --cpu) _vmm_words "$value" 'host' ;;
+    --cpus) _vmm_words "$value" '1 2 4 8' ;;
+    --irqchip) _vmm_words "$value" 'auto kernel split none' ;;
+    --serial)
+      case $value in
+        file:* | unix:*) _vmm_files "${value#*:}" ;;
+        *)
+          _vmm_words "$value" 'stdio file: pty unix: null'
+          [[ ${COMPREPLY[0]} == *: ]] && compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
+    --escape) _vmm_words "$value" 'on off ^A ^T' ;;
+    --debug-console)
+      _vmm_words "$value" 'off stdio'
+      local words=("${COMPREPLY[@]}")
+      COMPREPLY=()
+      _vmm_files "$value"
+      COMPREPLY+=("${words[@]}")
+      ;;
+    --debug-exit) _vmm_words "$value" '0xf4 off' ;;
+    --quirk)
+      case $value in
+        *=*) _vmm_words "${value#*=}" 'on off auto' ;;
+        *)
+          _vmm_words "$value" 'complete-instructions= syscall-fixup= hide-hypercalls= unpack-initrd='
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
+    --trace)
+      _vmm_words "$value" 'pio mmio hlt shutdown irq-window interrupted system debug fail-entry
+        emulation-failure internal-error ioapic-eoi msr unknown'
+      ;;
+    *) return 1 ;;
+  esac
+  return 0
+}
+
+_vmm() {
+  COMPREPLY=()
+  # Put words that bash split at '=' and ':' together again.
+  local words=() word i glue=''
+  for ((i = 0; i <= COMP_CWORD; i++)); do
+    word=${COMP_WORDS[i]}
+    if [[ $i -gt 0 && ($word == [=:] || -n $glue) ]]; then
+      words[${#words[@]} - 1]+=$word
+      if [[ $word == [=:] ]]; then glue=1; else glue=''; fi
+    else
+      words+=("$word")
+    fi
+  done
+  local count=${#words[@]}
+  local current=${words[count - 1]} previous=${words[count - 2]} command=${words[1]}
+
+  if [[ $count -le 2 ]]; then
+    _vmm_words "$current" 'run inspect doctor help --help --version'
+    return
+  fi
+  case $command in
+    run)
+      if [[ $current == --*=* ]]; then
+        _vmm_value "${current%%=*}" "${current#*=}"
+      elif [[ $current != -* && $previous != --trace ]] && _vmm_value "$previous" "$current"; then
+        :
+      else
+        _vmm_words "$current" '--kernel --initrd --cmdline --cmdline-only --boot --kaslr
+          --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip --quirk
+          --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
+          --quiet --config --help'
+      fi
+      ;;
+    inspect)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
+      ;;
+    doctor) _vmm_words "$current" '--json --help' ;;
+    help) _vmm_words "$current" 'run inspect doctor' ;;
+  esac
+}
+
+complete -F _vmm vmm

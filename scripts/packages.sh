@@ -1,0 +1,28 @@
+# shellcheck shell=bash disable=SC2034
+# The Debian packages that building, testing and demonstrating need: the one list that all scripts share.
+# Sourced; defines one array for each set. A later set is used together with "build".
+
+packages_build=(
+  g++ meson ninja-build pkg-config ccache binutils
+  libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev  # formatting, Result, documents, options
+  libzydis-dev                                                # decodes instructions that KVM cannot finish
+  zlib1g-dev libbz2-dev liblzma-dev liblzo2-dev liblz4-dev libzstd-dev  # payloads of kernel images
+)
+
+packages_test=(
+  libgtest-dev libgmock-dev libbenchmark-dev
+  python3          # tests of style and of whole guests
+  acpica-tools     # iasl checks our ACPI tables
+  bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
+  clang            # the second compiler: the library must compile with it, too
+)
+
+# Building a guest kernel from source.
+packages_kernel=(
+  linux-source-6.1 gcc make flex bison bc libelf-dev lz4 xz-utils kmod cpio
+)
+
+# An initramfs, and Debian's own kernel (apt-get download, dpkg-deb).
+packages_guest=(
+  busybox-static python3 ca-certificates
+)

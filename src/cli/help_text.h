@@ -1,0 +1,54 @@
+// The prose of --help: what the option list does not say.
+#pragma once
+
+#include <string_view>
+
+namespace vmm::cli {
+
+inline constexpr std::string_view kAbout = "Virtual machines on Linux KVM.";
+
+inline constexpr std::string_view kMainFooter = R"(Examples:
+  vmm run                                    the built-in guest, to see that it works
+  vmm run --kernel bzImage --initrd rd.cpio  boot Linux on this terminal; Ctrl-A x ends it
+  vmm inspect bzImage                        what is in a kernel image
+  vmm doctor                                 what this host's KVM can do
+
+'vmm help COMMAND' or 'vmm COMMAND --help' tells more.)";
+
+inline constexpr std::string_view kRunFooter = R"(Kernel command line:
+  console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1, then what --cmdline says.
+  --cmdline-only leaves the default out. Without --kernel, --cmdline is for the built-in
+  guest: 'off' powers it off, 'cmd=mem;cpu' runs commands.
+
+Keys on a terminal:
+  Ctrl-A x   end          Ctrl-A c   menu          Ctrl-A Ctrl-A   one Ctrl-A for the guest
+
+Examples:
+  Linux with 1 GiB and 2 CPUs, its console on this terminal:
+    vmm run --kernel bzImage --initrd initrd.cpio.gz --mem 1G --cpus 2
+  A root file system in the initrd, and a quiet kernel:
+    vmm run --kernel vmlinux --initrd rd.cpio --cmdline 'quiet init=/bin/sh'
+  Commands from a pipe, the console into a file:
+    echo 'uname -a; poweroff -f' | vmm run --kernel bzImage --initrd rd.cpio > console.log
+  The console on a socket, for socat - UNIX-CONNECT:/tmp/vm.sock
+    vmm run --kernel bzImage --initrd rd.cpio --serial unix:/tmp/vm.sock
+  Sixteen bits of boot code at 0x7c00, every port access shown:
+    vmm run --kernel boot.bin --boot flat,addr=0x7c00,mode=real --trace=pio
+  The same machine every time, with more memory today:
+    vmm run --config machine.json --mem 4G
+
+Exit status: 0 the guest powered off, 1 host error, 2 bad usage; vmm(1) lists all.)";
+
+inline constexpr std::string_view kInspectFooter = R"(Examples:
+  vmm inspect /boot/vmlinuz-$(uname -r)
+  vmm inspect --json bzImage | jq .format
+
+Exit status: 0 the image can boot, 6 it cannot.)";
+
+inline constexpr std::string_view kDoctorFooter = R"(Examples:
+  vmm doctor
+  vmm doctor --json | jq .quirks
+
+Exit status: 0 guests can run here, 4 there is no usable /dev/kvm.)";
+
+}  // namespace vmm::cli

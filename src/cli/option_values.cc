@@ -1,0 +1,170 @@
+#include "cli/option_values.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+
+#include "vmm/doctor/quirks.h"
+
+namespace vmm::cli {
+namespace {
+
+template <typename T, std::size_t N>
+using Words = std::array<std::pair<std::string_view, T>, N>;
+
+constexpr Words<BootProtocol, 5> kProtocols{{{"auto", BootProtocol::kAuto},
+                                             {"linux64", BootProtocol::kLinux64},
+                                             {"bzimage", BootProtocol::kBzimage},
+                                             {"pvh", BootProtocol::kPvh},
+                                             {"flat", BootProtocol::kFlat}}};
+constexpr Words<FlatMode, 3> kModes{
+    {{"real", FlatMode::kReal}, {"protected", FlatMode::kProtected}, {"long", FlatMode::kLong}}};
+constexpr Words<Toggle, 3> kToggles{
+    {{"on", Toggle::kOn}, {"off", Toggle::kOff}, {"auto", Toggle::kAuto}}};
+
+template <typename T, std::size_t N>
+Result<T> word(std::string_view text, const Words<T, N>& words) {
+  return parse_word<T>(text, std::span<const std::pair<std::string_view, T>>(words));
+}
+
+// "key=value" in two; nothing when there is no '='.
+std::optional<std::pair<std::string_view, std::string_view>> key_value(std::string_view text) {
+  const auto equals = text.find('=');
+  if (equals == std::string_view::npos) return std::nullopt;
+  return std::pair(text.substr(0, equals), text.substr(equals + 1));
+}
+
+bool is_feature_name(std::string_view name) {
+  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '-' || c == '.';
+  });
+}
+
+}  // namespace
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const auto end = text.find(separator);
+    parts.push_back(text.substr(0, end));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+Result<std::uint64_t> parse_number(std::string_view text, std::uint64_t most) {
+  const bool hex = text.size() > 2 && (text.starts_with("0x") || text.starts_with("0X"));
+  const std::string_view digits = hex ? text.substr(2) : text;
+  std::uint64_t value = 0;
+  const auto [end, ec] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), value, hex ? 16 : 10);
+  if (digits.empty() || end != digits.data() + digits.size() || ec == std::errc::invalid_argument) {
+    return fail(ErrorCode::kBadConfig, "'{}' is not a number", text);
+  }
+  if (ec == std::errc::result_out_of_range || value > most) {
+    return fail(ErrorCode::kBadConfig, "{} is too large: at most {:#x} ({}) is possible", text,
+                most, most);
+  }
+  return value;
+}
+
+Result<BootChoice> parse_boot(std::string_view text) {
+  const std::vector<std::string_view> parts = split(text, ',');
+  BootChoice choice;
+  choice.protocol = VMM_TRY(word(parts.front(), kProtocols));
+  for (const std::string_view part : std::span(parts).subspan(1)) {
+    if (choice.protocol != BootProtocol::kFlat) {
+      return fail(ErrorCode::kBadConfig, "'{}' belongs to flat only", part);
+    }
+    const auto pair = key_value(part);
+    if (pair && pair->first == "addr") {
+      choice.address = Gpa(VMM_TRY(parse_size(pair->second)));
+    } else if (pair && pair->first == "mode") {
+      choice.mode = VMM_TRY(word(pair->second, kModes));
+    } else {
+      return fail(ErrorCode::kBadConfig, "'{}' is unknown: flat takes addr=ADDRESS and mode=MODE",
+                  part);
+    }
+  }
+  return choice;
+}
+
+Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count) {
+  CpuConfig cpu;
+  cpu.count = count;
+  const std::vector<std::string_view> parts = split(text, ',');
+  if (parts.front() != "host") {
+    return fail(ErrorCode::kBadConfig,
+                "'{}' is not a CPU: write host, followed by ,-feature or ,+feature as needed",
+                parts.front());
+  }
+  for (const std::string_view part : std::span(parts).subspan(1)) {
+    const char sign = part.empty() ? '\0' : part.front();
+    const std::string_view name = part.empty() ? part : part.substr(1);
+    if ((sign != '+' && sign != '-') || !is_feature_name(name)) {
+      return fail(ErrorCode::kBadConfig, "'{}' is neither -feature nor +feature", part);
+    }
+    (sign == '+' ? cpu.add_features : cpu.remove_features).emplace_back(name);
+  }
+  return cpu;
+}
+
+Result<ConsoleSpec> parse_serial(std::string_view text) {
+  if (text == "stdio") return ConsoleSpec(StreamConsole{.input_fd = 0, .output_fd = 1});
+  if (text == "pty") return ConsoleSpec(PtyConsole{});
+  if (text == "null") return ConsoleSpec(NullConsole{});
+  const auto colon = text.find(':');
+  const std::string_view kind = text.substr(0, colon);
+  if (kind == "file" || kind == "unix") {
+    const std::string path(colon == std::string_view::npos ? "" : text.substr(colon + 1));
+    if (path.empty()) return fail(ErrorCode::kBadConfig, "'{}' lacks a path: {}:PATH", text, kind);
+    if (kind == "file") return ConsoleSpec(FileConsole{path});
+    return ConsoleSpec(UnixConsole{path});
+  }
+  return fail(ErrorCode::kBadConfig, "'{}' is not one of stdio, file:PATH, pty, unix:PATH, null",
+              text);
+}
+
+Result<QuirkOverride> parse_quirk(std::string_view text) {
+  const auto pair = key_value(text);
+  if (!pair) return fail(ErrorCode::kBadConfig, "'{}' is not NAME=on, NAME=off or NAME=auto", text);
+  const auto& [name, value] = *pair;
+  if (std::find(kQuirkNames.begin(), kQuirkNames.end(), name) == kQuirkNames.end()) {
+    return fail(ErrorCode::kBadConfig, "'{}' is not a quirk; there are {}", name,
+                fmt::join(kQuirkNames, ", "));
+  }
+  return QuirkOverride{std::string(name), VMM_TRY(word(value, kToggles))};
+}
+
+Result<std::chrono::nanoseconds> parse_seconds(std::string_view text) {
+  constexpr double kMost = 1e9;  // 31 years: further than a clock has to count
+  double seconds = 0;
+  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), seconds);
+  if (ec != std::errc{} || end != text.data() + text.size()) {
+    return fail(ErrorCode::kBadConfig, "'{}' is not a number of seconds", text);
+  }
+  if (!(seconds > 0 && seconds <= kMost)) {
+    return fail(ErrorCode::kBadConfig, "{} seconds are not possible: more than 0, at most {:.0f}",
+                text, kMost);
+  }
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::duration<double>(seconds));
+}
+
+Result<EscapeChoice> parse_escape(std::string_view text) {
+  if (text == "on") return EscapeChoice{.enabled = true};
+  if (text == "off") return EscapeChoice{.enabled = false};
+  std::string_view key = text;
+  if (key.size() == 2 && key.front() == '^') key.remove_prefix(1);
+  if (key.size() == 3 && key.starts_with("C-")) key.remove_prefix(2);
+  if (key.size() != 1 || std::isalpha(static_cast<unsigned char>(key.front())) == 0) {
+    return fail(ErrorCode::kBadConfig,
+                "'{}' is neither on nor off nor a key: write ^T or t for Ctrl-T", text);
+  }
+  return EscapeChoice{.enabled = true, .key = static_cast<std::byte>(key.front() & 0x1f)};
+}
+
+}  // namespace vmm::cli

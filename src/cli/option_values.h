@@ -1,0 +1,64 @@
+// From the text of one option's value to what it means. Errors: kBadConfig, saying what is wrong
+// with the text and what would be right; the caller adds the option's name.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/result.h"
+#include "vmm/config.h"
+#include "vmm/console/console_backend.h"
+
+namespace vmm::cli {
+
+// --boot auto | linux64 | bzimage | pvh | flat[,addr=ADDR][,mode=real|protected|long]
+struct BootChoice {
+  BootProtocol protocol = BootProtocol::kAuto;
+  Gpa address{0x1000};              // flat only
+  FlatMode mode = FlatMode::kLong;  // flat only
+};
+Result<BootChoice> parse_boot(std::string_view text);
+
+// --cpu host[,-feature | ,+feature]...; keeps `count`.
+Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count);
+
+// --serial stdio | file:PATH | pty | unix:PATH | null
+Result<ConsoleSpec> parse_serial(std::string_view text);
+
+// --quirk name=on|off|auto
+Result<QuirkOverride> parse_quirk(std::string_view text);
+
+// --timeout: seconds, with a decimal fraction if wanted; more than 0.
+Result<std::chrono::nanoseconds> parse_seconds(std::string_view text);
+
+// A whole number, decimal or with 0x, at most `most`.
+Result<std::uint64_t> parse_number(std::string_view text, std::uint64_t most);
+
+// --escape on | off | KEY, where a KEY is Ctrl with a letter: ^T, C-t or t.
+struct EscapeChoice {
+  std::optional<bool> enabled;
+  std::byte key{0x01};
+};
+Result<EscapeChoice> parse_escape(std::string_view text);
+
+// The value of a word, or an error that lists the words.
+template <typename T>
+Result<T> parse_word(std::string_view text, std::span<const std::pair<std::string_view, T>> words) {
+  std::string all;
+  for (const auto& [word, value] : words) {
+    if (word == text) return value;
+    if (!all.empty()) all += ", ";
+    all += word;
+  }
+  return fail(ErrorCode::kBadConfig, "'{}' is not one of {}", text, all);
+}
+
+// "a,b,c" in its parts; an empty text has one empty part.
+std::vector<std::string_view> split(std::string_view text, char separator);
+
+}  // namespace vmm::cli

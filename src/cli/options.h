@@ -1,0 +1,35 @@
+// The command line: which command it names, and that command's options.
+#pragma once
+
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cli/run_options.h"
+
+namespace vmm::cli {
+
+struct RunCommand {
+  RunRequest request;
+};
+struct InspectCommand {
+  std::string file;
+  bool json = false;
+};
+struct DoctorCommand {
+  bool json = false;
+};
+// Nothing is left to do but to print: help and version on stdout with status 0, complaints on
+// stderr with kExitUsage.
+struct PrintOnly {
+  std::string text;
+  int exit_code = 0;
+};
+
+using Command = std::variant<RunCommand, InspectCommand, DoctorCommand, PrintOnly>;
+
+// `given` are the arguments without the program's name. Reads the configuration file that they
+// name, and nothing else.
+Command parse_command_line(const std::vector<std::string>& given);
+
+}  // namespace vmm::cli

@@ -1,0 +1,302 @@
+#include "cli/run_options.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "cli/option_values.h"
+#include "vmm/vcpu_exit.h"
+
+namespace vmm::cli {
+namespace {
+
+using enum OptionKind;
+
+constexpr std::string_view kBoot = "Boot";
+constexpr std::string_view kMachine = "Machine";
+constexpr std::string_view kConsole = "Console";
+constexpr std::string_view kControl = "Control";
+
+constexpr auto kTable = std::to_array<OptionSpec>({
+    {"kernel", kValue, "FILE",
+     "Kernel: Linux bzImage, vmlinux or another ELF, or a flat image with --boot flat. Without it "
+     "the built-in guest starts",
+     kBoot},
+    {"initrd", kValue, "FILE", "Initial RAM disk", kBoot},
+    {"cmdline", kValue, "TEXT", "Appended to the default kernel command line, see below", kBoot},
+    {"cmdline-only", kFlag, "", "--cmdline is the whole kernel command line", kBoot},
+    {"boot", kValue, "HOW",
+     "auto (default), linux64, bzimage, pvh, or flat[,addr=ADDRESS][,mode=real|protected|long]",
+     kBoot},
+    {"kaslr", kFlag, "", "Put the kernel at a random address, when it can be moved", kBoot},
+    {"initrd-unpack", kValue, "WHEN",
+     "Unpack a compressed initrd on the host: auto (default: when the guest would be slow at it), "
+     "on, off",
+     kBoot},
+    {"mem", kValue, "SIZE", "Guest memory: 512M (default), 2G, 1GiB; at least 2M", kMachine},
+    {"mem-backing", kValue, "KIND", "anonymous (default), memfd (shared) or hugetlbfs", kMachine},
+    {"thp", kFlag, "", "Ask for transparent huge pages", kMachine},
+    {"mem-prealloc", kFlag, "", "Populate all memory before the guest starts", kMachine},
+    {"cpus", kValue, "N", "Number of CPUs, 1 to 255 (default 1)", kMachine},
+    {"cpu", kValue, "MODEL",
+     "host (default), with features taken away or added: host,-avx512f,+x2apic", kMachine},
+    {"irqchip", kValue, "WHERE", "Interrupt controllers: auto (default), kernel, split, none",
+     kMachine},
+    {"quirk", kList, "NAME=on|off|auto",
+     "Switch a workaround for this host's KVM; vmm doctor lists them. May be repeated", kMachine},
+    {"serial", kValue, "WHERE",
+     "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
+    {"escape", kValue, "KEY",
+     "Escape key of the terminal: ^A (default), another letter, off, or on to have it for "
+     "input from a pipe, too",
+     kConsole},
+    {"debug-console", kValue, "WHERE",
+     "Bytes written to port 0xe9: a file, stdio, or off (default)", kConsole},
+    {"no-reboot", kFlag, "", "End when the guest resets instead of starting it again", kControl},
+    {"timeout", kValue, "SECONDS", "End the guest after this time", kControl},
+    {"debug-exit", kValue, "PORT",
+     "Port at which a guest ends with a status of its own (default 0xf4), or off", kControl},
+    {"trace", kOptionalValue, "KINDS",
+     "Print each exit of the guest, or only those listed: --trace=pio,mmio", kControl},
+    {"verbose", kFlag, "", "Say what was decided, and statistics at the end", kControl, 'v'},
+    {"quiet", kFlag, "", "Do not say how the guest ended", kControl, 'q'},
+});
+
+constexpr std::array<std::pair<std::string_view, MemoryBacking>, 3> kBackings{
+    {{"anonymous", MemoryBacking::kAnonymous},
+     {"memfd", MemoryBacking::kMemfd},
+     {"hugetlbfs", MemoryBacking::kHugetlbfs}}};
+constexpr std::array<std::pair<std::string_view, IrqchipMode>, 4> kIrqchips{
+    {{"auto", IrqchipMode::kAuto},
+     {"kernel", IrqchipMode::kKernel},
+     {"split", IrqchipMode::kSplit},
+     {"none", IrqchipMode::kNone}}};
+constexpr std::array<std::pair<std::string_view, Toggle>, 3> kUnpack{
+    {{"auto", Toggle::kAuto}, {"on", Toggle::kOn}, {"off", Toggle::kOff}}};
+constexpr std::array<std::pair<std::string_view, bool>, 6> kBooleans{
+    {{"true", true}, {"false", false}, {"on", true}, {"off", false}, {"1", true}, {"0", false}}};
+
+// Looks options up and collects what is wrong with them.
+class Reader {
+ public:
+  Reader(const RawOptions& raw, std::vector<std::string>& problems)
+      : raw_(raw), problems_(problems) {}
+
+  bool has(std::string_view name) const { return find(name) != nullptr; }
+
+  // The last text of an option, which a default stands in for.
+  std::string text(std::string_view name, std::string_view otherwise) const {
+    const RawOption* const option = find(name);
+    return option == nullptr || option->values.empty() ? std::string(otherwise)
+                                                       : option->values.back();
+  }
+
+  // What `parse` makes of the last text; `otherwise` when there is none or it is wrong.
+  template <typename T, typename Parse>
+  T value(std::string_view name, T otherwise, Parse&& parse) {
+    const RawOption* const option = find(name);
+    if (option == nullptr || option->values.empty()) return otherwise;
+    Result<T> result = parse(std::string_view(option->values.back()));
+    if (result) return *std::move(result);
+    problem(name, result.error().message());
+    return otherwise;
+  }
+
+  template <typename T, std::size_t N>
+  T word(std::string_view name, T otherwise,
+         const std::array<std::pair<std::string_view, T>, N>& words) {
+    return value<T>(name, otherwise, [&](std::string_view text) {
+      return parse_word<T>(text, std::span<const std::pair<std::string_view, T>>(words));
+    });
+  }
+
+  bool flag(std::string_view name) { return word(name, false, kBooleans); }
+  // Given, and not a flag that was switched off.
+  bool asked(std::string_view name) const {
+    return has(name) && text(name, "") != "false" && text(name, "") != "0";
+  }
+
+  const std::vector<std::string>& list(std::string_view name) const {
+    static const std::vector<std::string> kNone;
+    const RawOption* const option = find(name);
+    return option == nullptr ? kNone : option->values;
+  }
+
+  // "--mem: what is wrong", or with the place in the configuration file.
+  void problem(std::string_view name, std::string_view what) {
+    const RawOption* const option = find(name);
+    problems_.push_back(option == nullptr ? fmt::format("--{}: {}", name, what)
+                                          : fmt::format("{}: {}", option->origin, what));
+  }
+
+ private:
+  const RawOption* find(std::string_view name) const {
+    const auto found = raw_.find(name);
+    return found == raw_.end() ? nullptr : &found->second;
+  }
+  const RawOptions& raw_;
+  std::vector<std::string>& problems_;
+};
+
+void read_machine(Reader& reader, VmConfig& config) {
+  config.memory.size = reader.value<std::uint64_t>("mem", config.memory.size, parse_size);
+  config.memory.backing = reader.word("mem-backing", config.memory.backing, kBackings);
+  config.memory.transparent_huge_pages = reader.flag("thp");
+  config.memory.preallocate = reader.flag("mem-prealloc");
+  constexpr std::uint64_t kMost = std::numeric_limits<std::uint32_t>::max();
+  config.cpus.count = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
+      "cpus", 1, [](std::string_view text) { return parse_number(text, kMost); }));
+  config.cpus = reader.value<CpuConfig>("cpu", config.cpus, [&](std::string_view text) {
+    return parse_cpu(text, config.cpus.count);
+  });
+  config.irqchip = reader.word("irqchip", config.irqchip, kIrqchips);
+  for (const std::string& text : reader.list("quirk")) {
+    auto quirk = parse_quirk(text);
+    if (quirk) {
+      config.quirks.push_back(*std::move(quirk));
+    } else {
+      reader.problem("quirk", quirk.error().message());
+    }
+  }
+}
+
+// Options that mean nothing for what is booted are mistakes, not wishes.
+void refuse_for(Reader& reader, std::string_view what,
+                std::initializer_list<std::string_view> names) {
+  for (const std::string_view name : names) {
+    if (reader.asked(name)) reader.problem(name, what);
+  }
+}
+
+void read_boot(Reader& reader, RunRequest& request) {
+  const BootChoice boot = reader.value<BootChoice>("boot", {}, parse_boot);
+  const bool only = reader.flag("cmdline-only");
+  const std::string given = reader.text("cmdline", "");
+  const bool kaslr = reader.flag("kaslr");
+  const Toggle unpack = reader.word("initrd-unpack", Toggle::kAuto, kUnpack);
+  if (!reader.has("kernel")) {
+    refuse_for(reader, "there is no --kernel that this could be for",
+               {"initrd", "boot", "kaslr", "initrd-unpack", "cmdline-only"});
+    request.config.boot = BuiltinGuest{.cmdline = given};
+    return;
+  }
+  const std::string kernel = reader.text("kernel", "");
+  if (kernel.empty()) reader.problem("kernel", "the file name is empty");
+  if (boot.protocol == BootProtocol::kFlat) {
+    refuse_for(reader, "a flat image takes none",
+               {"initrd", "cmdline", "cmdline-only", "kaslr", "initrd-unpack"});
+    request.flat_file = kernel;
+    request.config.boot = FlatBoot{.name = kernel, .address = boot.address, .mode = boot.mode};
+    return;
+  }
+  KernelBoot linux_boot;
+  linux_boot.kernel = kernel;
+  if (reader.has("initrd")) linux_boot.initrd = reader.text("initrd", "");
+  linux_boot.cmdline = only ? given : std::string(kDefaultCmdline);
+  if (!only && !given.empty()) linux_boot.cmdline += " " + given;
+  linux_boot.protocol = boot.protocol;
+  linux_boot.kaslr = kaslr;
+  linux_boot.initrd_unpack = unpack;
+  request.config.boot = std::move(linux_boot);
+}
+
+Result<ConsoleSpec> parse_debug_console(std::string_view text) {
+  if (text == "stdio") return ConsoleSpec(StreamConsole{.input_fd = -1, .output_fd = 1});
+  if (text.empty()) return fail(ErrorCode::kBadConfig, "the file name is empty");
+  return ConsoleSpec(FileConsole{std::string(text)});
+}
+
+void read_consoles(Reader& reader, RunRequest& request) {
+  request.serial = reader.value<ConsoleSpec>("serial", request.serial, parse_serial);
+  const EscapeChoice escape = reader.value<EscapeChoice>("escape", {}, parse_escape);
+  request.escape = escape.enabled;
+  request.escape_key = escape.key;
+  if (reader.text("debug-console", "off") != "off") {
+    request.debug_console =
+        reader.value<ConsoleSpec>("debug-console", NullConsole{}, parse_debug_console);
+  }
+}
+
+void read_control(Reader& reader, RunRequest& request) {
+  request.no_reboot = reader.flag("no-reboot");
+  if (reader.has("timeout")) {
+    request.timeout =
+        reader.value<std::chrono::nanoseconds>("timeout", std::chrono::seconds(1), parse_seconds);
+  }
+  if (reader.text("debug-exit", "") == "off") {
+    request.config.debug_exit_port.reset();
+  } else if (reader.has("debug-exit")) {
+    request.config.debug_exit_port = static_cast<std::uint16_t>(reader.value<std::uint64_t>(
+        "debug-exit", 0, [](std::string_view text) { return parse_number(text, 0xffff); }));
+  }
+  const std::string trace = reader.text("trace", "off");
+  request.trace = reader.has("trace") && trace != "false" && trace != "off";
+  if (request.trace && trace != "true" && !trace.empty()) {
+    for (const std::string_view kind : split(trace, ',')) {
+      request.trace_kinds.emplace(kind);
+      if (std::find(kExitNames.begin(), kExitNames.end(), kind) == kExitNames.end()) {
+        reader.problem("trace", fmt::format("'{}' is not a kind of exit; there are {}", kind,
+                                            fmt::join(kExitNames, ", ")));
+      }
+    }
+  }
+  request.quiet = reader.flag("quiet");
+  request.verbose = reader.flag("verbose");
+}
+
+// What the library finds wrong, with the option's name where only one can be meant.
+void check(Reader& reader, const RunRequest& request, std::vector<std::string>& problems) {
+  std::vector<std::string> attributed;
+  const auto blame = [&](std::string_view name, const VmConfig& part) {
+    for (std::string& problem : validate(part)) {
+      reader.problem(name, problem);
+      attributed.push_back(std::move(problem));
+    }
+  };
+  VmConfig only_memory, only_cpus;
+  only_memory.memory.size = request.config.memory.size;
+  only_cpus.cpus.count = request.config.cpus.count;
+  blame("mem", only_memory);
+  blame("cpus", only_cpus);
+  VmConfig all = request.config;
+  // The image is still in its file.
+  if (auto* const flat = std::get_if<FlatBoot>(&all.boot)) flat->image.resize(1);
+  for (std::string& problem : validate(all)) {
+    if (std::find(attributed.begin(), attributed.end(), problem) == attributed.end()) {
+      problems.push_back(std::move(problem));
+    }
+  }
+}
+
+}  // namespace
+
+std::span<const OptionSpec> run_option_table() noexcept { return kTable; }
+
+RawOptions merge(RawOptions command_line, RawOptions file) {
+  for (auto& [name, option] : file) {
+    const auto [place, added] = command_line.try_emplace(name, option);
+    if (added) continue;
+    const auto spec = std::find_if(kTable.begin(), kTable.end(),
+                                   [&n = name](const OptionSpec& s) { return s.name == n; });
+    if (spec == kTable.end() || spec->kind != kList) continue;
+    auto& values = place->second.values;
+    values.insert(values.begin(), option.values.begin(), option.values.end());
+  }
+  return command_line;
+}
+
+RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) {
+  RunRequest request;
+  Reader reader(raw, problems);
+  read_machine(reader, request.config);
+  read_boot(reader, request);
+  read_consoles(reader, request);
+  read_control(reader, request);
+  if (problems.empty()) check(reader, request, problems);
+  return request;
+}
+
+}  // namespace vmm::cli

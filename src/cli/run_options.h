@@ -1,0 +1,75 @@
+// The options of `vmm run`: one table for the command line, the configuration file and the
+// completion, and the way from their texts to a configuration.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "vmm/config.h"
+#include "vmm/console/console_backend.h"
+
+namespace vmm::cli {
+
+enum class OptionKind : std::uint8_t {
+  kFlag,           // --kaslr; in a file true or false
+  kValue,          // --mem 512M; the last one wins
+  kOptionalValue,  // --trace or --trace=pio
+  kList            // --quirk a=on --quirk b=off
+};
+
+struct OptionSpec {
+  std::string_view name;  // without dashes; the key in a configuration file
+  OptionKind kind = OptionKind::kValue;
+  std::string_view metavar;  // what the value is called in the help
+  std::string_view help;
+  std::string_view group;
+  char short_name = 0;
+};
+
+// Every option of `vmm run` that a configuration file may hold, too.
+std::span<const OptionSpec> run_option_table() noexcept;
+
+// The texts of one option, and where they are from, for messages: "--mem", or "vm.json: mem".
+struct RawOption {
+  std::vector<std::string> values;
+  std::string origin;
+};
+using RawOptions = std::map<std::string, RawOption, std::less<>>;
+
+// The command line wins: options of the file that it also has are dropped, lists are joined with
+// the file's first.
+RawOptions merge(RawOptions command_line, RawOptions file);
+
+// All that `vmm run` needs to know. The configuration has no sinks yet, and a flat image is still
+// a file name.
+struct RunRequest {
+  VmConfig config;
+  std::optional<std::string> flat_file;  // to be read into config.boot, which is a FlatBoot then
+  ConsoleSpec serial = StreamConsole{0, 1};
+  std::optional<ConsoleSpec> debug_console;
+  bool no_reboot = false;
+  std::optional<std::chrono::nanoseconds> timeout;
+  std::optional<bool> escape;  // nothing: when the input is a terminal
+  std::byte escape_key{0x01};
+  bool trace = false;
+  std::set<std::string, std::less<>> trace_kinds;  // empty: all
+  bool quiet = false;
+  bool verbose = false;
+};
+
+// The kernel command line that --cmdline is appended to.
+inline constexpr std::string_view kDefaultCmdline =
+    "console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1";
+
+// Reads all options. Every problem is one sentence in `problems` that begins with the option's
+// origin; with none, the result can be used.
+RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems);
+
+}  // namespace vmm::cli

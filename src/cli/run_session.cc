@@ -1,0 +1,298 @@
+#include "cli/run_session.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "cli/exit_code.h"
+#include "cli/progress_bar.h"
+#include "cli/report_text.h"
+
+namespace vmm::cli {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::nanoseconds;
+using std::chrono::steady_clock;
+
+// A guest that resets at once, over and over, and prints nothing gets nowhere.
+constexpr int kMostEmptyResets = 10;
+constexpr std::chrono::seconds kQuickReset{1};
+// How long an interrupted command waits for a reader of its output.
+constexpr milliseconds kShortFlush{500};
+
+constexpr std::string_view kMenu =
+    "\nvmm: s statistics, p processors, h help, q quit, c or Enter back to the guest\n";
+constexpr std::string_view kHelp =
+    "\nvmm: in this menu:   s statistics   p processors   q quit   c, Enter, Esc back to the "
+    "guest\n"
+    "     at any time:    escape key, then x quit, c menu, a the escape key itself\n";
+
+}  // namespace
+
+RunSession::RunSession(RunRequest request, Terminal& terminal)
+    : request_(std::move(request)), terminal_(terminal), escape_(request_.escape_key) {}
+
+void RunSession::note(const std::string& line) { terminal_.say(fmt::format("vmm: {}\n", line)); }
+
+Result<void> RunSession::open_consoles() {
+  ConsoleOptions options;
+  const bool on_stdio = std::holds_alternative<StreamConsole>(request_.serial);
+  const bool typed = on_stdio && terminal_.is_terminal();
+  if (on_stdio && request_.escape.value_or(typed)) {
+    options.input_filter = [this](std::span<const std::byte> bytes) { return filter_input(bytes); };
+  }
+  // Keys must be seen even when the guest looks at none; a pipe can wait.
+  options.always_read = typed;
+  if (typed) options.input_buffer = MiB(1);
+  console_ = VMM_TRY(with_context(ConsoleBackend::create(request_.serial, std::move(options)),
+                                  "Open the serial port's host side (--serial)"));
+  if (const std::string place = console_->place(); !place.empty()) {
+    note(fmt::format("serial port on {}", place));
+  }
+  if (request_.debug_console) {
+    debug_console_ = VMM_TRY(with_context(
+        ConsoleBackend::create(*request_.debug_console, {.thread_name = "debug-console"}),
+        "Open the debug console (--debug-console)"));
+  }
+  return {};
+}
+
+Result<void> RunSession::load_flat_image() {
+  if (!request_.flat_file) return {};
+  std::ifstream file(*request_.flat_file, std::ios::binary);
+  if (!file) {
+    return tl::unexpected<Error>(Error::from_errno(
+        errno, ErrorCode::kBadKernel, fmt::format("Open the flat image {}", *request_.flat_file)));
+  }
+  // No more than could lie in guest memory: a device or endless file is refused, not swallowed.
+  const std::uint64_t most = request_.config.memory.size;
+  FlatBoot& flat = std::get<FlatBoot>(request_.config.boot);
+  std::vector<char> piece(KiB(64));
+  while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0) {
+    const auto bytes =
+        std::as_bytes(std::span(piece).first(static_cast<std::size_t>(file.gcount())));
+    flat.image.insert(flat.image.end(), bytes.begin(), bytes.end());
+    if (flat.image.size() > most) {
+      return fail(ErrorCode::kBadKernel,
+                  "The flat image {} is larger than the guest's memory of {}", flat.name,
+                  format_size(most));
+    }
+  }
+  if (flat.image.empty())
+    return fail(ErrorCode::kBadKernel, "The flat image {} is empty", flat.name);
+  return {};
+}
+
+VmConfig RunSession::make_config() {
+  VmConfig config = request_.config;
+  config.serial.output = console_.get();
+  config.debug_console = debug_console_.get();
+  config.log = Log([this](LogLevel, std::string_view category,
+                          std::string_view line) { note(fmt::format("{}: {}", category, line)); },
+                   request_.verbose ? LogLevel::kInfo : LogLevel::kWarning);
+  if (config.memory.preallocate && ::isatty(STDERR_FILENO) == 1 && !request_.quiet) {
+    config.memory.on_progress = [bar = std::make_shared<ProgressBar>("guest memory")](
+                                    std::uint64_t done, std::uint64_t all) {
+      bar->show(done, all);
+    };
+  }
+  if (request_.trace) {
+    config.trace = [this](const std::string& line) {
+      if (wants_trace(line, request_.trace_kinds)) note(line);
+    };
+  }
+  return config;
+}
+
+void RunSession::connect(Vm& vm) {
+  {
+    const std::lock_guard guard(mutex_);
+    vm_ = &vm;
+    if (quit_) vm.cancel();  // asked for while the machine was being built
+  }
+  console_->on_writable([&vm] { vm.serial_output_ready(); });
+  console_->connect_input(
+      {[&vm](std::span<const std::byte> bytes) { return vm.push_serial_input(bytes); },
+       &vm.serial_input_space()});
+}
+
+void RunSession::disconnect() {
+  console_->disconnect_input();
+  console_->on_writable({});
+  const std::lock_guard guard(mutex_);
+  vm_ = nullptr;
+}
+
+Result<SessionEnd> RunSession::run() {
+  VMM_TRY(load_flat_image());
+  VMM_TRY(open_consoles());
+  if (request_.timeout) {
+    end_time_ =
+        steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(*request_.timeout);
+  }
+  for (;;) {
+    const std::unique_ptr<Vm> vm = VMM_TRY(Vm::create(make_config()));
+    if (request_.verbose) {
+      for (const std::string& decision : vm->decisions()) note(decision);
+    }
+    if (std::holds_alternative<StreamConsole>(request_.serial)) VMM_TRY(terminal_.make_raw());
+    connect(*vm);
+    const auto start = steady_clock::now();
+    const Result<StopInfo> stop = run_machine(*vm);
+    disconnect();
+    if (!stop) return tl::unexpected<Error>(stop.error());
+    const bool reboot = stop->reason == StopReason::kReset && !request_.no_reboot;
+    const bool loop = reboot && is_reset_loop(steady_clock::now() - start);
+    if (reboot && !loop && !quit_) {
+      if (request_.verbose) note("guest reset, starting it again");
+      continue;
+    }
+    drain_output();
+    if (request_.verbose) {
+      terminal_.restore();
+      terminal_.say(statistics_text(vm->stats(), console_->stats()));
+    }
+    if (loop) {
+      return SessionEnd{kExitResetLoop,
+                        fmt::format("guest reset {} times in a row within a second each, without "
+                                    "printing anything",
+                                    empty_resets_),
+                        {}};
+    }
+    const std::lock_guard guard(mutex_);
+    // A reset that would have been followed by another start is no end of the guest's own.
+    const StopInfo end = reboot ? StopInfo{.reason = StopReason::kCancelled} : *stop;
+    return SessionEnd{exit_code(end), end_text(end, quit_why_), end.report};
+  }
+}
+
+Result<StopInfo> RunSession::run_machine(Vm& vm) {
+  for (;;) {
+    RunOptions options;
+    if (end_time_) {
+      options.deadline = std::max<nanoseconds>(*end_time_ - steady_clock::now(), nanoseconds(0));
+    }
+    StopInfo stop = VMM_TRY(vm.run(options));
+    // A pause that somebody asked for is not an end, unless it was to quit.
+    if (stop.reason != StopReason::kCancelled || !serve_requests(vm)) return stop;
+  }
+}
+
+bool RunSession::serve_requests(Vm& vm) {
+  bool processors = false;
+  {
+    const std::lock_guard guard(mutex_);
+    processors = std::exchange(show_processors_, false);
+  }
+  if (processors) show_processors(vm);
+  return !quit_;
+}
+
+bool RunSession::is_reset_loop(nanoseconds ran) {
+  const std::uint64_t output = console_->stats().output_bytes;
+  const bool empty = ran < kQuickReset && output == output_seen_;
+  output_seen_ = output;
+  empty_resets_ = empty ? empty_resets_ + 1 : 0;
+  return empty_resets_ > kMostEmptyResets;
+}
+
+void RunSession::drain_output() {
+  // As long as the reader wants, as any program that writes to a pipe; but the user may end that.
+  for (ConsoleBackend* const console : {console_.get(), debug_console_.get()}) {
+    if (console == nullptr) continue;
+    while (!console->flush(quit_ ? kShortFlush : milliseconds(100)) && !quit_) {
+    }
+  }
+  const ConsoleStats stats = console_->stats();
+  if (stats.output_dropped != 0) {
+    terminal_.restore();
+    note(fmt::format("{} bytes of the guest's output were lost{}", stats.output_dropped,
+                     stats.output_error.empty() ? "" : ": " + stats.output_error));
+  }
+}
+
+std::vector<std::byte> RunSession::filter_input(std::span<const std::byte> typed) {
+  EscapeParser::Output output = escape_.feed(typed);
+  for (const EscapeCommand command : output.commands) on_command(command);
+  return std::move(output.to_guest);
+}
+
+void RunSession::request_quit(std::string why) {
+  const std::lock_guard guard(mutex_);
+  if (quit_why_.empty()) quit_why_ = std::move(why);
+  quit_ = true;
+  if (vm_ != nullptr) vm_->cancel();
+}
+
+void RunSession::on_command(EscapeCommand command) {
+  switch (command) {
+    case EscapeCommand::kQuit:
+      request_quit("from the keyboard");
+      break;
+    case EscapeCommand::kMenu:
+      terminal_.say(kMenu);
+      break;
+    case EscapeCommand::kHelp:
+      terminal_.say(kHelp);
+      break;
+    case EscapeCommand::kStatistics:
+      show_statistics();
+      break;
+    case EscapeCommand::kProcessors: {
+      // Registers can only be read at rest: the main thread does it.
+      const std::lock_guard guard(mutex_);
+      show_processors_ = true;
+      if (vm_ != nullptr) vm_->cancel();
+      break;
+    }
+    case EscapeCommand::kContinue:
+      break;
+  }
+}
+
+void RunSession::show_statistics() {
+  std::string text = "\n";
+  {
+    const std::lock_guard guard(mutex_);
+    if (vm_ != nullptr) text += statistics_text(vm_->stats(), console_->stats());
+  }
+  terminal_.say(text);
+}
+
+void RunSession::show_processors(Vm& vm) {
+  std::string text = "\n";
+  for (std::uint32_t id = 0; id < request_.config.cpus.count; ++id) {
+    const auto registers = vm.registers(static_cast<VcpuId>(id));
+    const auto system = vm.system_registers(static_cast<VcpuId>(id));
+    text += registers && system ? processor_text(id, *registers, *system)
+                                : fmt::format("vmm: CPU {}: no answer\n", id);
+  }
+  terminal_.say(text);
+}
+
+void RunSession::on_signal(int signal) {
+  switch (signal) {
+    case SIGTSTP:
+      // The shell gets its terminal back. raise(3) stops this thread before it returns, kill(2)
+      // might not.
+      terminal_.suspend([] { ::raise(SIGSTOP); });
+      break;
+    case SIGCONT:
+      terminal_.resume();
+      break;
+    default:
+      if (quit_) {
+        // Asked twice: something hangs, or the user is in a hurry.
+        terminal_.restore();
+        note(fmt::format("{} again: giving up at once", sigabbrev_np(signal)));
+        ::_exit(kExitInterrupted);
+      }
+      request_quit(fmt::format("SIG{}", sigabbrev_np(signal)));
+      break;
+  }
+}
+
+}  // namespace vmm::cli

@@ -1,0 +1,74 @@
+// One `vmm run`: the machines that follow each other across resets, what the user and signals ask
+// for meanwhile, and the end.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "base/result.h"
+#include "cli/escape_parser.h"
+#include "cli/run_options.h"
+#include "cli/terminal.h"
+#include "vmm/console/console_backend.h"
+#include "vmm/vm.h"
+
+namespace vmm::cli {
+
+// Why a session ended: the exit status, and what to tell.
+struct SessionEnd {
+  int exit_code = 0;
+  std::string line;    // "guest powered off"
+  std::string report;  // many lines, or empty
+};
+
+// Made and run by the main thread; on_signal() and on_command() come from others.
+class RunSession {
+ public:
+  RunSession(RunRequest request, Terminal& terminal);
+
+  // Runs to the end. Errors: of the host, the configuration, or a boot file.
+  Result<SessionEnd> run();
+
+  void on_signal(int signal);
+  void on_command(EscapeCommand command);
+  // What of the typed bytes the guest gets; commands in them are carried out.
+  std::vector<std::byte> filter_input(std::span<const std::byte> typed);
+
+ private:
+  Result<void> open_consoles();
+  Result<void> load_flat_image();
+  VmConfig make_config();
+  // Runs one machine until it is over.
+  Result<StopInfo> run_machine(Vm& vm);
+  // What asked for a pause is served; false when that was to quit.
+  bool serve_requests(Vm& vm);
+  bool is_reset_loop(std::chrono::nanoseconds ran);
+  void connect(Vm& vm);
+  void disconnect();
+  void drain_output();
+  void note(const std::string& line);
+  void show_statistics();
+  void show_processors(Vm& vm);
+  void request_quit(std::string why);
+
+  RunRequest request_;
+  Terminal& terminal_;
+  EscapeParser escape_;
+  std::unique_ptr<ConsoleBackend> console_;
+  std::unique_ptr<ConsoleBackend> debug_console_;
+  std::optional<std::chrono::steady_clock::time_point> end_time_;
+  int empty_resets_ = 0;
+  std::uint64_t output_seen_ = 0;
+
+  std::mutex mutex_;  // guards all below
+  Vm* vm_ = nullptr;  // the machine that is running
+  bool show_processors_ = false;
+  std::string quit_why_;  // empty while nobody has asked
+  std::atomic<bool> quit_{false};
+};
+
+}  // namespace vmm::cli

@@ -1,0 +1,107 @@
+// ACPI fixed hardware: PM1a event and control registers and the power management timer (ACPI
+// Specification 6.5, section 4.8.3), for a machine that is in ACPI mode from the start (the FADT's
+// SMI_CMD is 0).
+//
+// Emulated: PM1_STS and PM1_EN (timer, global lock, power button, sleep button, RTC bits), PM1_CNT
+// (SCI_EN hard-wired to 1, SLP_TYP, SLP_EN: state S5 powers the machine off), PM_TMR with 24 or 32
+// bits and its status bit, the SCI as a level.
+// Not emulated: general-purpose events, PM1b, PM2, S1 to S4, SMI, wake-up, the global lock's SMI.
+// The reset register is reset_control.h's port.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "base/result.h"
+#include "devices/clock.h"
+#include "devices/device.h"
+#include "devices/irq.h"
+#include "devices/machine_events.h"
+#include "devices/state_id.h"
+#include "devices/timed_device.h"
+
+namespace vmm {
+
+// What the ACPI tables and the machine have to agree on.
+struct AcpiPmLayout {
+  static constexpr std::uint16_t kBase = 0x600;              // the device's one window:
+  static constexpr std::uint64_t kSize = 12;                 // widths 1, 2 and 4
+  static constexpr std::uint16_t kEventBlock = kBase;        // PM1a_EVT_BLK
+  static constexpr std::uint8_t kEventLength = 4;            // PM1_EVT_LEN
+  static constexpr std::uint16_t kControlBlock = kBase + 4;  // PM1a_CNT_BLK
+  static constexpr std::uint8_t kControlLength = 2;          // PM1_CNT_LEN
+  static constexpr std::uint16_t kTimerBlock = kBase + 8;    // PM_TMR_BLK
+  static constexpr std::uint8_t kTimerLength = 4;            // PM_TMR_LEN
+  static constexpr std::uint8_t kSciIrq = 9;                 // SCI_INT, level, active high
+  static constexpr std::uint8_t kSlpTypS5 = 5;               // _S5 = Package {5, 5, 0, 0}
+};
+
+class AcpiPm final : public Device, public TimedDevice {
+ public:
+  static constexpr std::uint64_t kTimerHz = 3'579'545;
+
+  struct State {
+    static constexpr StateId kId{"acpi_pm", 1};
+    std::uint16_t status = 0;      // PM1_STS, without what the timer has added since timer_seen
+    std::uint16_t enable = 0;      // PM1_EN
+    std::uint16_t control = 0;     // PM1_CNT, without SCI_EN and the write-only bits
+    std::uint64_t timer_seen = 0;  // half-periods of the timer that status has taken account of
+    bool operator==(const State&) const = default;
+    Result<void> validate() const;
+    static void fields(auto&& f) {
+      f("status", &State::status);
+      f("enable", &State::enable);
+      f("control", &State::control);
+      f("timer_seen", &State::timer_seen);
+    }
+  };
+
+  struct Ports {
+    IrqLine sci{};
+    const Clock* clock = nullptr;     // borrowed, outlives the device; nullptr: time stands still
+    MachineEvents* events = nullptr;  // borrowed, outlives the device; nullptr drops requests
+    bool timer_is_32_bit = true;      // the FADT's TMR_VAL_EXT
+    // Called, with the device's lock held, when next_event() has changed. Must only note that.
+    std::function<void()> on_rearm{};
+  };
+
+  AcpiPm(std::string id, Ports ports);
+
+  // Somebody pressed the power button: the guest sees the event and does what it likes.
+  void press_power_button();
+
+  const State& state() const noexcept { return s_; }
+
+  std::optional<std::chrono::nanoseconds> next_event() const override;
+  void on_time() override;
+
+  std::string_view id() const noexcept override { return id_; }
+  void read(const IoAccess& access, std::span<std::byte> data) override;
+  void write(const IoAccess& access, std::span<const std::byte> data) override;
+  void reset() override;
+  void save(StateWriter& writer) const override;
+  Result<void> restore(const StateReader& reader) override;
+
+ private:
+  std::uint64_t ticks() const;
+  std::uint64_t half_periods() const;
+  unsigned half_period_bits() const;
+  std::uint16_t status_now() const;
+  std::uint16_t control_now() const;
+  void catch_up();
+  void write_control(std::uint16_t value);
+  bool sci_asserted() const;
+  void settle();
+
+  State s_;
+  Ports ports_;
+  std::string id_;
+  std::optional<std::chrono::nanoseconds> announced_;  // next_event() as on_rearm knows it
+};
+
+}  // namespace vmm

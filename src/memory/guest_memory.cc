@@ -1,0 +1,130 @@
+#include "memory/guest_memory.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace vmm {
+
+Result<GuestMemory> GuestMemory::create(std::vector<GuestRegion> regions) {
+  std::sort(regions.begin(), regions.end(), [](const GuestRegion& a, const GuestRegion& b) {
+    return a.range().base() < b.range().base();
+  });
+  for (std::size_t i = 1; i < regions.size(); ++i) {
+    if (regions[i - 1].range().overlaps(regions[i].range())) {
+      return fail(ErrorCode::kBadConfig, "Guest memory regions {} and {} overlap",
+                  regions[i - 1].range(), regions[i].range());
+    }
+  }
+  return GuestMemory(std::move(regions));
+}
+
+std::uint64_t GuestMemory::size() const noexcept {
+  std::uint64_t total = 0;
+  for (const GuestRegion& region : regions_) total += region.range().size();
+  return total;
+}
+
+const GuestRegion* GuestMemory::find(Gpa address) const noexcept {
+  // A guest has a handful of regions: a scan beats a search tree.
+  for (const GuestRegion& region : regions_) {
+    if (region.range().contains(address)) return &region;
+  }
+  return nullptr;
+}
+
+std::uint64_t GuestMemory::available(Gpa from, std::uint64_t wanted) const noexcept {
+  std::uint64_t done = 0;
+  while (done < wanted) {
+    const auto at = from.plus(done);
+    const GuestRegion* const region = at ? find(*at) : nullptr;
+    if (region == nullptr) break;
+    done += std::min(wanted - done, region->range().end().offset_from(*at));
+  }
+  return done;
+}
+
+bool GuestMemory::contains(const GpaRange& range) const noexcept {
+  return available(range.base(), range.size()) == range.size();
+}
+
+Result<void> GuestMemory::check(Gpa from, std::uint64_t size, const char* verb) const {
+  const std::uint64_t there = available(from, size);
+  if (there == size) return {};
+  return fail(ErrorCode::kOutOfRange,
+              "{} {} bytes of guest memory at GPA {}: RAM ends after {} bytes", verb, size, from,
+              there);
+}
+
+template <typename Fn>
+void GuestMemory::for_each_piece(Gpa from, std::uint64_t size, Fn&& fn) const {
+  for (std::uint64_t done = 0; done < size;) {
+    const Gpa at(from.value + done);
+    const GuestRegion* const region = find(at);
+    const std::uint64_t n = std::min(size - done, region->range().end().offset_from(at));
+    fn(region->hva() + at.offset_from(region->range().base()), static_cast<std::size_t>(done),
+       static_cast<std::size_t>(n));
+    done += n;
+  }
+}
+
+Result<void> GuestMemory::read(Gpa from, std::span<std::byte> bytes) const {
+  VMM_TRY(check(from, bytes.size(), "Read"));
+  for_each_piece(from, bytes.size(), [&](const std::byte* hva, std::size_t done, std::size_t n) {
+    std::memcpy(bytes.data() + done, hva, n);
+  });
+  return {};
+}
+
+Result<void> GuestMemory::write(Gpa to, std::span<const std::byte> bytes) const {
+  VMM_TRY(check(to, bytes.size(), "Write"));
+  for_each_piece(to, bytes.size(), [&](std::byte* hva, std::size_t done, std::size_t n) {
+    std::memcpy(hva, bytes.data() + done, n);
+  });
+  return {};
+}
+
+Result<void> GuestMemory::fill(const GpaRange& range, std::byte value) const {
+  VMM_TRY(check(range.base(), range.size(), "Fill"));
+  for_each_piece(range.base(), range.size(), [&](std::byte* hva, std::size_t, std::size_t n) {
+    std::memset(hva, std::to_integer<int>(value), n);
+  });
+  return {};
+}
+
+Result<bool> GuestMemory::compare_exchange(Gpa at, Bytes16& expected,
+                                           const Bytes16& desired) const {
+  std::byte* const p = VMM_TRY(aligned(at, sizeof expected));
+  std::array<std::uint64_t, 2> old{};
+  std::array<std::uint64_t, 2> next{};
+  std::memcpy(old.data(), expected.data(), sizeof old);
+  std::memcpy(next.data(), desired.data(), sizeof next);
+  // By hand: the compiler's builtin wants libatomic, which may take a lock that no guest CPU knows.
+  bool swapped = false;
+  asm volatile("lock cmpxchg16b %1"
+               : "=@ccz"(swapped), "+m"(*reinterpret_cast<std::array<std::byte, 16>*>(p)),
+                 "+a"(old[0]), "+d"(old[1])
+               : "b"(next[0]), "c"(next[1])
+               : "memory");
+  std::memcpy(expected.data(), old.data(), sizeof old);
+  return swapped;
+}
+
+Result<std::byte*> GuestMemory::contiguous(const GpaRange& range) const {
+  const GuestRegion* const region = find(range.base());
+  if (region == nullptr || !region->range().contains(range)) {
+    return fail(ErrorCode::kOutOfRange, "Guest memory {} does not lie in one region of RAM", range);
+  }
+  return region->hva() + range.base().offset_from(region->range().base());
+}
+
+Result<std::byte*> GuestMemory::aligned(Gpa address, std::size_t size) const {
+  if (address.value % size != 0) {
+    return fail(ErrorCode::kBadConfig, "Atomic access of {} bytes at misaligned GPA {}", size,
+                address);
+  }
+  const auto range = GpaRange::create(address, size);
+  if (!range) return fail(ErrorCode::kOutOfRange, "Atomic access past the end at GPA {}", address);
+  return contiguous(*range);
+}
+
+}  // namespace vmm

@@ -1,0 +1,59 @@
+// One mmap of the host that backs one range of guest-physical memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "memory/address.h"
+
+namespace vmm {
+
+// Where guest RAM comes from.
+enum class MemoryBacking : std::uint8_t {
+  kAnonymous,  // private anonymous pages: fastest to fault
+  kMemfd,      // a shared memfd: other processes can map it
+  kHugetlbfs,  // 2 MiB pages reserved by the host's administrator
+};
+
+// Sole owner of the mapping: unmaps on destruction, so it must outlive every memory slot and every
+// view of it. Not populated until touched. The contents stay out of the host's core dumps
+// (MADV_DONTDUMP).
+class GuestRegion {
+ public:
+  struct Options {
+    MemoryBacking backing = MemoryBacking::kAnonymous;
+    bool transparent_huge_pages = false;  // advise THP; kAnonymous and kMemfd only
+    bool reserve =
+        false;  // count against the host's overcommit limit now rather than at the first touch
+  };
+
+  // `range` is page-aligned and not empty (2 MiB-aligned for kHugetlbfs). Errors: kResource with
+  // the sizes, kBadConfig.
+  static Result<GuestRegion> create(GpaRange range, const Options& options);
+
+  GuestRegion(GuestRegion&& other) noexcept;
+  GuestRegion& operator=(GuestRegion&& other) noexcept;
+  ~GuestRegion();
+
+  const GpaRange& range() const noexcept { return range_; }
+  // Host-virtual address of the first byte. Only for memory slots and for GuestMemory, which checks
+  // bounds.
+  std::byte* hva() const noexcept { return hva_; }
+  // The memfd or hugetlbfs file, or -1.
+  int fd() const noexcept { return fd_.get(); }
+
+  // Populates [offset, offset + size) with writable pages (MADV_POPULATE_WRITE). Any thread.
+  Result<void> populate(std::uint64_t offset, std::uint64_t size) const;
+
+ private:
+  GuestRegion(GpaRange range, std::byte* hva, UniqueFd fd)
+      : range_(range), hva_(hva), fd_(std::move(fd)) {}
+  GpaRange range_;
+  std::byte* hva_ = nullptr;
+  UniqueFd fd_;
+};
+
+}  // namespace vmm

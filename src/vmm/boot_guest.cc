@@ -1,0 +1,167 @@
+#include "vmm/boot_guest.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <optional>
+#include <vector>
+
+#include "firmware/builtin_guest.h"
+#include "vmm/loader/flat.h"
+#include "vmm/loader/initrd.h"
+#include "vmm/loader/load_kernel.h"
+#include "vmm/x86/acpi.h"
+#include "vmm/x86/boot_params.h"
+#include "vmm/x86/e820.h"
+#include "vmm/x86/layout.h"
+#include "vmm/x86/mptable.h"
+#include "vmm/x86/pvh.h"
+
+namespace vmm {
+namespace {
+
+// What every way to boot works with.
+struct Boot {
+  const VmConfig& config;
+  HostPlan& plan;
+  const GuestMemory& memory;
+};
+
+// An initrd in guest memory, and how much of it there is.
+using Initrd = std::optional<GpaRange>;
+
+std::uint64_t random_bits() {
+  std::uint64_t bits = 0;
+  while (::getrandom(&bits, sizeof bits, 0) != sizeof bits && errno == EINTR) {
+  }
+  return bits;
+}
+
+// RAM below the device hole, from 1 MiB on: where kernels and initrds go.
+GpaRange low_ram(const GuestMemory& memory) {
+  const GpaRange first = memory.regions().front().range();
+  const std::uint64_t size = first.size() - std::min(first.size(), x86::kExtendedRamBase.value);
+  return x86::fixed_range(x86::kExtendedRamBase.value, size);
+}
+
+Result<loader::LoadedKernel> load_image(const Boot& boot, const KernelBoot& source) {
+  const auto image = VMM_TRY(loader::KernelImage::open(source.kernel));
+  loader::LoadOptions options;
+  options.protocol = source.protocol;
+  options.highest = low_ram(boot.memory).end();
+  options.memory_is_zero = true;
+  if (source.kaslr) options.kaslr = loader::Kaslr{random_bits, {low_ram(boot.memory)}};
+  loader::LoadedKernel kernel = VMM_TRY(loader::load_kernel(image, boot.memory, options));
+  for (std::string& note : kernel.notes) boot.plan.decisions.push_back(std::move(note));
+  return kernel;
+}
+
+Result<Initrd> load_initrd(const Boot& boot, const KernelBoot& source,
+                           const loader::LoadedKernel& kernel) {
+  if (!source.initrd) return Initrd();
+  loader::InitrdOptions options;
+  options.kernel = kernel.occupied;
+  options.highest = Gpa(std::min(low_ram(boot.memory).end().value, kernel.initrd_addr_max + 1));
+  options.unpack = source.initrd_unpack == Toggle::kAuto ? boot.plan.unpack_initrd
+                                                         : source.initrd_unpack == Toggle::kOn;
+  loader::LoadedInitrd initrd = VMM_TRY(loader::load_initrd(*source.initrd, boot.memory, options));
+  for (std::string& note : initrd.notes) boot.plan.decisions.push_back(std::move(note));
+  return Initrd(initrd.range);
+}
+
+x86::AcpiConfig acpi_config(const Boot& boot) {
+  x86::AcpiConfig acpi;
+  acpi.cpus = boot.config.cpus.count;
+  acpi.interrupt_controllers = boot.plan.irqchip != IrqchipMode::kNone;
+  return acpi;
+}
+
+// What any kernel may look for in low memory: ACPI, the MP table for those that know nothing else,
+// and the BIOS's own words. Returns the RSDP's address.
+Result<Gpa> write_platform_tables(const Boot& boot) {
+  VMM_TRY(x86::write_bios_data(boot.memory));
+  if (boot.plan.irqchip != IrqchipMode::kNone) {
+    x86::MpConfig mp;
+    mp.cpus = boot.config.cpus.count;
+    VMM_TRY(x86::write_mp_table(boot.memory, mp));
+  }
+  return x86::write_acpi_tables(boot.memory, acpi_config(boot));
+}
+
+struct LinuxBoot {
+  std::string_view cmdline;
+  std::span<const std::byte> setup_header = {};
+  Initrd initrd = {};
+  bool kaslr = false;
+};
+
+// The zero page and all that it points at.
+Result<Gpa> write_zero_page(const Boot& boot, const LinuxBoot& linux) {
+  const x86::E820Map map = x86::machine_e820(boot.memory.size());
+  x86::BootParams params;
+  params.setup_header = linux.setup_header;
+  params.cmdline = VMM_TRY(
+      x86::write_cmdline(boot.memory, linux.cmdline, x86::cmdline_limit(linux.setup_header)));
+  params.initrd = linux.initrd;
+  params.e820 = map.entries();
+  params.rsdp = VMM_TRY(write_platform_tables(boot));
+  const std::vector<x86::SetupData> nodes{VMM_TRY(x86::make_rng_seed())};
+  params.setup_data = VMM_TRY(x86::write_setup_data(boot.memory, nodes));
+  params.kaslr = linux.kaslr;
+  return x86::write_boot_params(boot.memory, params);
+}
+
+// The same for a kernel that is entered by PVH.
+Result<Gpa> write_start_info(const Boot& boot, std::string_view cmdline, const Initrd& initrd) {
+  const x86::E820Map map = x86::machine_e820(boot.memory.size());
+  x86::PvhStartInfo info;
+  info.cmdline = VMM_TRY(x86::write_cmdline(boot.memory, cmdline, x86::cmdline_limit({})));
+  info.initrd = initrd;
+  info.e820 = map.entries();
+  info.rsdp = VMM_TRY(write_platform_tables(boot));
+  return x86::write_pvh_start_info(boot.memory, info);
+}
+
+Result<x86::EntryState> load(const Boot& boot, const BuiltinGuest& guest) {
+  VMM_TRY(boot.memory.write(Gpa(firmware::kBuiltinGuestAddress), firmware::builtin_guest()));
+  const Gpa zero_page = VMM_TRY(write_zero_page(boot, {.cmdline = guest.cmdline}));
+  return x86::enter_linux64(boot.memory, Gpa(firmware::kBuiltinGuestAddress), zero_page);
+}
+
+Result<x86::EntryState> load(const Boot& boot, const KernelBoot& source) {
+  const loader::LoadedKernel kernel = VMM_TRY(load_image(boot, source));
+  const Initrd initrd = VMM_TRY(load_initrd(boot, source, kernel));
+  if (kernel.entry_kind == loader::EntryKind::kPvh) {
+    const Gpa info = VMM_TRY(write_start_info(boot, source.cmdline, initrd));
+    return x86::enter_pvh(boot.memory, kernel.entry, info);
+  }
+  const LinuxBoot linux{source.cmdline, kernel.setup_header, initrd, kernel.kaslr_slide != 0};
+  const Gpa zero_page = VMM_TRY(write_zero_page(boot, linux));
+  return kernel.entry_kind == loader::EntryKind::kLinux32
+             ? x86::enter_linux32(boot.memory, kernel.entry, zero_page)
+             : x86::enter_linux64(boot.memory, kernel.entry, zero_page);
+}
+
+Result<x86::EntryState> load(const Boot& boot, const FlatBoot& flat) {
+  const GpaRange image =
+      VMM_TRY(loader::load_flat(flat.image, flat.name, flat.address, boot.memory));
+  switch (flat.mode) {
+    case FlatMode::kReal:
+      return x86::enter_flat_real(flat.address);
+    case FlatMode::kProtected:
+      return x86::enter_flat_protected(boot.memory, image);
+    case FlatMode::kLong:
+      break;
+  }
+  return x86::enter_flat_long(boot.memory, image);
+}
+
+}  // namespace
+
+Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine) {
+  const Boot boot{config, plan, machine.memory};
+  return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
+}
+
+}  // namespace vmm

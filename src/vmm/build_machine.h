@@ -1,0 +1,27 @@
+// From a configuration to a machine that is ready to run: the story of a boot, step by step.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "vmm/config.h"
+#include "vmm/event_loop.h"
+#include "vmm/host_plan.h"
+#include "vmm/kvm/vcpu_fd.h"
+#include "vmm/machine.h"
+
+namespace vmm {
+
+struct BuiltMachine {
+  std::unique_ptr<Machine> machine;
+  std::vector<kvm::VcpuFd> cpus;  // in order; the first one is set to the guest's entry
+  HostPlan plan;
+};
+
+// Errors: whatever the host refuses or the configuration gets wrong; nothing is left behind.
+// `loop` carries the devices' timers and outlives the machine.
+Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop);
+
+}  // namespace vmm

@@ -1,0 +1,69 @@
+#include "vmm/config.h"
+
+#include <fmt/format.h>
+
+namespace vmm {
+namespace {
+
+constexpr std::uint64_t kLeastMemory = MiB(2);
+constexpr std::uint64_t kMostMemory = std::uint64_t{1}
+                                      << 46;  // 46 physical address bits, as most hosts have
+constexpr std::uint32_t kMostCpus = 255;      // local APIC IDs of 8 bits, less the broadcast
+
+void check_memory(const MemoryConfig& memory, std::vector<std::string>& problems) {
+  if (memory.size < kLeastMemory) {
+    problems.push_back(fmt::format("Guest memory of {} is too small: at least {} are needed",
+                                   format_size(memory.size), format_size(kLeastMemory)));
+  } else if (memory.size > kMostMemory) {
+    problems.push_back(fmt::format("Guest memory of {} is more than a guest can address ({})",
+                                   format_size(memory.size), format_size(kMostMemory)));
+  }
+  const std::uint64_t unit = memory.backing == MemoryBacking::kHugetlbfs ? MiB(2) : KiB(4);
+  if (memory.size % unit != 0) {
+    problems.push_back(fmt::format("Guest memory of {} bytes is not a multiple of {}", memory.size,
+                                   format_size(unit)));
+  }
+  if (memory.transparent_huge_pages && memory.backing == MemoryBacking::kHugetlbfs) {
+    problems.emplace_back(
+        "Transparent huge pages make no sense with hugetlbfs memory: choose one of them");
+  }
+}
+
+void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
+  if (const auto* kernel = std::get_if<KernelBoot>(&config.boot)) {
+    if (kernel->kernel.empty()) problems.emplace_back("The kernel's file name is empty");
+    if (kernel->protocol == BootProtocol::kFlat) {
+      problems.emplace_back(
+          "A flat image is given as FlatBoot, not as a kernel with the flat protocol");
+    }
+    if (kernel->cmdline.find('\0') != std::string::npos) {
+      problems.emplace_back("The kernel's command line contains a zero byte");
+    }
+  } else if (const auto* flat = std::get_if<FlatBoot>(&config.boot)) {
+    if (flat->image.empty()) problems.push_back(fmt::format("{} is empty", flat->name));
+    if (flat->mode == FlatMode::kReal &&
+        flat->address.plus(flat->image.size()).value_or(Gpa(~0ULL)) > Gpa(MiB(1))) {
+      problems.push_back(
+          fmt::format("{} does not end below 1 MiB, where real mode can reach it", flat->name));
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> validate(const VmConfig& config) {
+  std::vector<std::string> problems;
+  check_memory(config.memory, problems);
+  if (config.cpus.count < 1 || config.cpus.count > kMostCpus) {
+    problems.push_back(
+        fmt::format("{} CPUs are not possible: choose 1 to {}", config.cpus.count, kMostCpus));
+  }
+  if (config.cpus.count > 1 && config.irqchip == IrqchipMode::kNone) {
+    problems.emplace_back(
+        "More than one CPU needs interrupt controllers to start them: not with irqchip none");
+  }
+  check_boot(config, problems);
+  return problems;
+}
+
+}  // namespace vmm

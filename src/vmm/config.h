@@ -1,0 +1,121 @@
+// Everything that says what a virtual machine is: one aggregate with defaults, checked in one
+// function that returns all problems at once.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "base/size.h"
+#include "devices/sink.h"
+#include "memory/address.h"
+#include "memory/guest_region.h"
+
+namespace vmm {
+
+// RAM: where it comes from and when it is populated.
+struct MemoryConfig {
+  std::uint64_t size = MiB(512);  // bytes; a multiple of 4 KiB, at least 2 MiB
+  MemoryBacking backing = MemoryBacking::kAnonymous;
+  bool transparent_huge_pages = false;
+  bool preallocate = false;  // populate all of it, in parallel, before the guest starts
+  // Called from the creating thread while memory is populated: bytes done, bytes in all.
+  std::function<void(std::uint64_t, std::uint64_t)> on_progress = {};
+};
+
+// What the guest's CPUs are: the host's supported features, with these added or removed by name
+// ("avx2", "x2apic").
+struct CpuConfig {
+  std::uint32_t count = 1;  // 1 to 255
+  std::vector<std::string> add_features = {};
+  std::vector<std::string> remove_features = {};
+};
+
+// Where the interrupt controllers live.
+enum class IrqchipMode : std::uint8_t {
+  kAuto,    // the best that this host has for this guest
+  kNone,    // no interrupt controllers: for bare test guests
+  kKernel,  // PIC, I/O APIC, local APICs and PIT in KVM
+  kSplit,   // local APICs in KVM, the rest in this process
+};
+
+// How a kernel is entered.
+enum class BootProtocol : std::uint8_t {
+  kAuto,     // chosen from the image
+  kLinux64,  // the unpacked kernel's 64-bit entry with a zero page
+  kBzimage,  // the image's own entry, which unpacks itself in the guest
+  kPvh,      // the 32-bit PVH entry of an ELF note
+  kFlat,     // bytes at an address
+};
+
+enum class Toggle : std::uint8_t { kAuto, kOn, kOff };
+
+// The guest that is part of the library (firmware/): prints what it finds and offers a prompt.
+struct BuiltinGuest {
+  std::string cmdline = {};  // words that it knows: firmware/README.md
+};
+
+// A kernel image from a file: Linux bzImage, ELF vmlinux, or a PVH kernel.
+struct KernelBoot {
+  std::filesystem::path kernel = {};
+  std::optional<std::filesystem::path> initrd = {};
+  std::string cmdline = {};  // the whole command line that the kernel gets
+  BootProtocol protocol = BootProtocol::kAuto;
+  bool kaslr = false;  // choose the kernel's address here, when the image carries relocations
+  Toggle initrd_unpack =
+      Toggle::kAuto;  // unpack a compressed initrd on the host; kAuto: on a software KVM
+};
+
+// CPU mode in which a flat image starts.
+enum class FlatMode : std::uint8_t { kReal, kProtected, kLong };
+
+// Bytes put at an address and entered at their first byte, with flat segments; in long mode under
+// identity page tables that cover 4 GiB.
+struct FlatBoot {
+  std::vector<std::byte> image = {};
+  std::string name = "flat image";  // for messages
+  Gpa address{0x1000};
+  FlatMode mode = FlatMode::kLong;
+};
+
+using BootSource = std::variant<BuiltinGuest, KernelBoot, FlatBoot>;
+
+struct SerialConfig {
+  ByteSink* output =
+      nullptr;  // COM1's transmitted bytes; borrowed, outlives the Vm; nullptr drops them
+};
+
+// On or off for one named quirk (vmm doctor lists the names); what is not named is probed.
+struct QuirkOverride {
+  std::string name = {};
+  Toggle value = Toggle::kAuto;
+};
+
+struct VmConfig {
+  MemoryConfig memory = {};
+  CpuConfig cpus = {};
+  IrqchipMode irqchip = IrqchipMode::kAuto;
+  BootSource boot = BuiltinGuest{};
+  SerialConfig serial = {};
+  std::optional<std::uint16_t> debug_exit_port = std::uint16_t{0xf4};  // isa-debug-exit
+  ByteSink* debug_console = nullptr;  // bytes written to port 0xe9; borrowed
+  std::vector<QuirkOverride> quirks = {};
+  // Time between two looks at the guest that quirks need on a software KVM; 0 chooses.
+  int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
+                        // Process-wide, see docs/vcpu.md
+  Log log = {};
+  std::function<void(const std::string& line)>
+      trace;  // one line for each exit while set; off and free when empty
+};
+
+// All problems of a configuration that can be seen without touching the host, one sentence each;
+// empty when it is sound.
+std::vector<std::string> validate(const VmConfig& config);
+
+}  // namespace vmm

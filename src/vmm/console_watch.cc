@@ -1,0 +1,26 @@
+#include "vmm/console_watch.h"
+
+namespace vmm {
+namespace {
+
+// kernel/panic.c of Linux, unchanged since 1993 but for the words after the dash.
+constexpr std::string_view kMarker = "Kernel panic - not syncing";
+
+}  // namespace
+
+void ConsoleWatch::write(std::span<const std::byte> bytes) {
+  for (const std::byte byte : bytes) {
+    const char c = static_cast<char>(byte);
+    if (c != kMarker[matched_]) matched_ = 0;
+    // No proper suffix of a partial match is a prefix of the marker but the single 'K': one
+    // comparison suffices.
+    if (c == kMarker[matched_]) ++matched_;
+    if (matched_ == kMarker.size()) {
+      panicked_.store(true, std::memory_order_relaxed);
+      matched_ = 0;
+    }
+  }
+  if (next_ != nullptr) next_->write(bytes);
+}
+
+}  // namespace vmm

@@ -1,0 +1,34 @@
+// Looks at what a guest prints, for the one thing that no other channel tells: that its kernel has
+// panicked.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+#include "devices/sink.h"
+
+namespace vmm {
+
+// Passes bytes on to another sink and searches them on the way, across writes. Called with the
+// device's lock held; panicked() from any thread.
+class ConsoleWatch final : public ByteSink {
+ public:
+  // `next` is borrowed; nullptr drops the bytes.
+  explicit ConsoleWatch(ByteSink* next) : next_(next) {}
+
+  void write(std::span<const std::byte> bytes) override;
+  bool writable() const noexcept override { return next_ == nullptr || next_->writable(); }
+
+  // A panic message has gone by. Only a hint: user space can print the same words, so it decides
+  // nothing but how an end that comes anyway is called.
+  bool panicked() const noexcept { return panicked_.load(std::memory_order_relaxed); }
+
+ private:
+  ByteSink* next_;
+  std::size_t matched_ = 0;  // bytes of the marker seen so far
+  std::atomic<bool> panicked_{false};
+};
+
+}  // namespace vmm

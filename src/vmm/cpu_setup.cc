@@ -1,0 +1,51 @@
+#include "vmm/cpu_setup.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "vmm/kvm/system.h"
+#include "vmm/x86/cpuid.h"
+#include "vmm/x86/msr.h"
+
+namespace vmm {
+namespace {
+
+x86::CpuidPolicy policy_for(const VmConfig& config, const HostPlan& plan,
+                            const kvm::System& system) {
+  x86::CpuidPolicy policy;
+  policy.vcpus = config.cpus.count;
+  policy.local_apic =
+      plan.irqchip == IrqchipMode::kNone ? x86::LocalApic::kNone : x86::LocalApic::kKernel;
+  policy.tsc_deadline = system.capabilities().tsc_deadline_timer;
+  if (plan.hide_hypercalls) policy.hidden_kvm_features = x86::kvm_feature::kHypercalls;
+  policy.add_features = config.cpus.add_features;
+  policy.remove_features = config.cpus.remove_features;
+  policy.brand = x86::host_cpu_brand();
+  return policy;
+}
+
+// MSRs are set one by one: an older KVM, or one for another vendor, may not have all of them, and
+// none is worth not starting for.
+void set_boot_msrs(const kvm::VcpuFd& cpu) {
+  for (const x86::MsrValue& msr : x86::boot_msrs()) {
+    const kvm::Msr value{msr.index, msr.value};
+    (void)cpu.set_msrs(std::span(&value, 1));
+  }
+}
+
+}  // namespace
+
+Result<void> set_up_cpus(const VmConfig& config, const HostPlan& plan, const kvm::System& system,
+                         std::span<kvm::VcpuFd> cpus) {
+  const std::vector<x86::CpuidEntry> host = VMM_TRY(system.supported_cpuid());
+  std::vector<x86::CpuidEntry> table =
+      VMM_TRY(x86::guest_cpuid(host, policy_for(config, plan, system)));
+  for (kvm::VcpuFd& cpu : cpus) {
+    x86::set_cpu_identity(table, cpu.id());
+    VMM_TRY(cpu.set_cpuid(table));
+    set_boot_msrs(cpu);
+  }
+  return {};
+}
+
+}  // namespace vmm

@@ -1,0 +1,252 @@
+#include "vmm/exit_dispatch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <utility>
+
+#include "base/le.h"
+#include "vmm/completion/kvm_cpu.h"
+#include "vmm/x86/format.h"
+#include "vmm/x86/paging_context.h"
+
+namespace vmm {
+namespace {
+
+// KVM_SYSTEM_EVENT_* (Documentation/virt/kvm/api.rst, 5).
+constexpr std::uint32_t kSystemEventShutdown = 1;
+constexpr std::uint32_t kSystemEventReset = 2;
+constexpr std::uint32_t kSystemEventCrash = 3;
+
+// How long a change of the guest's interrupt table may go unnoticed by the quirk that follows it.
+constexpr std::chrono::milliseconds kQuirkRefresh{10};
+
+}  // namespace
+
+ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
+    : id_(id), machine_(machine), options_(std::move(options)), pio_cache_(id), mmio_cache_(id) {
+  if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory);
+}
+
+ExitDispatch::~ExitDispatch() = default;
+
+AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
+  counts_[exit.index()].fetch_add(1, std::memory_order_relaxed);
+  auto done = dispatch(cpu, exit);
+  if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
+  if (done && syscall_fixup_) done = refresh_quirks(cpu);
+  if (!done) host_error(std::move(done).error());
+  return machine_.stops.posted() ? AfterExit::kPark : AfterExit::kRunOn;
+}
+
+Result<void> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
+  // The PIC's output is wired to the first CPU.
+  if (machine_.split_irqchip == nullptr || id_ != VcpuId{0}) return {};
+  return machine_.split_irqchip->before_entry(cpu);
+}
+
+Result<void> ExitDispatch::dispatch(kvm::VcpuFd& cpu, VcpuExit& exit) {
+  return std::visit([&](auto& kind) { return on(cpu, kind); }, exit);
+}
+
+void ExitDispatch::host_error(Error error) {
+  machine_.stops.post(
+      std::move(error).wrap(fmt::format("Run vCPU {}", static_cast<std::uint32_t>(id_))));
+}
+
+void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
+                        std::uint32_t value, std::string report) {
+  (void)cpu;
+  machine_.stops.post(StopInfo{machine_.call_it_panic_if_it_is(reason), id_, value,
+                               std::move(detail), std::move(report)});
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd&, PioExit& exit) {
+  // A string instruction's items are separate accesses to one port.
+  for (std::uint32_t i = 0; i < exit.count; ++i) {
+    const auto item = exit.data.subspan(std::size_t{i} * exit.width, exit.width);
+    if (exit.is_write) {
+      machine_.pio.write(pio_cache_, exit.port, item);
+    } else {
+      machine_.pio.read(pio_cache_, exit.port, item);
+    }
+  }
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd&, MmioExit& exit) {
+  if (exit.is_write) {
+    machine_.mmio.write(mmio_cache_, exit.address.value, exit.data);
+  } else {
+    machine_.mmio.read(mmio_cache_, exit.address.value, exit.data);
+  }
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, HltExit&) {
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  if (!options_.can_wake_from_halt) {
+    stop(cpu, StopReason::kHalted,
+         fmt::format("HLT before {:#x}, and this machine has no interrupt controllers",
+                     registers.rip));
+  } else if ((registers.rflags & x86::kFlagIf) == 0) {
+    stop(cpu, StopReason::kHalted,
+         fmt::format("HLT with interrupts off before {:#x}", registers.rip));
+  }
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, ShutdownExit&) {
+  stop(cpu, StopReason::kTripleFault, "an exception could not be delivered, nor its double fault",
+       0, crash_report(cpu));
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd&, IrqWindowExit&) { return {}; }
+
+Result<void> ExitDispatch::on(kvm::VcpuFd&, InterruptedExit&) { return {}; }
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, SystemEventExit& exit) {
+  switch (exit.type) {
+    case kSystemEventShutdown:
+      stop(cpu, StopReason::kPowerOff, {});
+      break;
+    case kSystemEventReset:
+      stop(cpu, StopReason::kReset, "the guest asked KVM for a reset");
+      break;
+    case kSystemEventCrash:
+      stop(cpu, StopReason::kGuestPanic, "the guest reported a crash to KVM");
+      break;
+    default:
+      stop(cpu, StopReason::kInternalError,
+           fmt::format("KVM system event {} is not known", exit.type), 0, crash_report(cpu));
+  }
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
+  if (syscall_fixup_) {
+    if (VMM_TRY(syscall_fixup_->on_debug_exit(cpu, exit))) return {};
+  }
+  stop(cpu, StopReason::kInternalError,
+       fmt::format("a debug exit at {:#x} that nobody asked for", exit.pc), 0, crash_report(cpu));
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, FailEntryExit& exit) {
+  stop(cpu, StopReason::kEntryFailure,
+       fmt::format("the processor refused to enter the guest, hardware reason {:#x}",
+                   exit.hardware_reason),
+       static_cast<std::uint32_t>(exit.hardware_reason), crash_report(cpu));
+  return {};
+}
+
+ExitDispatch::Completion& ExitDispatch::completion() {
+  if (!completion_) {
+    completion_ = std::make_unique<Completion>(machine_, mmio_cache_);
+  }
+  return *completion_;
+}
+
+void ExitDispatch::count_completed(std::string_view mnemonic) {
+  completed_.with([mnemonic](auto& counts) { ++counts[mnemonic]; });
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
+  if (!options_.complete_instructions) {
+    stop(cpu, StopReason::kEmulationFailure, "KVM cannot emulate an instruction", 0,
+         crash_report(cpu));
+    return {};
+  }
+  completion::KvmCpu completed(cpu);
+  const completion::Outcome outcome =
+      VMM_TRY(completion().completer.complete(completed, std::span(exit.bytes).first(exit.size)));
+  if (const auto* finished = std::get_if<completion::Finished>(&outcome)) {
+    count_completed(finished->mnemonic);
+  } else if (const auto* injected = std::get_if<completion::Injected>(&outcome)) {
+    count_completed(injected->mnemonic);
+  } else {
+    const auto& cannot = std::get<completion::Cannot>(outcome);
+    stop(cpu, StopReason::kEmulationFailure, cannot.reason, 0, cannot.report);
+  }
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, InternalErrorExit& exit) {
+  std::string data;
+  for (const std::uint64_t word : exit.data) data += fmt::format(" {:#x}", word);
+  stop(cpu, StopReason::kInternalError,
+       fmt::format("KVM internal error, suberror {}, data{}", exit.suberror, data), 0,
+       crash_report(cpu));
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd&, IoapicEoiExit& exit) {
+  if (machine_.split_irqchip != nullptr) machine_.split_irqchip->on_ioapic_eoi(exit.vector);
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MsrExit& exit) {
+  // Only the quirk's MSRs are filtered; an answer without a fault is what the guest would have got.
+  if (syscall_fixup_ && exit.is_write) {
+    cpu.answer_msr(exit.value, false);
+    return syscall_fixup_->on_msr_write(cpu, exit.index, exit.value);
+  }
+  cpu.answer_msr(0, true);
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, UnknownExit& exit) {
+  stop(cpu, StopReason::kInternalError, fmt::format("KVM exit reason {} is not known", exit.reason),
+       0, crash_report(cpu));
+  return {};
+}
+
+Result<void> ExitDispatch::refresh_quirks(kvm::VcpuFd& cpu) {
+  const auto now = std::chrono::steady_clock::now();
+  if (now - refreshed_ < kQuirkRefresh) return {};
+  refreshed_ = now;
+  return syscall_fixup_->refresh(cpu);
+}
+
+void ExitDispatch::add_completed(std::map<std::string, std::uint64_t>& by_mnemonic) const {
+  completed_.with([&by_mnemonic](const auto& counts) {
+    for (const auto& [mnemonic, count] : counts) by_mnemonic[std::string(mnemonic)] += count;
+  });
+}
+
+std::string ExitDispatch::crash_report(kvm::VcpuFd& cpu) const {
+  const auto registers = cpu.registers();
+  const auto system = cpu.system_registers();
+  if (!registers || !system) return "(the vCPU's registers could not be read)\n";
+  const PagingContext paging = x86::paging_context(*system, registers->rflags);
+  // Outside of 64-bit mode code is at an offset into its segment.
+  const Gva rip(system->code_is_64bit() ? registers->rip : system->cs.base + registers->rip);
+  return fmt::format("vCPU {}\n{}rip:\n{}", static_cast<std::uint32_t>(id_),
+                     x86::format_registers(*registers, *system),
+                     x86::format_walk(walk_pages(machine_.memory, paging, rip, AccessKind::kFetch),
+                                      machine_.memory));
+}
+
+void ExitDispatch::trace(const VcpuExit& exit) const {
+  std::string line =
+      fmt::format("vcpu{} {}", static_cast<std::uint32_t>(id_), kExitNames[exit.index()]);
+  if (const auto* pio = std::get_if<PioExit>(&exit)) {
+    line +=
+        fmt::format(" {} port {:#x} width {} count {} value {:#x}",
+                    pio->is_write ? "write" : "read", pio->port, pio->width, pio->count,
+                    load_le(pio->data.first(std::min<std::size_t>(pio->width, pio->data.size()))));
+  } else if (const auto* mmio = std::get_if<MmioExit>(&exit)) {
+    line += fmt::format(" {} gpa {} width {} value {:#x}", mmio->is_write ? "write" : "read",
+                        mmio->address, mmio->data.size(), load_le(mmio->data));
+  } else if (const auto* msr = std::get_if<MsrExit>(&exit)) {
+    line += fmt::format(" {} {:#x} value {:#x}", msr->is_write ? "write" : "read", msr->index,
+                        msr->value);
+  } else if (const auto* debug = std::get_if<DebugTrapExit>(&exit)) {
+    line += fmt::format(" rip {:#x} dr6 {:#x}", debug->pc, debug->dr6);
+  }
+  options_.trace(line);
+}
+
+}  // namespace vmm

@@ -1,0 +1,115 @@
+// What each kind of exit means for the machine: the one switch that a vCPU thread goes through.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/locked.h"
+#include "devices/bus.h"
+#include "vmm/completion/completer.h"
+#include "vmm/completion/sandbox.h"
+#include "vmm/machine.h"
+#include "vmm/syscall_fixup.h"
+#include "vmm/vcpu.h"
+#include "vmm/vcpu_exit.h"
+
+namespace vmm {
+
+// For one vCPU; handle() is called on its thread only, the counters may be read from any.
+class ExitDispatch final : public ExitHandler {
+ public:
+  struct Options {
+    bool complete_instructions = false;
+    bool syscall_fixup = false;
+    bool can_wake_from_halt = false;  // somebody can end a HLT that exits to us
+    std::function<void(const std::string&)> trace;
+  };
+
+  // `machine` is borrowed and outlives this.
+  ExitDispatch(VcpuId id, Machine& machine, Options options);
+  ~ExitDispatch() override;
+
+  AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
+  Result<void> before_entry(kvm::VcpuFd& cpu) override;
+  void host_error(Error error) override;
+
+  std::uint64_t count(std::size_t kind) const noexcept {
+    return counts_[kind].load(std::memory_order_relaxed);
+  }
+  // Adds this CPU's completed instructions, by mnemonic.
+  void add_completed(std::map<std::string, std::uint64_t>& by_mnemonic) const;
+
+ private:
+  Result<void> dispatch(kvm::VcpuFd& cpu, VcpuExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, PioExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, MmioExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, HltExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, ShutdownExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, IrqWindowExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, InterruptedExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, SystemEventExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, DebugTrapExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, FailEntryExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, EmulationFailureExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, InternalErrorExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, IoapicEoiExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, MsrExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, UnknownExit& exit);
+
+  void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
+            std::string report = {});
+  // Registers, code and page walk of a CPU that cannot go on.
+  std::string crash_report(kvm::VcpuFd& cpu) const;
+  void trace(const VcpuExit& exit) const;
+  // The syscall quirk follows the guest's IDT; looking costs two ioctls, so not at each exit.
+  Result<void> refresh_quirks(kvm::VcpuFd& cpu);
+
+  // The machine's MMIO bus as completion sees it.
+  class CompletionBus final : public completion::MmioBus {
+   public:
+    CompletionBus(Bus& bus, BusCache& cache) : bus_(bus), cache_(cache) {}
+    void read(Gpa address, std::span<std::byte> data) override {
+      bus_.read(cache_, address.value, data);
+    }
+    void write(Gpa address, std::span<const std::byte> data) override {
+      bus_.write(cache_, address.value, data);
+    }
+
+   private:
+    Bus& bus_;
+    BusCache& cache_;
+  };
+  // What finishing instructions needs; made when the first one has to be finished.
+  struct Completion {
+    Completion(Machine& machine, BusCache& cache)
+        : bus(machine.mmio, cache),
+          sandbox(machine.system),
+          completer(machine.memory, bus, &sandbox) {}
+    CompletionBus bus;
+    completion::Sandbox sandbox;
+    completion::Completer completer;
+  };
+  Completion& completion();
+  void count_completed(std::string_view mnemonic);
+
+  const VcpuId id_;
+  Machine& machine_;
+  const Options options_;
+  BusCache pio_cache_;
+  BusCache mmio_cache_;
+  std::optional<SyscallFixup> syscall_fixup_ = {};
+  std::unique_ptr<Completion> completion_;
+  // Touched once for each completed instruction, which costs microseconds: a lock does not show.
+  Locked<std::map<std::string_view, std::uint64_t>> completed_;
+  std::chrono::steady_clock::time_point refreshed_{};
+  std::array<std::atomic<std::uint64_t>, std::variant_size_v<VcpuExit>> counts_{};
+};
+
+}  // namespace vmm

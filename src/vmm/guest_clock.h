@@ -1,0 +1,28 @@
+// The clock that user-space devices read: it stands still while the guest is paused.
+#pragma once
+
+#include <chrono>
+#include <mutex>
+
+#include "devices/clock.h"
+
+namespace vmm {
+
+// Starts paused, at 0. Any thread.
+class GuestClock final : public Clock {
+ public:
+  std::chrono::nanoseconds now() const override;
+  // Host wall-clock time: a real-time clock chip shows the time of day, whatever the guest missed.
+  std::chrono::nanoseconds utc() const override;
+
+  void start();
+  void stop();
+
+ private:
+  mutable std::mutex mutex_;
+  bool running_ = false;
+  std::chrono::nanoseconds elapsed_{0};              // up to the last stop
+  std::chrono::steady_clock::time_point started_{};  // of the current stretch
+};
+
+}  // namespace vmm

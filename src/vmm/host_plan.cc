@@ -1,0 +1,108 @@
+#include "vmm/host_plan.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "vmm/doctor/quirks.h"
+#include "vmm/kvm/system.h"
+
+namespace vmm {
+namespace {
+
+// A quirk's name and where the plan keeps it.
+struct PlanField {
+  std::string_view name;
+  bool HostPlan::*field;
+};
+constexpr std::array<PlanField, 4> kPlanFields{{
+    {kQuirkCompleteInstructions, &HostPlan::complete_instructions},
+    {kQuirkSyscallFixup, &HostPlan::syscall_fixup},
+    {kQuirkHideHypercalls, &HostPlan::hide_hypercalls},
+    {kQuirkUnpackInitrd, &HostPlan::unpack_initrd},
+}};
+
+Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& caps, HostPlan& plan) {
+  plan.irqchip = config.irqchip;
+  if (config.irqchip == IrqchipMode::kAuto) {
+    plan.irqchip = caps.irqchip ? IrqchipMode::kKernel : IrqchipMode::kNone;
+    plan.decisions.push_back(plan.irqchip == IrqchipMode::kKernel
+                                 ? "irqchip kernel: PIC, I/O APIC, local APICs and PIT in KVM"
+                                 : "irqchip none: this KVM has no interrupt controllers");
+  }
+  if (plan.irqchip == IrqchipMode::kKernel && !(caps.irqchip && caps.pit2)) {
+    return fail(ErrorCode::kUnsupported,
+                "This host's KVM has no in-kernel interrupt controllers (irqchip kernel)");
+  }
+  if (plan.irqchip == IrqchipMode::kSplit && !(caps.split_irqchip && caps.signal_msi)) {
+    return fail(ErrorCode::kUnsupported,
+                "This host's KVM cannot split the interrupt controllers (irqchip split)");
+  }
+  if (plan.irqchip == IrqchipMode::kNone && config.cpus.count > 1) {
+    return fail(ErrorCode::kUnsupported,
+                "More than one CPU needs interrupt controllers, and this host's KVM has none");
+  }
+  return {};
+}
+
+Result<void> check_names(const std::vector<QuirkOverride>& overrides) {
+  for (const QuirkOverride& quirk : overrides) {
+    if (std::find(kQuirkNames.begin(), kQuirkNames.end(), quirk.name) == kQuirkNames.end()) {
+      return fail(ErrorCode::kBadConfig, "There is no quirk named '{}'; there are: {}", quirk.name,
+                  fmt::join(kQuirkNames, ", "));
+    }
+  }
+  return {};
+}
+
+Toggle chosen(const VmConfig& config, std::string_view name) {
+  Toggle value = Toggle::kAuto;
+  for (const QuirkOverride& quirk : config.quirks) {
+    if (quirk.name == name) value = quirk.value;  // the last one wins, as on a command line
+  }
+  return value;
+}
+
+}  // namespace
+
+Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system) {
+  VMM_TRY(check_names(config.quirks));
+  HostPlan plan;
+  VMM_TRY(choose_irqchip(config, system.capabilities(), plan));
+
+  // Finishing instructions costs nothing until one fails, on any host; the other facts need a
+  // probe, and only a real kernel can tell the difference.
+  plan.complete_instructions = system.capabilities().exit_on_emulation_failure;
+  const bool open = std::any_of(kPlanFields.begin(), kPlanFields.end(), [&](const PlanField& f) {
+    return chosen(config, f.name) == Toggle::kAuto;
+  });
+  if (open && std::holds_alternative<KernelBoot>(config.boot)) {
+    for (const QuirkReport& report : quirk_reports(VMM_TRY(host_quirks(system)))) {
+      for (const PlanField& f : kPlanFields) {
+        if (f.name != report.name || chosen(config, f.name) != Toggle::kAuto) continue;
+        if (report.on) {
+          plan.*f.field = true;
+          plan.decisions.push_back(fmt::format("quirk {} on: {}", report.name, report.why));
+        }
+      }
+    }
+  }
+  for (const PlanField& f : kPlanFields) {
+    const Toggle value = chosen(config, f.name);
+    if (value == Toggle::kAuto) continue;
+    plan.*f.field = value == Toggle::kOn;
+    plan.decisions.push_back(
+        fmt::format("quirk {} {}: as asked", f.name, value == Toggle::kOn ? "on" : "off"));
+  }
+  if (plan.syscall_fixup &&
+      !(system.capabilities().msr_filter && system.capabilities().guest_debug)) {
+    return fail(ErrorCode::kUnsupported,
+                "The quirk syscall-fixup needs KVM_CAP_X86_MSR_FILTER and KVM_CAP_SET_GUEST_DEBUG");
+  }
+  return plan;
+}
+
+}  // namespace vmm

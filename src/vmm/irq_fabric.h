@@ -1,0 +1,59 @@
+// Interrupt lines between devices and whatever controllers this machine has. The only place that
+// knows GSI numbers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/result.h"
+#include "devices/irq.h"
+
+namespace vmm {
+
+// A controller's inputs: what carries a level to the guest's interrupt controller. Any thread; a
+// leaf in the lock order.
+class IrqController {
+ public:
+  virtual ~IrqController() = default;
+  virtual void set_gsi(std::uint32_t gsi, bool asserted) = 0;
+};
+
+// Wires device outputs to controller inputs; lines that share a GSI are wired-OR. Lives as long as
+// the devices do.
+class IrqFabric {
+ public:
+  IrqFabric() = default;
+  explicit IrqFabric(std::unique_ptr<IrqController> controller)
+      : controller_(std::move(controller)) {}
+
+  // Before the first line() is asked for; without a controller every line leads nowhere.
+  void connect(std::unique_ptr<IrqController> controller) { controller_ = std::move(controller); }
+
+  // A new source on this GSI. Not while devices are running.
+  IrqLine line(std::uint32_t gsi);
+
+ private:
+  struct Input {
+    std::uint32_t gsi;
+    std::uint32_t asserted_sources = 0;
+  };
+  class Source final : public IrqPin {
+   public:
+    Source(IrqFabric& fabric, Input& input) : fabric_(fabric), input_(input) {}
+    void set_level(bool asserted) override;
+
+   private:
+    IrqFabric& fabric_;
+    Input& input_;
+    bool asserted_ = false;
+  };
+
+  std::unique_ptr<IrqController> controller_;
+  std::mutex mutex_;  // guards levels and counts, and orders what the controller sees
+  std::vector<std::unique_ptr<Input>> inputs_;
+  std::vector<std::unique_ptr<Source>> sources_;
+};
+
+}  // namespace vmm

@@ -1,0 +1,404 @@
+#include "vmm/kvm/vcpu_fd.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <utility>
+
+#include "vmm/kvm/decode_exit.h"
+#include "vmm/kvm/flexible.h"
+#include "vmm/kvm/ioctl.h"
+#include "vmm/kvm/ioctl_numbers.h"
+#include "vmm/kvm/system.h"
+
+namespace vmm::kvm {
+namespace {
+
+// struct kvm_regs orders the general registers by name, instruction encodings by number.
+struct GprField {
+  x86::Gpr index;
+  __u64 kvm_regs::*field;
+};
+constexpr std::array<GprField, 16> kGprFields{{
+    {x86::kRax, &kvm_regs::rax},
+    {x86::kRcx, &kvm_regs::rcx},
+    {x86::kRdx, &kvm_regs::rdx},
+    {x86::kRbx, &kvm_regs::rbx},
+    {x86::kRsp, &kvm_regs::rsp},
+    {x86::kRbp, &kvm_regs::rbp},
+    {x86::kRsi, &kvm_regs::rsi},
+    {x86::kRdi, &kvm_regs::rdi},
+    {x86::kR8, &kvm_regs::r8},
+    {x86::kR9, &kvm_regs::r9},
+    {x86::kR10, &kvm_regs::r10},
+    {x86::kR11, &kvm_regs::r11},
+    {x86::kR12, &kvm_regs::r12},
+    {x86::kR13, &kvm_regs::r13},
+    {x86::kR14, &kvm_regs::r14},
+    {x86::kR15, &kvm_regs::r15},
+}};
+
+x86::Segment from_kvm(const kvm_segment& s) {
+  return {s.base,   s.limit,  s.selector, s.type,   s.dpl,      s.present != 0,
+          s.s != 0, s.l != 0, s.db != 0,  s.g != 0, s.avl != 0, s.unusable != 0};
+}
+
+kvm_segment to_kvm(const x86::Segment& s) {
+  kvm_segment k{};
+  k.base = s.base;
+  k.limit = s.limit;
+  k.selector = s.selector;
+  k.type = s.type;
+  k.dpl = s.dpl;
+  k.present = s.present;
+  k.s = s.code_or_data;
+  k.l = s.long_mode;
+  k.db = s.default_big;
+  k.g = s.granularity;
+  k.avl = s.available;
+  k.unusable = s.unusable;
+  return k;
+}
+
+struct SegmentField {
+  x86::Segment x86::SystemRegisters::*ours;
+  kvm_segment kvm_sregs::*theirs;
+};
+constexpr std::array<SegmentField, 8> kSegmentFields{{
+    {&x86::SystemRegisters::cs, &kvm_sregs::cs},
+    {&x86::SystemRegisters::ds, &kvm_sregs::ds},
+    {&x86::SystemRegisters::es, &kvm_sregs::es},
+    {&x86::SystemRegisters::fs, &kvm_sregs::fs},
+    {&x86::SystemRegisters::gs, &kvm_sregs::gs},
+    {&x86::SystemRegisters::ss, &kvm_sregs::ss},
+    {&x86::SystemRegisters::tr, &kvm_sregs::tr},
+    {&x86::SystemRegisters::ldt, &kvm_sregs::ldt},
+}};
+
+struct MpStateName {
+  MpState ours;
+  std::uint32_t theirs;
+};
+constexpr std::array<MpStateName, 5> kMpStates{{
+    {MpState::kRunnable, KVM_MP_STATE_RUNNABLE},
+    {MpState::kUninitialized, KVM_MP_STATE_UNINITIALIZED},
+    {MpState::kInitReceived, KVM_MP_STATE_INIT_RECEIVED},
+    {MpState::kHalted, KVM_MP_STATE_HALTED},
+    {MpState::kSipiReceived, KVM_MP_STATE_SIPI_RECEIVED},
+}};
+
+}  // namespace
+
+Result<VcpuFd> VcpuFd::create(UniqueFd fd, std::uint32_t id, std::size_t run_size,
+                              std::size_t xsave_size) {
+  void* const page = ::mmap(nullptr, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  if (page == MAP_FAILED) return fail_errno(errno, "Map the shared page of vCPU {}", id);
+  return VcpuFd(std::move(fd), id, static_cast<kvm_run*>(page), run_size, xsave_size);
+}
+
+VcpuFd::VcpuFd(VcpuFd&& other) noexcept
+    : fd_(std::move(other.fd_)),
+      id_(other.id_),
+      run_(std::exchange(other.run_, nullptr)),
+      run_size_(other.run_size_),
+      xsave_size_(other.xsave_size_) {}
+
+VcpuFd::~VcpuFd() {
+  if (run_ != nullptr) ::munmap(run_, run_size_);
+}
+
+Result<void> VcpuFd::get(unsigned long request, void* to, const char* name) const {
+  if (::ioctl(fd_.get(), request, to) < 0) return fail_errno(errno, "{} on vCPU {}", name, id_);
+  return {};
+}
+
+Result<void> VcpuFd::set(unsigned long request, const void* from, const char* name) const {
+  if (::ioctl(fd_.get(), request, from) < 0) return fail_errno(errno, "{} on vCPU {}", name, id_);
+  return {};
+}
+
+Result<VcpuExit> VcpuFd::run() {
+  if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
+    if (errno == EINTR || errno == EAGAIN) return VcpuExit(InterruptedExit{});
+    return fail_errno(errno, "KVM_RUN on vCPU {}", id_);
+  }
+  return decode_exit(run_);
+}
+
+void VcpuFd::set_immediate_exit(bool on) noexcept {
+  // The kernel reads this byte from another CPU's point of view: a plain store that the compiler
+  // may not delay.
+  std::atomic_ref<std::uint8_t>(run_->immediate_exit).store(on ? 1 : 0, std::memory_order_seq_cst);
+}
+
+Result<void> VcpuFd::complete_pending() {
+  set_immediate_exit(true);
+  const int answer = ::ioctl(fd_.get(), KVM_RUN, 0);
+  const int errnum = errno;
+  set_immediate_exit(false);
+  if (answer < 0 && errnum != EINTR && errnum != EAGAIN) {
+    return fail_errno(errnum, "KVM_RUN with immediate_exit on vCPU {}", id_);
+  }
+  return {};
+}
+
+void VcpuFd::answer_msr(std::uint64_t value, bool fault) noexcept {
+  run_->msr.data = value;
+  run_->msr.error = fault ? 1 : 0;
+}
+
+Result<x86::Registers> VcpuFd::registers() const {
+  kvm_regs k{};
+  VMM_TRY(get(KVM_GET_REGS, &k, "KVM_GET_REGS"));
+  x86::Registers r;
+  for (const GprField& f : kGprFields) r.gpr[f.index] = k.*f.field;
+  r.rip = k.rip;
+  r.rflags = k.rflags;
+  return r;
+}
+
+Result<void> VcpuFd::set_registers(const x86::Registers& r) const {
+  kvm_regs k{};
+  for (const GprField& f : kGprFields) k.*f.field = r.gpr[f.index];
+  k.rip = r.rip;
+  k.rflags = r.rflags;
+  return set(KVM_SET_REGS, &k, "KVM_SET_REGS");
+}
+
+Result<x86::SystemRegisters> VcpuFd::system_registers() const {
+  kvm_sregs k{};
+  VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
+  x86::SystemRegisters s;
+  for (const SegmentField& f : kSegmentFields) s.*f.ours = from_kvm(k.*f.theirs);
+  s.gdt = {k.gdt.base, k.gdt.limit};
+  s.idt = {k.idt.base, k.idt.limit};
+  s.cr0 = k.cr0;
+  s.cr2 = k.cr2;
+  s.cr3 = k.cr3;
+  s.cr4 = k.cr4;
+  s.cr8 = k.cr8;
+  s.efer = k.efer;
+  s.apic_base = k.apic_base;
+  return s;
+}
+
+Result<void> VcpuFd::set_system_registers(const x86::SystemRegisters& s) const {
+  // Read first: the interrupt bitmap is not part of SystemRegisters and must survive.
+  kvm_sregs k{};
+  VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
+  for (const SegmentField& f : kSegmentFields) k.*f.theirs = to_kvm(s.*f.ours);
+  k.gdt.base = s.gdt.base;
+  k.gdt.limit = s.gdt.limit;
+  k.idt.base = s.idt.base;
+  k.idt.limit = s.idt.limit;
+  k.cr0 = s.cr0;
+  k.cr2 = s.cr2;
+  k.cr3 = s.cr3;
+  k.cr4 = s.cr4;
+  k.cr8 = s.cr8;
+  k.efer = s.efer;
+  k.apic_base = s.apic_base;
+  return set(KVM_SET_SREGS, &k, "KVM_SET_SREGS");
+}
+
+Result<void> VcpuFd::set_cpuid(std::span<const x86::CpuidEntry> entries) const {
+  CpuidTable table(entries.size());
+  table.head().nent = static_cast<std::uint32_t>(entries.size());
+  const auto to = table.entries(entries.size());
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const x86::CpuidEntry& from = entries[i];
+    to[i].function = from.function;
+    to[i].index = from.index;
+    to[i].flags = from.index_matters ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0;
+    to[i].eax = from.eax;
+    to[i].ebx = from.ebx;
+    to[i].ecx = from.ecx;
+    to[i].edx = from.edx;
+  }
+  return set(kSetCpuid2, table.get(), "KVM_SET_CPUID2");
+}
+
+Result<std::uint64_t> VcpuFd::msr(std::uint32_t index) const {
+  MsrTable table(1);
+  table.head().nmsrs = 1;
+  table.entries(1)[0].index = index;
+  const int n = ::ioctl(fd_.get(), kGetMsrs, table.get());
+  if (n < 0) return fail_errno(errno, "KVM_GET_MSRS on vCPU {}: MSR {:#x}", id_, index);
+  if (n != 1) return fail(ErrorCode::kUnsupported, "KVM does not know MSR {:#x}", index);
+  return table.entries(1)[0].data;
+}
+
+Result<void> VcpuFd::set_msrs(std::span<const Msr> msrs) const {
+  MsrTable table(msrs.size());
+  table.head().nmsrs = static_cast<std::uint32_t>(msrs.size());
+  const auto to = table.entries(msrs.size());
+  for (std::size_t i = 0; i < msrs.size(); ++i) {
+    to[i].index = msrs[i].index;
+    to[i].data = msrs[i].value;
+  }
+  const int n = ::ioctl(fd_.get(), kSetMsrs, table.get());
+  if (n < 0) return fail_errno(errno, "KVM_SET_MSRS on vCPU {}", id_);
+  // KVM stops at the first MSR that it refuses and says how many it took.
+  if (static_cast<std::size_t>(n) != msrs.size()) {
+    return fail(ErrorCode::kUnsupported,
+                "KVM_SET_MSRS on vCPU {}: MSR {:#x} was refused the value {:#x}", id_,
+                msrs[static_cast<std::size_t>(n)].index, msrs[static_cast<std::size_t>(n)].value);
+  }
+  return {};
+}
+
+Result<x86::XsaveArea> VcpuFd::xsave() const {
+  x86::XsaveArea area(xsave_size_);
+  if (xsave_size_ > sizeof(kvm_xsave::region)) {
+    VMM_TRY(get(kGetXsave2, area.data(), "KVM_GET_XSAVE2"));
+  } else {
+    VMM_TRY(get(kGetXsave, area.data(), "KVM_GET_XSAVE"));
+  }
+  return area;
+}
+
+Result<void> VcpuFd::set_xsave(const x86::XsaveArea& area) const {
+  if (area.size() != xsave_size_) {
+    return fail(ErrorCode::kBadState, "The XSAVE area has {} bytes, this host's has {}",
+                area.size(), xsave_size_);
+  }
+  return set(kSetXsave, area.data(), "KVM_SET_XSAVE");
+}
+
+Result<std::uint64_t> VcpuFd::xcr0() const {
+  kvm_xcrs k{};
+  VMM_TRY(get(KVM_GET_XCRS, &k, "KVM_GET_XCRS"));
+  for (std::uint32_t i = 0; i < std::min<std::uint32_t>(k.nr_xcrs, KVM_MAX_XCRS); ++i) {
+    if (k.xcrs[i].xcr == 0) return k.xcrs[i].value;
+  }
+  return fail(ErrorCode::kUnsupported, "KVM_GET_XCRS on vCPU {} has no XCR0", id_);
+}
+
+Result<void> VcpuFd::set_xcr0(std::uint64_t value) const {
+  kvm_xcrs k{};
+  k.nr_xcrs = 1;
+  k.xcrs[0].xcr = 0;
+  k.xcrs[0].value = value;
+  return set(KVM_SET_XCRS, &k, "KVM_SET_XCRS");
+}
+
+Result<MpState> VcpuFd::mp_state() const {
+  kvm_mp_state k{};
+  VMM_TRY(get(KVM_GET_MP_STATE, &k, "KVM_GET_MP_STATE"));
+  for (const MpStateName& name : kMpStates) {
+    if (name.theirs == k.mp_state) return name.ours;
+  }
+  return MpState::kOther;
+}
+
+Result<void> VcpuFd::set_mp_state(MpState state) const {
+  for (const MpStateName& name : kMpStates) {
+    if (name.ours != state) continue;
+    kvm_mp_state k{};
+    k.mp_state = name.theirs;
+    return set(KVM_SET_MP_STATE, &k, "KVM_SET_MP_STATE");
+  }
+  return fail(ErrorCode::kBadState, "vCPU {} cannot be put into an unnamed MP state", id_);
+}
+
+Result<void> VcpuFd::inject(const PendingException& exception) const {
+  kvm_vcpu_events events{};
+  VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
+  events.exception.injected = 1;
+  events.exception.pending = 0;
+  events.exception.nr = static_cast<std::uint8_t>(exception.vector);
+  events.exception.has_error_code = exception.error_code ? 1 : 0;
+  events.exception.error_code = exception.error_code.value_or(0);
+  // Only what is set above is meant to change.
+  events.flags = 0;
+  return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
+}
+
+Result<bool> VcpuFd::interrupt(std::uint8_t vector) {
+  kvm_interrupt interrupt{};
+  interrupt.irq = vector;
+  if (::ioctl(fd_.get(), KVM_INTERRUPT, &interrupt) < 0) {
+    if (errno == EEXIST) return false;
+    return fail_errno(errno, "KVM_INTERRUPT on vCPU {}: vector {:#x}", id_, vector);
+  }
+  run_->ready_for_interrupt_injection = 0;  // it was true before this one
+  return true;
+}
+
+bool VcpuFd::ready_for_interrupt() const noexcept {
+  return run_->ready_for_interrupt_injection != 0;
+}
+
+void VcpuFd::request_interrupt_window(bool on) noexcept {
+  run_->request_interrupt_window = on ? 1 : 0;
+}
+
+Result<void> VcpuFd::inject_software_interrupt(std::uint8_t vector) const {
+  kvm_vcpu_events events{};
+  VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
+  events.interrupt.injected = 1;
+  events.interrupt.nr = vector;
+  events.interrupt.soft = 1;
+  events.flags = 0;
+  return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
+}
+
+Result<void> VcpuFd::end_interrupt_shadow() const {
+  kvm_vcpu_events events{};
+  VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
+  if (events.interrupt.shadow == 0) return {};
+  events.interrupt.shadow = 0;
+  events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+  return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
+}
+
+Result<void> VcpuFd::raise_dr6(std::uint64_t bits) const {
+  kvm_debugregs debug{};
+  VMM_TRY(get(KVM_GET_DEBUGREGS, &debug, "KVM_GET_DEBUGREGS"));
+  debug.dr6 |= bits;
+  return set(KVM_SET_DEBUGREGS, &debug, "KVM_SET_DEBUGREGS");
+}
+
+Result<void> VcpuFd::flush_tlb() const {
+  // KVM has no request for it; a change of CR4.PGE flushes everything, as it does on a processor.
+  constexpr std::uint64_t kCr4Pge = 1U << 7;
+  kvm_sregs k{};
+  VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
+  k.cr4 ^= kCr4Pge;
+  VMM_TRY(set(KVM_SET_SREGS, &k, "KVM_SET_SREGS"));
+  k.cr4 ^= kCr4Pge;
+  return set(KVM_SET_SREGS, &k, "KVM_SET_SREGS");
+}
+
+Result<void> VcpuFd::set_guest_debug(const GuestDebug& debug) const {
+  kvm_guest_debug k{};
+  if (debug.single_step) k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+  if (debug.hardware_breakpoint) {
+    k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+    k.arch.debugreg[0] = *debug.hardware_breakpoint;
+    k.arch.debugreg[7] =
+        0x402 | 0x1;  // G0 and L0: execution, one byte; bit 10 is always set (SDM volume 3, 17.2.4)
+  }
+  if (debug.write_watchpoint) {
+    k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+    k.arch.debugreg[1] = *debug.write_watchpoint;
+    // G1 and L1; R/W1 = writes only, LEN1 = 8 bytes (SDM volume 3, 17.2.4).
+    k.arch.debugreg[7] |= 0x400 | 0xc | (0x1ULL << 20) | (0x2ULL << 22);
+  }
+  return set(KVM_SET_GUEST_DEBUG, &k, "KVM_SET_GUEST_DEBUG");
+}
+
+Result<void> VcpuFd::set_signal_mask(const sigset_t& mask) const {
+  // The kernel's signal set has 64 bits, the C library's is larger; the structure is put together
+  // by hand because its flexible array lies at another offset in C++.
+  constexpr std::size_t kKernelSetSize = 8;
+  std::array<std::byte, kSignalMaskHead + kKernelSetSize> raw{};
+  const std::uint32_t size = kKernelSetSize;
+  std::memcpy(raw.data(), &size, sizeof size);
+  std::memcpy(raw.data() + kSignalMaskHead, &mask, kKernelSetSize);
+  return set(kSetSignalMask, raw.data(), "KVM_SET_SIGNAL_MASK");
+}
+
+}  // namespace vmm::kvm

@@ -1,0 +1,132 @@
+// One KVM vCPU: running it and reading and writing its state.
+#pragma once
+
+#include <signal.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "vmm/vcpu_exit.h"
+#include "vmm/x86/cpu_features.h"
+#include "vmm/x86/registers.h"
+
+struct kvm_run;
+
+namespace vmm::kvm {
+
+struct Msr {
+  std::uint32_t index = 0;
+  std::uint64_t value = 0;
+};
+
+// KVM_GET_MP_STATE's answer, as far as x86 has it.
+enum class MpState : std::uint8_t {
+  kRunnable,
+  kUninitialized,
+  kInitReceived,
+  kHalted,
+  kSipiReceived,
+  kOther
+};
+
+// An exception or interrupt on its way to the guest.
+struct PendingException {
+  x86::Vector vector{};
+  std::optional<std::uint32_t> error_code = {};
+};
+
+// What KVM_SET_GUEST_DEBUG arms.
+struct GuestDebug {
+  bool single_step = false;
+  std::optional<std::uint64_t>
+      hardware_breakpoint{};                        // execution breakpoint at this linear address
+  std::optional<std::uint64_t> write_watchpoint{};  // writes to the 8 bytes at this linear address
+};
+
+// Owner of a vCPU descriptor and of the page it shares with the kernel. Used by one thread at a
+// time; only set_immediate_exit() may be called from others.
+class VcpuFd {
+ public:
+  static Result<VcpuFd> create(UniqueFd fd, std::uint32_t id, std::size_t run_size,
+                               std::size_t xsave_size);
+  VcpuFd(VcpuFd&& other) noexcept;
+  VcpuFd& operator=(VcpuFd&&) = delete;
+  ~VcpuFd();
+
+  std::uint32_t id() const noexcept { return id_; }
+
+  // KVM_RUN. Spans in the answer point into the shared page and live until the next call. Errors:
+  // host failures only; a signal or immediate_exit is InterruptedExit.
+  Result<VcpuExit> run();
+  // Makes the next KVM_RUN finish what is pending and return InterruptedExit at once. Any thread.
+  void set_immediate_exit(bool on) noexcept;
+  // After run() returned a PIO, MMIO or MSR exit: lets the kernel put the answer into the
+  // registers, without running the guest any further.
+  Result<void> complete_pending();
+  // Answers an MsrExit before the next run(): `fault` raises #GP in the guest.
+  void answer_msr(std::uint64_t value, bool fault) noexcept;
+
+  Result<x86::Registers> registers() const;
+  Result<void> set_registers(const x86::Registers& registers) const;
+  Result<x86::SystemRegisters> system_registers() const;
+  // Keeps a pending external interrupt (the interrupt bitmap) as it is.
+  Result<void> set_system_registers(const x86::SystemRegisters& registers) const;
+
+  Result<void> set_cpuid(std::span<const x86::CpuidEntry> entries) const;
+  Result<std::uint64_t> msr(std::uint32_t index) const;
+  Result<void> set_msrs(std::span<const Msr> msrs) const;
+
+  Result<x86::XsaveArea> xsave() const;
+  Result<void> set_xsave(const x86::XsaveArea& area) const;
+  Result<std::uint64_t> xcr0() const;
+  Result<void> set_xcr0(std::uint64_t value) const;
+
+  Result<MpState> mp_state() const;
+  Result<void> set_mp_state(MpState state) const;
+
+  // Queues an exception for delivery on the next entry, as if the instruction at RIP had raised it.
+  Result<void> inject(const PendingException& exception) const;
+  // Queues what INT `vector` would deliver, with RIP behind the instruction.
+  Result<void> inject_software_interrupt(std::uint8_t vector) const;
+  // Ends the blocking of interrupts that STI and MOV SS begin.
+  Result<void> end_interrupt_shadow() const;
+  // Sets these bits of DR6.
+  Result<void> raise_dr6(std::uint64_t bits) const;
+  // Makes KVM forget every translation it has cached for this vCPU.
+  Result<void> flush_tlb() const;
+  Result<void> set_guest_debug(const GuestDebug& debug) const;
+
+  // For interrupt controllers in user space (irqchip split or none). KVM_INTERRUPT: hands over an
+  // external interrupt, delivered when the guest can take it; false when KVM still holds the last
+  // one.
+  Result<bool> interrupt(std::uint8_t vector);
+  // Whether the last KVM_RUN left the guest able to take an external interrupt.
+  bool ready_for_interrupt() const noexcept;
+  // Whether KVM_RUN is to return IrqWindowExit as soon as the guest can take one.
+  void request_interrupt_window(bool on) noexcept;
+
+  // KVM_SET_SIGNAL_MASK: the thread's signal mask while it is inside KVM_RUN. A signal that is
+  // blocked outside and not in this mask ends KVM_RUN with InterruptedExit and stays pending: no
+  // handler runs.
+  Result<void> set_signal_mask(const sigset_t& mask) const;
+
+ private:
+  VcpuFd(UniqueFd fd, std::uint32_t id, kvm_run* run, std::size_t run_size, std::size_t xsave_size)
+      : fd_(std::move(fd)), id_(id), run_(run), run_size_(run_size), xsave_size_(xsave_size) {}
+  Result<void> get(unsigned long request, void* to, const char* name) const;
+  Result<void> set(unsigned long request, const void* from, const char* name) const;
+
+  UniqueFd fd_;
+  std::uint32_t id_;
+  kvm_run* run_;
+  std::size_t run_size_;
+  std::size_t xsave_size_;
+};
+
+}  // namespace vmm::kvm

@@ -1,0 +1,64 @@
+// What belongs to one machine besides its CPUs: memory, buses, devices, interrupt lines, the clock.
+// No threads inside.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "devices/bus.h"
+#include "devices/device_ref.h"
+#include "devices/machine_events.h"
+#include "devices/uart16550.h"
+#include "memory/guest_memory.h"
+#include "vmm/console_watch.h"
+#include "vmm/device_timers.h"
+#include "vmm/guest_clock.h"
+#include "vmm/irq_fabric.h"
+#include "vmm/kvm/msi_sink.h"
+#include "vmm/kvm/system.h"
+#include "vmm/kvm/vm_fd.h"
+#include "vmm/split_irqchip.h"
+#include "vmm/stop_board.h"
+
+namespace vmm {
+
+// Members are destroyed from the last to the first: devices before the buses' maps that share them,
+// all before memory.
+struct Machine final : MachineEvents {
+  Machine(kvm::System host, GuestMemory ram, kvm::VmFd fd, ByteSink* serial_output,
+          EventFd input_space, EventLoop& loop)
+      : system(std::move(host)),
+        memory(std::move(ram)),
+        vm(std::move(fd)),
+        console(serial_output),
+        serial_input_space(std::move(input_space)),
+        timers(loop, clock) {}
+
+  kvm::System system;
+  GuestMemory memory;  // outlives the slots of `vm`
+  kvm::VmFd vm;
+  GuestClock clock;
+  kvm::KvmMsiSink messages{vm};
+  IrqFabric irqs;
+  SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode
+  StopBoard stops;
+  ConsoleWatch console;        // between COM1 and the embedder's sink
+  EventFd serial_input_space;  // signalled when COM1 takes input again
+  Bus pio{BusKind::kPio};
+  Bus mmio{BusKind::kMmio};
+  DeviceTimers timers;
+  std::optional<DeviceHandle<Uart16550>> com1;
+  std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
+
+  // A device passes on what the guest asked for: becomes a reason to stop.
+  void request(GuestRequest request, std::uint32_t value) override;
+
+  // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
+  StopReason call_it_panic_if_it_is(StopReason reason) const;
+};
+
+}  // namespace vmm

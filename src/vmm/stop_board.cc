@@ -1,0 +1,35 @@
+#include "vmm/stop_board.h"
+
+#include <utility>
+
+namespace vmm {
+
+void StopBoard::post(Stop stop) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (stop_) return;
+  stop_ = std::move(stop);
+  posted_.store(true, std::memory_order_relaxed);
+  changed_.notify_all();
+}
+
+std::optional<StopBoard::Stop> StopBoard::wait(
+    std::optional<std::chrono::steady_clock::time_point> until) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto ready = [this] { return stop_.has_value(); };
+  if (until) {
+    changed_.wait_until(lock, *until, ready);
+  } else {
+    changed_.wait(lock, ready);
+  }
+  return stop_;
+}
+
+void StopBoard::clear_cancelled() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!stop_ || !std::holds_alternative<StopInfo>(*stop_)) return;
+  if (std::get<StopInfo>(*stop_).reason != StopReason::kCancelled) return;
+  stop_.reset();
+  posted_.store(false, std::memory_order_relaxed);
+}
+
+}  // namespace vmm

@@ -1,0 +1,37 @@
+// Where the first reason to stop is written, and where run() waits for it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <variant>
+
+#include "base/error.h"
+#include "vmm/stop_reason.h"
+
+namespace vmm {
+
+// The first post wins; later ones are dropped: a guest that writes a second exit code does not
+// change the first. Any thread.
+class StopBoard {
+ public:
+  using Stop = std::variant<StopInfo, Error>;
+
+  void post(Stop stop);
+  // Without a lock: has anything been posted? For the path of every exit.
+  bool posted() const noexcept { return posted_.load(std::memory_order_relaxed); }
+  // Waits until something is posted or `until` passes; what was posted stays on the board.
+  std::optional<Stop> wait(std::optional<std::chrono::steady_clock::time_point> until);
+  // Takes a posted kCancelled away, so that the guest can run on.
+  void clear_cancelled();
+
+ private:
+  std::atomic<bool> posted_{false};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<Stop> stop_;
+};
+
+}  // namespace vmm

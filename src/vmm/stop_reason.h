@@ -1,0 +1,39 @@
+// Why a guest stopped running: never an Error, always one of these.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "devices/device.h"
+#include "vmm/x86/registers.h"
+
+namespace vmm {
+
+enum class StopReason : std::uint8_t {
+  kPowerOff,    // ACPI S5
+  kReset,       // the guest asked for a reset
+  kGuestPanic,  // the guest said that it panicked (pvpanic, or a panic message followed by its end)
+  kHalted,      // every CPU is halted with interrupts off: nothing can wake the guest
+  kTripleFault,       // shutdown condition (SDM volume 3, 6.15)
+  kDebugExit,         // a value was written to the debug-exit port
+  kEmulationFailure,  // KVM met an instruction that neither it nor completion could finish
+  kEntryFailure,      // the processor refused the guest's state
+  kInternalError,     // KVM reported an error of its own
+  kDeadline,          // the caller's deadline passed
+  kCancelled,         // the caller asked for an end
+};
+
+// The name as written above without the k, in words ("power-off", "triple fault").
+std::string_view to_string(StopReason reason) noexcept;
+
+// What there is to say about a stop. Value type.
+struct StopInfo {
+  StopReason reason = StopReason::kCancelled;
+  VcpuId vcpu = {};         // the CPU that caused it
+  std::uint32_t value = 0;  // kDebugExit: what was written; kEntryFailure: the hardware's reason
+  std::string detail = {};  // one sentence on the cause, may be empty
+  std::string report = {};  // many lines: registers, instruction, page walk; empty for orderly ends
+};
+
+}  // namespace vmm

@@ -1,0 +1,166 @@
+#include "vmm/vcpu.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <memory>
+#include <utility>
+
+namespace vmm {
+
+Vcpu::Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal)
+    : fd_(std::move(fd)),
+      handler_(handler),
+      kick_signal_(kick_signal),
+      thread_([this] { thread_main(); }) {}
+
+Vcpu::~Vcpu() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    wanted_ = State::kFinished;
+    changed_.notify_all();
+    kick();
+  }
+  thread_.join();
+}
+
+void Vcpu::kick() {
+  // Only a thread that is in, or on its way into, KVM_RUN needs more than the condition variable.
+  if (actual_ != State::kRunning) return;
+  kicks_.fetch_add(1, std::memory_order_relaxed);
+  fd_.set_immediate_exit(true);
+  ::pthread_kill(thread_.native_handle(), kick_signal_);
+}
+
+void Vcpu::resume() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (wanted_ == State::kPaused) wanted_ = State::kRunning;
+  changed_.notify_all();
+}
+
+void Vcpu::request_pause() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (wanted_ == State::kRunning) wanted_ = State::kPaused;
+  kick();
+}
+
+void Vcpu::nudge() {
+  if (std::this_thread::get_id() == thread_.get_id()) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  kick();
+}
+
+Result<void> Vcpu::wait_paused(std::chrono::milliseconds timeout) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (!changed_.wait_for(lock, timeout, [this] { return actual_ != State::kRunning; })) {
+    return fail(ErrorCode::kTimeout, "vCPU {} did not pause within {} ms", fd_.id(),
+                timeout.count());
+  }
+  return {};
+}
+
+Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milliseconds timeout) {
+  // The closure may run after this call has given up waiting: what it touches of the call lives as
+  // long as it does.
+  struct Call {
+    std::function<void(kvm::VcpuFd&)> fn;
+    bool done = false;
+    bool abandoned = false;
+  };
+  auto call = std::make_shared<Call>();
+  call->fn = std::move(fn);
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (actual_ == State::kFinished || wanted_ == State::kFinished) {
+    return fail(ErrorCode::kCancelled, "vCPU {} has finished", fd_.id());
+  }
+  mailbox_.push_back([this, call] {
+    if (!call->abandoned) call->fn(fd_);
+    call->done = true;
+  });
+  changed_.notify_all();
+  kick();
+  if (!changed_.wait_for(lock, timeout,
+                         [&] { return call->done || actual_ == State::kFinished; })) {
+    call->abandoned = true;
+    return fail(ErrorCode::kTimeout, "vCPU {} did not answer within {} ms", fd_.id(),
+                timeout.count());
+  }
+  if (!call->done) return fail(ErrorCode::kCancelled, "vCPU {} has finished", fd_.id());
+  return {};
+}
+
+void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
+  // Closures run with the lock held: they are short register accesses, and a caller that gives up
+  // can then be sure that its closure is not running.
+  (void)lock;
+  while (!mailbox_.empty()) {
+    auto closure = std::move(mailbox_.front());
+    mailbox_.pop_front();
+    closure();
+    changed_.notify_all();
+  }
+}
+
+bool Vcpu::wait_until_running() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  actual_ = State::kPaused;
+  changed_.notify_all();
+  for (;;) {
+    run_mailbox(lock);
+    if (wanted_ == State::kFinished) {
+      actual_ = State::kFinished;
+      changed_.notify_all();
+      return false;
+    }
+    if (wanted_ == State::kRunning) {
+      actual_ = State::kRunning;
+      return true;
+    }
+    changed_.wait(lock);
+  }
+}
+
+void Vcpu::run_until_told_otherwise() {
+  for (;;) {
+    auto ready = handler_.before_entry(fd_);
+    auto exit =
+        ready ? fd_.run() : Result<VcpuExit>(tl::unexpected<Error>(std::move(ready).error()));
+    exits_.fetch_add(1, std::memory_order_relaxed);
+    if (!exit) {
+      handler_.host_error(std::move(exit).error());
+      park();
+      return;
+    }
+    if (handler_.handle(fd_, *exit) == AfterExit::kPark) {
+      // The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: do that now, so that the
+      // state is whole.
+      if (auto completed = fd_.complete_pending(); !completed) {
+        handler_.host_error(std::move(completed).error());
+      }
+      park();
+      return;
+    }
+    if (std::holds_alternative<InterruptedExit>(*exit)) {
+      // The mailbox is examined only here, after KVM_RUN returned EINTR with immediate_exit set:
+      // the kernel has then finished any pending PIO or MMIO. Clearing comes before looking
+      // (kick.h).
+      fd_.set_immediate_exit(false);
+      std::unique_lock<std::mutex> lock(mutex_);
+      run_mailbox(lock);
+      if (wanted_ != State::kRunning) return;
+    }
+  }
+}
+
+void Vcpu::park() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (wanted_ == State::kRunning) wanted_ = State::kPaused;
+}
+
+void Vcpu::thread_main() {
+  const std::string name = "vcpu" + std::to_string(fd_.id());
+  ::pthread_setname_np(::pthread_self(), name.c_str());
+  while (wait_until_running()) run_until_told_otherwise();
+}
+
+}  // namespace vmm

@@ -1,0 +1,95 @@
+// One virtual CPU: a thread that is the sole user of its KVM descriptor.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "base/result.h"
+#include "devices/device.h"
+#include "vmm/kvm/vcpu_fd.h"
+#include "vmm/vcpu_exit.h"
+
+namespace vmm {
+
+// What a vCPU thread does after an exit.
+enum class AfterExit : std::uint8_t {
+  kRunOn,
+  kPark,  // stop at an instruction boundary and wait to be resumed
+};
+
+// Decides about exits; called on the vCPU's own thread.
+class ExitHandler {
+ public:
+  virtual ~ExitHandler() = default;
+  virtual AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) = 0;
+  // Called before each KVM_RUN: the last moment to hand an interrupt to the CPU.
+  virtual Result<void> before_entry(kvm::VcpuFd& cpu) = 0;
+  // KVM_RUN itself failed: the vCPU parks.
+  virtual void host_error(Error error) = 0;
+};
+
+// States: Paused (waits, runs posted closures), Running (in KVM_RUN or in the handler), Finished
+// (thread has ended). Starts Paused. All functions are for other threads than the vCPU's own, and
+// safe from any of them.
+class Vcpu {
+ public:
+  // `handler` is borrowed and outlives the Vcpu; `kick_signal` is from install_kick_signal().
+  Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal);
+  ~Vcpu();  // finishes the thread and joins it
+  Vcpu(const Vcpu&) = delete;
+  Vcpu& operator=(const Vcpu&) = delete;
+
+  VcpuId id() const noexcept { return static_cast<VcpuId>(fd_.id()); }
+
+  void resume();
+  // Asks the vCPU to pause and returns at once; wait_paused() waits. Pending PIO and MMIO are
+  // completed first, so the state that a paused vCPU shows is at an instruction boundary.
+  void request_pause();
+  // Errors: kTimeout when the vCPU did not pause in time.
+  Result<void> wait_paused(std::chrono::milliseconds timeout);
+
+  // Makes a running vCPU leave KVM_RUN once, so that before_entry() is called again. Does not wait.
+  // On the vCPU's own thread there is nothing to do: it gets there anyway.
+  void nudge();
+
+  // Runs `fn` on the vCPU's thread between two instructions and waits for it to return. Errors:
+  // kTimeout; kCancelled when the vCPU has finished.
+  Result<void> call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milliseconds timeout);
+
+  // KVM_RUN returns since creation.
+  std::uint64_t exits() const noexcept { return exits_.load(std::memory_order_relaxed); }
+  std::uint64_t kicks() const noexcept { return kicks_.load(std::memory_order_relaxed); }
+
+ private:
+  enum class State : std::uint8_t { kPaused, kRunning, kFinished };
+
+  void thread_main();
+  // Waits while Paused, running posted closures; false when the thread is to end.
+  bool wait_until_running();
+  void run_until_told_otherwise();
+  void run_mailbox(std::unique_lock<std::mutex>& lock);
+  void park();
+  void kick();
+
+  kvm::VcpuFd fd_;
+  ExitHandler& handler_;
+  const int kick_signal_;
+
+  std::mutex mutex_;  // guards the next four
+  std::condition_variable changed_;
+  State wanted_ = State::kPaused;
+  State actual_ = State::kPaused;
+  std::deque<std::function<void()>> mailbox_;
+
+  std::atomic<std::uint64_t> exits_{0};
+  std::atomic<std::uint64_t> kicks_{0};
+  std::thread thread_;  // last: starts when all else is ready
+};
+
+}  // namespace vmm

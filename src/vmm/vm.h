@@ -1,0 +1,83 @@
+// A virtual machine that a program can hold in its hand.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "base/result.h"
+#include "memory/guest_memory.h"
+#include "vmm/config.h"
+#include "vmm/stop_reason.h"
+#include "vmm/x86/registers.h"
+
+namespace vmm {
+
+struct RunOptions {
+  // How long to run at most; without one the guest decides.
+  std::optional<std::chrono::nanoseconds> deadline = {};
+};
+
+// Counted since creation. A snapshot of relaxed counters: sums may be a few events apart.
+struct VmStats {
+  std::map<std::string, std::uint64_t> exits;  // by kind: "pio", "mmio", "hlt", ...
+  std::uint64_t unclaimed = 0;                 // accesses that no device answered
+  std::uint64_t completed_instructions = 0;    // finished by instruction completion
+  std::map<std::string, std::uint64_t> completed_by_mnemonic;
+  std::uint64_t kicks = 0;
+};
+
+// Owner of everything that belongs to one guest. All functions are safe from any thread unless they
+// say otherwise. Two machines in one process know nothing of each other.
+class Vm {
+ public:
+  // Builds the whole machine, loads what is to be booted, and leaves the CPUs ready to run. Errors:
+  // what the host lacks or refuses (kNoKvm, kUnsupported, kResource), what is wrong with the
+  // configuration (kBadConfig, all problems in one message) or with a boot file (kBadKernel).
+  static Result<std::unique_ptr<Vm>> create(VmConfig config);
+  ~Vm();
+  Vm(const Vm&) = delete;
+  Vm& operator=(const Vm&) = delete;
+
+  // Runs the guest until it stops, and says why. After kDeadline or kCancelled the guest is paused
+  // and may be run on; after any other reason it is over. One caller at a time. Errors: host
+  // failures only.
+  Result<StopInfo> run(const RunOptions& options = {});
+
+  // Makes a concurrent run() return kCancelled, and the next one too if none is active.
+  void cancel();
+
+  // Bytes for the guest's COM1 receiver: how many fit. When fewer than given, serial_input_space()
+  // is signalled as soon as there is room again.
+  std::size_t push_serial_input(std::span<const std::byte> bytes);
+  const EventFd& serial_input_space() const;
+
+  // The sink of SerialConfig is writable() again: lets the guest's transmitter go on.
+  void serial_output_ready();
+
+  const GuestMemory& memory() const;
+
+  // Only while no run() is active.
+  Result<x86::Registers> registers(VcpuId vcpu) const;
+  Result<x86::SystemRegisters> system_registers(VcpuId vcpu) const;
+  Result<void> set_registers(VcpuId vcpu, const x86::Registers& registers);
+
+  VmStats stats() const;
+
+  // What was decided at creation: the irqchip, quirks that are on, how the kernel is entered, one
+  // line each.
+  const std::vector<std::string>& decisions() const;
+
+ private:
+  class Impl;
+  explicit Vm(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace vmm

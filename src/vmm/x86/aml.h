@@ -1,0 +1,55 @@
+// A small builder of ACPI Machine Language: terms are byte strings that nest.
+//
+//   aml::scope("\\_SB", {aml::device("COM1", {aml::name("_HID", aml::eisa_id("PNP0501"))})})
+//
+// Source: ACPI Specification 6.5, chapter 20 (grammar and encodings) and 6.4 (resource
+// descriptors). Only what static tables need. Names and numbers come from our own code: a malformed
+// one is a bug of ours and asserted.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace vmm::x86::aml {
+
+// One encoded term, or one resource descriptor.
+using Term = std::vector<std::byte>;
+using Terms = std::vector<Term>;
+
+// All terms one after the other.
+Term join(const Terms& terms);
+
+// Data. An integer takes as few bytes as it can; text is 7-bit without zeros.
+Term integer(std::uint64_t value);
+Term string(std::string_view text);
+Term buffer(std::span<const std::byte> bytes);
+Term package(const Terms& elements);  // at most 255 elements
+// A compressed EISA ID: three capital letters and four hexadecimal digits ("PNP0501").
+Term eisa_id(std::string_view id);
+
+// A reference: segments of one to four characters with dots between, "\\" for the root and "^" for
+// the parent before them ("\\_SB.COM1", "_HID").
+Term path(std::string_view text);
+
+// Named things.
+Term name(std::string_view where, const Term& value);
+Term scope(std::string_view where, const Terms& terms);
+Term device(std::string_view where, const Terms& terms);
+// A method of `arguments` (0 to 7) whose body is `terms`.
+Term method(std::string_view where, unsigned arguments, const Terms& terms);
+Term return_value(const Term& value);
+
+// Descriptors for resource_template.
+enum class Trigger : std::uint8_t { kLevel, kEdge };
+enum class Polarity : std::uint8_t { kActiveHigh, kActiveLow };
+Term io_ports(std::uint16_t base, std::uint8_t count);  // IO, 16-bit decode, fixed
+Term isa_irq(std::uint8_t irq);                         // IRQNoFlags: edge, active high, not shared
+Term memory32(std::uint32_t base, std::uint32_t size);  // Memory32Fixed, read and write
+Term interrupt(std::uint32_t gsi, Trigger trigger, Polarity polarity);  // Interrupt, not shared
+// A buffer of descriptors with the end tag: what _CRS returns.
+Term resource_template(const Terms& descriptors);
+
+}  // namespace vmm::x86::aml

@@ -1,0 +1,100 @@
+// A machine with a split irqchip and one CPU that runs a script (script_guest.S).
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "devices/bus.h"
+#include "devices/device_ref.h"
+#include "devices/pit8254.h"
+#include "memory/guest_memory.h"
+#include "vmm/irq_fabric.h"
+#include "vmm/kvm/msi_sink.h"
+#include "vmm/kvm/system.h"
+#include "vmm/split_irqchip.h"
+#include "vmm/vcpu.h"
+
+namespace vmm::test {
+
+// One step of the guest's.
+struct Step {
+  std::uint32_t operation, address = 0, value = 0, unused = 0;
+};
+inline Step store(std::uint32_t address, std::uint32_t value) { return {1, address, value}; }
+inline Step out(std::uint32_t port, std::uint32_t value) { return {2, port, value}; }
+inline Step report(std::uint32_t value) { return {3, 0, value}; }
+inline Step report_word(std::uint32_t address) { return {4, address}; }
+inline Step report_port(std::uint32_t port) { return {5, port}; }
+inline Step wait() { return {6}; }
+// A software KVM looks for interrupts now and then: loop a while before you turn them off again.
+inline Step interrupts_on() { return {7}; }
+inline Step interrupts_off() { return {8}; }
+inline Step loop(std::uint32_t times) { return {9, 0, times}; }
+
+// What the guest did, in its order: "report 5", "interrupt 0x31", "eoi 0x31", "end".
+using Events = std::vector<std::string>;
+
+class ScriptMachine final : public ExitHandler {
+ public:
+  // Errors: kNoKvm or kUnsupported when this host cannot run it, the reason to skip.
+  static Result<std::unique_ptr<ScriptMachine>> create();
+  ~ScriptMachine() override;
+
+  // Called on the vCPU's thread when the guest reports this value, before it goes on.
+  void on_report(std::uint32_t value, std::function<void()> action) {
+    on_report_[value] = std::move(action);
+  }
+  // Starts the guest on these steps and an end.
+  void start(std::vector<Step> steps);
+  // Waits for the end, a minute at most (the host may be slow), and tells what happened.
+  Events finish();
+  // Waits until that event has happened, a minute at most.
+  bool wait_for(const std::string& event);
+
+  IrqLine line(std::uint32_t gsi) { return irqs_->line(gsi); }
+  // An interval timer at its ports, interrupt 0. Somebody has to call its on_time().
+  DeviceHandle<Pit8254> add_pit(const Clock& clock);
+  SplitIrqchip& chips() { return *chips_; }
+  Bus& pio() { return pio_; }
+  std::size_t route_changes() const { return route_changes_; }
+
+  AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
+  Result<void> before_entry(kvm::VcpuFd& cpu) override { return chips_->before_entry(cpu); }
+  void host_error(Error error) override { note("error " + error.message()); }
+
+ private:
+  ScriptMachine(GuestMemory memory, kvm::VmFd vm);
+  Result<void> build(const kvm::System& system);
+  void note(std::string event);
+  void on_write(std::uint16_t port, std::uint32_t value);
+
+  GuestMemory memory_;
+  kvm::VmFd vm_;
+  kvm::KvmMsiSink messages_{vm_};
+  std::optional<IrqFabric> irqs_;
+  SplitIrqchip* chips_ = nullptr;  // owned by irqs_
+  Bus pio_{BusKind::kPio};
+  Bus mmio_{BusKind::kMmio};
+  BusCache pio_cache_{VcpuId{0}};
+  BusCache mmio_cache_{VcpuId{0}};
+  std::map<std::uint32_t, std::function<void()>> on_report_;
+  std::size_t route_changes_ = 0;
+
+  std::mutex mutex_;  // guards the next two
+  std::condition_variable changed_;
+  Events events_;
+  bool ended_ = false;
+  std::unique_ptr<Vcpu> vcpu_;  // last: its thread ends first
+};
+
+}  // namespace vmm::test

@@ -1,0 +1,214 @@
+#include "cli/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "cli/exit_code.h"
+
+namespace vmm::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// The request of a `vmm run` that is sound; a failed expectation and a default one otherwise.
+RunRequest run(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "run");
+  Command command = parse_command_line(arguments);
+  if (auto* const run = std::get_if<RunCommand>(&command)) return run->request;
+  ADD_FAILURE() << std::get<PrintOnly>(command).text;
+  return {};
+}
+
+// What a command line is answered with that is not carried out.
+PrintOnly refused(const std::vector<std::string>& arguments) {
+  Command command = parse_command_line(arguments);
+  if (auto* const print = std::get_if<PrintOnly>(&command)) return *print;
+  ADD_FAILURE() << "was accepted";
+  return {};
+}
+
+TEST(Options, DefaultsAreTheBuiltInGuestOnStdio) {
+  const RunRequest request = run({});
+  EXPECT_TRUE(std::holds_alternative<BuiltinGuest>(request.config.boot));
+  EXPECT_TRUE(std::holds_alternative<StreamConsole>(request.serial));
+  EXPECT_EQ(request.config.memory.size, MiB(512));
+  EXPECT_EQ(request.config.cpus.count, 1U);
+  EXPECT_EQ(request.config.debug_exit_port, std::uint16_t{0xf4});
+  EXPECT_FALSE(request.no_reboot);
+  EXPECT_FALSE(request.timeout);
+}
+
+TEST(Options, MachineIsRead) {
+  const VmConfig config =
+      run({"--mem", "1.5G", "--mem-backing=memfd", "--thp", "--mem-prealloc", "--cpus", "4",
+           "--cpu", "host,-avx512f,+x2apic", "--irqchip", "split", "--quirk", "syscall-fixup=off",
+           "--quirk", "unpack-initrd=on"})
+          .config;
+  EXPECT_EQ(config.memory.size, MiB(1536));
+  EXPECT_EQ(config.memory.backing, MemoryBacking::kMemfd);
+  EXPECT_TRUE(config.memory.transparent_huge_pages);
+  EXPECT_TRUE(config.memory.preallocate);
+  EXPECT_EQ(config.cpus.count, 4U);
+  EXPECT_THAT(config.cpus.remove_features, ElementsAre("avx512f"));
+  EXPECT_THAT(config.cpus.add_features, ElementsAre("x2apic"));
+  EXPECT_EQ(config.irqchip, IrqchipMode::kSplit);
+  ASSERT_EQ(config.quirks.size(), 2U);
+  EXPECT_EQ(config.quirks[0].value, Toggle::kOff);
+  EXPECT_EQ(config.quirks[1].name, "unpack-initrd");
+}
+
+TEST(Options, CmdlineIsAppendedToTheDefault) {
+  const auto boot = std::get<KernelBoot>(
+      run({"--kernel", "bzImage", "--initrd", "rd", "--cmdline", "quiet", "--kaslr"}).config.boot);
+  EXPECT_EQ(boot.kernel, "bzImage");
+  EXPECT_EQ(boot.initrd, "rd");
+  EXPECT_EQ(boot.cmdline, "console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1 quiet");
+  EXPECT_TRUE(boot.kaslr);
+}
+
+TEST(Options, CmdlineOnlyLeavesTheDefaultOut) {
+  const auto boot = std::get<KernelBoot>(
+      run({"--kernel", "k", "--cmdline", "quiet", "--cmdline-only"}).config.boot);
+  EXPECT_EQ(boot.cmdline, "quiet");
+}
+
+TEST(Options, CmdlineGoesToTheBuiltInGuest) {
+  const auto boot = std::get<BuiltinGuest>(run({"--cmdline", "cmd=mem off"}).config.boot);
+  EXPECT_EQ(boot.cmdline, "cmd=mem off");
+}
+
+TEST(Options, ValueMayBeginWithADash) {
+  EXPECT_EQ(std::get<BuiltinGuest>(run({"--cmdline", "-x --y"}).config.boot).cmdline, "-x --y");
+}
+
+TEST(Options, FlatImageHasAddressAndMode) {
+  const RunRequest request = run({"--kernel", "boot.bin", "--boot", "flat,addr=0x7c00,mode=real"});
+  const auto boot = std::get<FlatBoot>(request.config.boot);
+  EXPECT_EQ(request.flat_file, "boot.bin");
+  EXPECT_EQ(boot.address, Gpa(0x7c00));
+  EXPECT_EQ(boot.mode, FlatMode::kReal);
+}
+
+TEST(Options, SerialKinds) {
+  EXPECT_EQ(std::get<FileConsole>(run({"--serial", "file:/tmp/a:b"}).serial).path, "/tmp/a:b");
+  EXPECT_EQ(std::get<UnixConsole>(run({"--serial=unix:s"}).serial).path, "s");
+  EXPECT_TRUE(std::holds_alternative<PtyConsole>(run({"--serial", "pty"}).serial));
+  EXPECT_TRUE(std::holds_alternative<NullConsole>(run({"--serial", "null"}).serial));
+}
+
+TEST(Options, ControlIsRead) {
+  const RunRequest request = run({"--no-reboot", "--timeout", "1.5", "--debug-exit", "0x501", "-q",
+                                  "-v", "--debug-console", "log", "--escape", "^T"});
+  EXPECT_TRUE(request.no_reboot);
+  EXPECT_EQ(request.timeout, std::chrono::milliseconds(1500));
+  EXPECT_EQ(request.config.debug_exit_port, std::uint16_t{0x501});
+  EXPECT_TRUE(request.quiet);
+  EXPECT_TRUE(request.verbose);
+  EXPECT_EQ(std::get<FileConsole>(*request.debug_console).path, "log");
+  EXPECT_EQ(request.escape, true);
+  EXPECT_EQ(request.escape_key, std::byte{0x14});
+}
+
+TEST(Options, DebugExitCanBeOff) {
+  EXPECT_FALSE(run({"--debug-exit", "off"}).config.debug_exit_port);
+}
+
+TEST(Options, TraceTakesKindsOrNone) {
+  EXPECT_FALSE(run({}).trace);
+  const RunRequest all = run({"--trace", "--thp"});
+  EXPECT_TRUE(all.trace);
+  EXPECT_THAT(all.trace_kinds, IsEmpty());
+  EXPECT_THAT(run({"--trace=pio,mmio"}).trace_kinds, ElementsAre("mmio", "pio"));
+}
+
+TEST(Options, LastOneWins) {
+  EXPECT_EQ(run({"--mem", "1G", "--mem", "64M"}).config.memory.size, MiB(64));
+}
+
+TEST(Options, EveryProblemIsReportedWithItsOption) {
+  const PrintOnly print = refused({"run", "--mem", "12Q", "--cpus", "x", "--serial", "tty",
+                                   "--quirk", "a=on", "--timeout", "-1", "--irqchip", "best",
+                                   "--nonsense", "--kernel", "k", "--boot", "elf"});
+  EXPECT_EQ(print.exit_code, kExitUsage);
+  EXPECT_THAT(print.text, HasSubstr("--mem: '12Q' is not a size"));
+  EXPECT_THAT(print.text, HasSubstr("--cpus: 'x' is not a number"));
+  EXPECT_THAT(print.text, HasSubstr("--serial: 'tty' is not one of"));
+  EXPECT_THAT(print.text, HasSubstr("--quirk: 'a' is not a quirk"));
+  EXPECT_THAT(print.text, HasSubstr("--timeout: -1 seconds"));
+  EXPECT_THAT(print.text, HasSubstr("--irqchip: 'best' is not one of"));
+  EXPECT_THAT(print.text, HasSubstr("--boot: 'elf' is not one of"));
+  EXPECT_THAT(print.text, HasSubstr("--nonsense: there is no such option"));
+}
+
+TEST(Options, LibraryProblemsNameTheOption) {
+  EXPECT_THAT(refused({"run", "--mem", "1M"}).text, HasSubstr("--mem: Guest memory of 1 MiB"));
+  EXPECT_THAT(refused({"run", "--cpus", "0"}).text, HasSubstr("--cpus: 0 CPUs"));
+  EXPECT_THAT(refused({"run", "--cpus", "2", "--irqchip", "none"}).text,
+              HasSubstr("More than one CPU"));
+}
+
+TEST(Options, OptionsThatNeedAKernelSaySo) {
+  EXPECT_THAT(refused({"run", "--initrd", "x"}).text, HasSubstr("--initrd: there is no --kernel"));
+  EXPECT_THAT(refused({"run", "--kernel", "k", "--boot", "flat", "--initrd", "x"}).text,
+              HasSubstr("--initrd: a flat image takes none"));
+}
+
+TEST(Options, SlipsAreAnsweredWithASuggestion) {
+  EXPECT_THAT(refused({"run", "--memm", "1G"}).text, HasSubstr("did you mean --mem?"));
+  EXPECT_THAT(refused({"run", "bzImage"}).text, HasSubstr("given with --kernel"));
+  EXPECT_THAT(refused({"run", "--mem"}).text, HasSubstr("--mem: the value is missing"));
+  EXPECT_THAT(refused({"rum"}).text, HasSubstr("rum: there is no such command"));
+}
+
+TEST(Options, HelpAndVersionGoToStdout) {
+  EXPECT_EQ(refused({"--version"}).exit_code, 0);
+  EXPECT_THAT(refused({"--help"}).text, HasSubstr("vmm doctor"));
+  const PrintOnly help = refused({"run", "--help"});
+  EXPECT_EQ(help.exit_code, 0);
+  EXPECT_THAT(help.text, HasSubstr("Examples:"));
+  EXPECT_THAT(help.text, HasSubstr("--initrd"));
+  EXPECT_EQ(refused({"help", "run"}).text, help.text);
+  EXPECT_EQ(refused({"help"}).text, refused({"--help"}).text);
+  EXPECT_EQ(refused({}).exit_code, kExitUsage);
+}
+
+TEST(Options, EveryOptionIsInTheHelp) {
+  const std::string help = refused({"run", "--help"}).text;
+  for (const OptionSpec& spec : run_option_table()) {
+    EXPECT_THAT(help, HasSubstr("--" + std::string(spec.name)));
+  }
+}
+
+TEST(Options, OtherCommands) {
+  EXPECT_EQ(std::get<InspectCommand>(parse_command_line({"inspect", "f", "--json"})).file, "f");
+  EXPECT_TRUE(std::get<DoctorCommand>(parse_command_line({"doctor", "--json"})).json);
+  EXPECT_EQ(refused({"inspect"}).exit_code, kExitUsage);
+  EXPECT_EQ(refused({"doctor", "x"}).exit_code, kExitUsage);
+}
+
+TEST(Options, CommandLineWinsOverTheFile) {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("vmm-config-" + std::to_string(::getpid()));
+  std::ofstream(path) << R"({"mem": "1G", "cpus": 2, "quirk": ["syscall-fixup=on"]})";
+  const RunRequest request = run({"--config", path, "--mem", "64M", "--quirk", "unpack-initrd=on"});
+  EXPECT_EQ(request.config.memory.size, MiB(64));
+  EXPECT_EQ(request.config.cpus.count, 2U);
+  ASSERT_EQ(request.config.quirks.size(), 2U);
+  EXPECT_EQ(request.config.quirks[0].name, "syscall-fixup");
+  std::filesystem::remove(path);
+}
+
+TEST(Options, MissingConfigFileIsAUsageError) {
+  const PrintOnly print = refused({"run", "--config", "/nonexistent.json"});
+  EXPECT_EQ(print.exit_code, kExitUsage);
+  EXPECT_THAT(print.text, HasSubstr("/nonexistent.json"));
+}
+
+}  // namespace
+}  // namespace vmm::cli

@@ -1,0 +1,53 @@
+#include "vmm/console/byte_ring.h"
+
+#include <gtest/gtest.h>
+
+#include "console_support.h"
+
+namespace vmm {
+namespace {
+
+using test::bytes_of;
+using test::text_of;
+
+TEST(ByteRing, TakesWhatFitsAndKeepsTheOrder) {
+  ByteRing ring(8);
+  EXPECT_EQ(ring.push(bytes_of("abcdef")), 6U);
+  ring.pop(4);
+  EXPECT_EQ(ring.push(bytes_of("ghijklmn")), 6U);
+  EXPECT_EQ(ring.room(), 0U);
+  EXPECT_EQ(text_of(ring.contents()), "efghijkl");
+}
+
+TEST(ByteRing, FrontIsTheOldestPieceInOneRun) {
+  ByteRing ring(8);
+  ring.push(bytes_of("abcdefgh"));
+  ring.pop(6);
+  ring.push(bytes_of("ij"));
+  EXPECT_EQ(text_of(ring.front()), "gh");
+  ring.pop(2);
+  EXPECT_EQ(text_of(ring.front()), "ij");
+  ring.pop(2);
+  EXPECT_TRUE(ring.front().empty());
+}
+
+TEST(ByteRing, DropsTheOldestWhenAsked) {
+  ByteRing ring(4);
+  ring.push_over_oldest(bytes_of("abc"));
+  ring.push_over_oldest(bytes_of("de"));
+  EXPECT_EQ(text_of(ring.contents()), "bcde");
+  ring.push_over_oldest(bytes_of("0123456789"));
+  EXPECT_EQ(text_of(ring.contents()), "6789");
+}
+
+TEST(ByteRing, KeepsItsContentsWhileItGrows) {
+  ByteRing ring(MiB(1));
+  std::string expected = test::pattern(100'000);
+  ring.push(bytes_of(std::string_view(expected).substr(0, 3000)));
+  ring.pop(1000);
+  ring.push(bytes_of(std::string_view(expected).substr(3000)));
+  EXPECT_EQ(text_of(ring.contents()), expected.substr(1000));
+}
+
+}  // namespace
+}  // namespace vmm

@@ -1,0 +1,133 @@
+#include "vmm/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace vmm {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+VmConfig with_memory(std::uint64_t size, MemoryBacking backing = MemoryBacking::kAnonymous) {
+  VmConfig config;
+  config.memory.size = size;
+  config.memory.backing = backing;
+  return config;
+}
+
+VmConfig with_cpus(std::uint32_t count, IrqchipMode irqchip = IrqchipMode::kAuto) {
+  VmConfig config;
+  config.cpus.count = count;
+  config.irqchip = irqchip;
+  return config;
+}
+
+VmConfig with_flat(std::size_t bytes, Gpa address, FlatMode mode) {
+  VmConfig config;
+  FlatBoot flat;
+  flat.image.resize(bytes);
+  flat.name = "stub.bin";
+  flat.address = address;
+  flat.mode = mode;
+  config.boot = std::move(flat);
+  return config;
+}
+
+TEST(ValidateConfig, DefaultsAreSound) { EXPECT_THAT(validate(VmConfig{}), IsEmpty()); }
+
+TEST(ValidateConfig, LeastMemoryIsTwoMebibytes) {
+  EXPECT_THAT(validate(with_memory(MiB(2))), IsEmpty());
+  EXPECT_THAT(validate(with_memory(MiB(2) - KiB(4))), ElementsAre(HasSubstr("too small")));
+  EXPECT_THAT(validate(with_memory(0)), ElementsAre(HasSubstr("too small")));
+}
+
+TEST(ValidateConfig, MemoryBeyondTheAddressWidthIsRefused) {
+  const std::uint64_t most = std::uint64_t{1} << 46;
+  EXPECT_THAT(validate(with_memory(most)), IsEmpty());
+  EXPECT_THAT(validate(with_memory(most + KiB(4))), ElementsAre(HasSubstr("can address")));
+  EXPECT_THAT(validate(with_memory(~std::uint64_t{0} - KiB(4) + 1)),
+              ElementsAre(HasSubstr("can address")));
+}
+
+TEST(ValidateConfig, MemoryIsWholePages) {
+  EXPECT_THAT(validate(with_memory(MiB(2) + 1)), ElementsAre(HasSubstr("multiple of 4 KiB")));
+  EXPECT_THAT(validate(with_memory(MiB(2) + KiB(4))), IsEmpty());
+}
+
+TEST(ValidateConfig, HugePagesAskForMultiplesOfTwoMebibytes) {
+  EXPECT_THAT(validate(with_memory(MiB(4), MemoryBacking::kHugetlbfs)), IsEmpty());
+  EXPECT_THAT(validate(with_memory(MiB(3), MemoryBacking::kHugetlbfs)),
+              ElementsAre(HasSubstr("multiple of 2 MiB")));
+}
+
+TEST(ValidateConfig, TwoKindsOfHugePagesAreOneTooMany) {
+  VmConfig config = with_memory(MiB(4), MemoryBacking::kHugetlbfs);
+  config.memory.transparent_huge_pages = true;
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("choose one")));
+}
+
+TEST(ValidateConfig, CpuCountHasBounds) {
+  EXPECT_THAT(validate(with_cpus(1)), IsEmpty());
+  EXPECT_THAT(validate(with_cpus(64)), IsEmpty());
+  EXPECT_THAT(validate(with_cpus(255)), IsEmpty());
+  EXPECT_THAT(validate(with_cpus(0)), ElementsAre(HasSubstr("0 CPUs")));
+  EXPECT_THAT(validate(with_cpus(256)), ElementsAre(HasSubstr("256 CPUs")));
+}
+
+TEST(ValidateConfig, SecondCpuNeedsInterruptControllers) {
+  EXPECT_THAT(validate(with_cpus(1, IrqchipMode::kNone)), IsEmpty());
+  EXPECT_THAT(validate(with_cpus(2, IrqchipMode::kNone)),
+              ElementsAre(HasSubstr("interrupt controllers")));
+}
+
+TEST(ValidateConfig, KernelNeedsAName) {
+  VmConfig config;
+  config.boot = KernelBoot{};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("file name")));
+}
+
+TEST(ValidateConfig, CommandLineWithAZeroByteIsRefused) {
+  VmConfig config;
+  KernelBoot kernel;
+  kernel.kernel = "bzImage";
+  kernel.cmdline = std::string("console=ttyS0\0quiet", 19);
+  config.boot = kernel;
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("zero byte")));
+}
+
+TEST(ValidateConfig, KernelIsNoFlatImage) {
+  VmConfig config;
+  KernelBoot kernel;
+  kernel.kernel = "bzImage";
+  kernel.protocol = BootProtocol::kFlat;
+  config.boot = kernel;
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("FlatBoot")));
+}
+
+TEST(ValidateConfig, EmptyFlatImageIsRefusedByName) {
+  EXPECT_THAT(validate(with_flat(0, Gpa(0x1000), FlatMode::kLong)),
+              ElementsAre(AllOf(HasSubstr("stub.bin"), HasSubstr("empty"))));
+}
+
+TEST(ValidateConfig, RealModeImageEndsBelowOneMebibyte) {
+  EXPECT_THAT(validate(with_flat(0x1000, Gpa(0xff000), FlatMode::kReal)), IsEmpty());
+  EXPECT_THAT(validate(with_flat(0x1001, Gpa(0xff000), FlatMode::kReal)),
+              ElementsAre(HasSubstr("1 MiB")));
+  EXPECT_THAT(validate(with_flat(2, Gpa(~std::uint64_t{0}), FlatMode::kReal)),
+              ElementsAre(HasSubstr("1 MiB")));
+  EXPECT_THAT(validate(with_flat(0x1001, Gpa(0xff000), FlatMode::kLong)), IsEmpty());
+}
+
+TEST(ValidateConfig, AllProblemsAreReportedAtOnce) {
+  VmConfig config = with_cpus(0);
+  config.memory.size = 1;
+  config.boot = KernelBoot{};
+  EXPECT_THAT(validate(config), SizeIs(4));  // too small, not whole pages, no CPU, no kernel
+}
+
+}  // namespace
+}  // namespace vmm

@@ -1,0 +1,141 @@
+#include "vmm/event_loop.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <pthread.h>
+
+#include <array>
+#include <future>
+#include <string>
+#include <vector>
+
+namespace vmm {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+using ::testing::ElementsAre;
+
+std::unique_ptr<EventLoop> new_loop() {
+  auto loop = EventLoop::create();
+  EXPECT_TRUE(loop) << loop.error().message();
+  return std::move(*loop);
+}
+
+// Waits until everything that is due now has run.
+void drain(EventLoop& loop) {
+  std::promise<void> done;
+  loop.call_at(steady_clock::now(), [&done] { done.set_value(); });
+  done.get_future().wait();
+}
+
+TEST(EventLoop, CallbackRunsNotBeforeItsTime) {
+  const auto loop = new_loop();
+  const auto when = steady_clock::now() + milliseconds(5);
+  std::promise<steady_clock::time_point> ran;
+  loop->call_at(when, [&ran] { ran.set_value(steady_clock::now()); });
+  EXPECT_GE(ran.get_future().get(), when);
+}
+
+TEST(EventLoop, CallbacksRunInTheOrderOfTheirTimes) {
+  const auto loop = new_loop();
+  const auto start = steady_clock::now() + milliseconds(20);
+  std::vector<int> order;
+  std::promise<void> done;
+  loop->call_at(start + milliseconds(2), [&] {
+    order.push_back(3);
+    done.set_value();
+  });
+  loop->call_at(start, [&] { order.push_back(1); });
+  loop->call_at(start + milliseconds(1), [&] { order.push_back(2); });
+  done.get_future().wait();
+  EXPECT_THAT(order, ElementsAre(1, 2, 3));
+}
+
+TEST(EventLoop, CallbacksOfOneTimeRunInTheOrderOfTheirCalls) {
+  const auto loop = new_loop();
+  const auto when = steady_clock::now() + milliseconds(10);
+  std::vector<int> order;
+  std::promise<void> done;
+  loop->call_at(when, [&] { order.push_back(1); });
+  loop->call_at(when, [&] { order.push_back(2); });
+  loop->call_at(when, [&] { done.set_value(); });
+  done.get_future().wait();
+  EXPECT_THAT(order, ElementsAre(1, 2));
+}
+
+// The loop sleeps towards the far timer; the near one must wake it.
+TEST(EventLoop, EarlierTimerOvertakesALaterOne) {
+  const auto loop = new_loop();
+  loop->call_at(steady_clock::now() + std::chrono::hours(1), [] { ADD_FAILURE(); });
+  std::promise<void> near;
+  loop->call_at(steady_clock::now() + milliseconds(1), [&near] { near.set_value(); });
+  near.get_future().wait();
+}
+
+TEST(EventLoop, CancelledTimerDoesNotRun) {
+  const auto loop = new_loop();
+  const auto when = steady_clock::now() + milliseconds(5);
+  const auto timer = loop->call_at(when, [] { ADD_FAILURE() << "a cancelled timer ran"; });
+  loop->cancel(timer);
+  std::promise<void> later;
+  loop->call_at(when + milliseconds(1), [&later] { later.set_value(); });
+  later.get_future().wait();
+}
+
+TEST(EventLoop, CancellingWhatHasRunOrNeverWasIsHarmless) {
+  const auto loop = new_loop();
+  const auto timer = loop->call_at(steady_clock::now(), [] {});
+  drain(*loop);
+  loop->cancel(timer);
+  loop->cancel(timer + 1000);
+  drain(*loop);
+}
+
+// No lock is held around a callback: it may use the loop itself.
+TEST(EventLoop, CallbackMayArmAndCancel) {
+  const auto loop = new_loop();
+  const auto far = loop->call_at(steady_clock::now() + std::chrono::hours(1), [] {});
+  std::promise<void> done;
+  loop->call_at(steady_clock::now(), [&] {
+    loop->cancel(far);
+    loop->call_at(steady_clock::now(), [&] { done.set_value(); });
+  });
+  done.get_future().wait();
+}
+
+TEST(EventLoop, CallbacksRunOnTheThreadNamedIo) {
+  const auto loop = new_loop();
+  std::promise<std::string> name;
+  loop->call_at(steady_clock::now(), [&name] {
+    std::array<char, 16> text{};
+    ::pthread_getname_np(::pthread_self(), text.data(), text.size());
+    name.set_value(text.data());
+  });
+  EXPECT_EQ(name.get_future().get(), "io");
+}
+
+TEST(EventLoop, DestructionDropsWhatIsPending) {
+  auto loop = new_loop();
+  loop->call_at(steady_clock::now() + std::chrono::hours(1), [] { ADD_FAILURE(); });
+  loop.reset();
+}
+
+TEST(EventLoop, DestructionWithoutATimerEnds) { new_loop().reset(); }
+
+TEST(EventLoop, TimersOfManyThreadsAllRun) {
+  const auto loop = new_loop();
+  std::atomic<int> ran{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int n = 0; n < 100; ++n) loop->call_at(steady_clock::now(), [&ran] { ++ran; });
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  drain(*loop);
+  EXPECT_EQ(ran, 400);
+}
+
+}  // namespace
+}  // namespace vmm

@@ -1,0 +1,79 @@
+#include "vmm/guest_clock.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+namespace vmm {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::nanoseconds;
+
+// Lets host time pass.
+void wait_a_little() { std::this_thread::sleep_for(milliseconds(2)); }
+
+TEST(GuestClock, StandsAtZeroUntilStarted) {
+  GuestClock clock;
+  wait_a_little();
+  EXPECT_EQ(clock.now(), nanoseconds(0));
+}
+
+TEST(GuestClock, RunsWithTheHostWhileStarted) {
+  GuestClock clock;
+  clock.start();
+  const auto before = clock.now();
+  wait_a_little();
+  EXPECT_GE(clock.now() - before, milliseconds(2));
+}
+
+TEST(GuestClock, StandsStillWhileStopped) {
+  GuestClock clock;
+  clock.start();
+  wait_a_little();
+  clock.stop();
+  const auto stopped = clock.now();
+  wait_a_little();
+  EXPECT_EQ(clock.now(), stopped);
+  EXPECT_GE(stopped, milliseconds(2));
+}
+
+TEST(GuestClock, GoesOnFromWhereItStopped) {
+  GuestClock clock;
+  clock.start();
+  wait_a_little();
+  clock.stop();
+  const auto stopped = clock.now();
+  std::this_thread::sleep_for(milliseconds(300));
+  const auto host_before = std::chrono::steady_clock::now();
+  clock.start();
+  const auto resumed = clock.now();
+  const auto host_passed = std::chrono::steady_clock::now() - host_before;
+  EXPECT_GE(resumed, stopped);
+  EXPECT_LE(resumed - stopped, host_passed);  // nothing of the pause
+}
+
+TEST(GuestClock, StartingTwiceAndStoppingTwiceChangesNothing) {
+  GuestClock clock;
+  clock.start();
+  wait_a_little();
+  const auto before = clock.now();
+  clock.start();
+  EXPECT_GE(clock.now(), before);
+  clock.stop();
+  const auto stopped = clock.now();
+  clock.stop();
+  EXPECT_EQ(clock.now(), stopped);
+}
+
+TEST(GuestClock, WallClockIsTheHosts) {
+  const GuestClock clock;
+  const auto host = [] { return std::chrono::system_clock::now().time_since_epoch(); };
+  const auto before = host();
+  const auto utc = clock.utc();
+  EXPECT_GE(utc, before);
+  EXPECT_LE(utc, host());
+}
+
+}  // namespace
+}  // namespace vmm

@@ -1,0 +1,131 @@
+// The reference disassembler and compiler's judgement of our tables. VMM_IASL is its path, or empty
+// where it is not installed.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "tests/unit/x86/acpi_walk.h"
+#include "tests/unit/x86/test_memory.h"
+#include "vmm/x86/acpi.h"
+
+namespace vmm::x86 {
+namespace {
+
+using testing::HasSubstr;
+using testing::Not;
+
+struct Outcome {
+  int status = -1;
+  std::string output;
+};
+
+std::string read_text(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class AcpiIasl : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (std::string(VMM_IASL).empty()) GTEST_SKIP() << "iasl (package acpica-tools) is missing";
+    std::string pattern = (std::filesystem::temp_directory_path() / "vmm-acpi-XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override {
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
+
+  Outcome iasl(const std::string& arguments) const {
+    const std::string command =
+        "cd '" + folder_.string() + "' && '" VMM_IASL "' " + arguments + " 2>&1";
+    Outcome run;
+    std::FILE* const pipe = popen(command.c_str(), "r");
+    if (pipe == nullptr) return run;
+    char text[4096];
+    while (const std::size_t n = std::fread(text, 1, sizeof(text), pipe)) {
+      run.output.append(text, n);
+    }
+    const int status = pclose(pipe);
+    run.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return run;
+  }
+
+  // Writes the tables, disassembles each, compiles it again, and returns the DSDT's source.
+  std::string judge(const AcpiConfig& config) const {
+    const GuestMemory memory = test_memory();
+    auto tables = walk_acpi(memory, write_acpi_tables(memory, config).value());
+    tables.erase("RSDP");  // not a table with a header: iasl does not know it in a file
+    for (const auto& [name, bytes] : tables) {
+      SCOPED_TRACE(name);
+      std::ofstream(folder_ / (name + ".dat"), std::ios::binary)
+          .write(reinterpret_cast<const char*>(bytes.data()),
+                 static_cast<std::streamsize>(bytes.size()));
+      const Outcome apart = iasl("-d " + name + ".dat");
+      EXPECT_EQ(apart.status, 0) << apart.output;
+      EXPECT_THAT(apart.output, Not(HasSubstr("Error")));
+      EXPECT_THAT(apart.output, Not(HasSubstr("Warning")));
+      EXPECT_THAT(read_text(folder_ / (name + ".dsl")), Not(HasSubstr("Invalid")));
+      const Outcome together = iasl(name + ".dsl");
+      EXPECT_EQ(together.status, 0) << together.output;
+      EXPECT_THAT(together.output, HasSubstr("0 Errors, 0 Warnings"));
+    }
+    return read_text(folder_ / "DSDT.dsl");
+  }
+
+ private:
+  std::filesystem::path folder_;
+};
+
+TEST_F(AcpiIasl, DefaultTables) {
+  const std::string dsdt = judge({});
+  EXPECT_THAT(dsdt, HasSubstr("Name (\\_S5, Package (0x04)"));
+  EXPECT_THAT(dsdt, HasSubstr("Device (COM1)"));
+  EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0501\")"));
+  EXPECT_THAT(dsdt, HasSubstr("0x03F8,             // Range Minimum"));
+  EXPECT_THAT(dsdt, HasSubstr("{4}"));
+  EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0B00\")"));
+  EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0303\")"));
+  EXPECT_THAT(dsdt, Not(HasSubstr("PNP0F13")));
+  EXPECT_THAT(dsdt, HasSubstr("\"QEMU0001\""));
+  EXPECT_THAT(dsdt, HasSubstr("0x0505,"));
+}
+
+TEST_F(AcpiIasl, AMachineWithNothing) {
+  const std::string dsdt = judge({.interrupt_controllers = false,
+                                  .serial_ports = {},
+                                  .rtc = false,
+                                  .keyboard_controller = false,
+                                  .pvpanic_port = std::nullopt});
+  EXPECT_THAT(dsdt, Not(HasSubstr("Device (")));
+  EXPECT_THAT(dsdt, HasSubstr("_S5"));
+}
+
+TEST_F(AcpiIasl, AMachineWithEverything) {
+  const aml::Term extra = aml::device(
+      "VR00",
+      {aml::name("_HID", aml::string("LNRO0005")), aml::name("_UID", aml::integer(0)),
+       aml::name("_CCA", aml::integer(1)),
+       aml::name("_CRS", aml::resource_template({aml::memory32(0xd000'0000, 0x200),
+                                                 aml::interrupt(16, aml::Trigger::kEdge,
+                                                                aml::Polarity::kActiveHigh)})),
+       aml::method("_STA", 0, {aml::return_value(aml::integer(0xf))})});
+  const std::string dsdt = judge({.cpus = 300,
+                                  .serial_ports = {{}, {.name = "COM2", .port = 0x2f8, .irq = 3}},
+                                  .aux_port = true,
+                                  .devices = {extra}});
+  EXPECT_THAT(dsdt, HasSubstr("Device (COM2)"));
+  EXPECT_THAT(dsdt, HasSubstr("PNP0F13"));
+  EXPECT_THAT(dsdt, HasSubstr("Method (_STA, 0, NotSerialized)"));
+  EXPECT_THAT(dsdt, HasSubstr("0xD0000000,"));
+  EXPECT_THAT(dsdt, HasSubstr("Edge, ActiveHigh, Exclusive"));
+}
+
+}  // namespace
+}  // namespace vmm::x86
