@@ -2,6 +2,8 @@
 import importlib.util
 import json
 import pathlib
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -99,6 +101,18 @@ class Summary(unittest.TestCase):
     def test_reasons_are_told(self):
         skipped = self.tally([self.record("FAIL", stdout=GTEST)]).skipped
         self.assertIn("Open /dev/kvm: No such file or directory", skipped[0])
+
+    def test_steps_and_logs_may_alternate(self):
+        with tempfile.TemporaryDirectory() as folder:
+            logs = [pathlib.Path(folder) / name for name in ("one.json", "two.json")]
+            for log in logs:
+                log.write_text(json.dumps(self.record()), encoding="utf-8")
+            run = subprocess.run(
+                [sys.executable, ROOT / "scripts/test-summary.py"]
+                + ["--passed", "build", logs[0], "--passed", "kernel", logs[1]],
+                capture_output=True, text=True, timeout=60, check=False,
+            )
+        self.assertEqual((run.returncode, run.stdout.split("\n")[-2]), (0, "4 passed, 0 failed, 0 skipped"), run.stderr)
 
 
 if __name__ == "__main__":
