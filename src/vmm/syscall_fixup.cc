@@ -112,14 +112,12 @@ Result<void> SyscallFixup::enter_kernel(kvm::VcpuFd& cpu, const Frame& frame,
                                         x86::Registers registers,
                                         x86::SystemRegisters system) const {
   // SYSCALL (SDM volume 2): RIP from LSTAR, RFLAGS masked by SFMASK with RF clear, CS and SS from
-  // STAR[47:32], the stack stays the user's. RCX and R11 were set by the processor; but it runs
-  // CPL 3 with interrupts on and masks RFLAGS by the host's SFMASK, so the flags are those of R11,
-  // and the guest's own interrupt flag is that of the fault frame.
-  const std::uint64_t flags = (registers.gpr[x86::kR11] & ~x86::kFlagIf & ~x86::kFlagRf) |
-                              (frame.rflags & x86::kFlagIf) | 2;
+  // STAR[47:32], the stack stays the user's. RCX and R11 were set by the processor. Its R11 has the
+  // interrupt flag set, since it runs all of CPL 3 with interrupts on; the fault frame's flags are
+  // masked by SFMASK already. So a user that ran with interrupts off looks like any other.
+  const std::uint64_t flags = (registers.gpr[x86::kR11] & ~x86::kFlagRf) | 2;
   registers.rip = lstar_;
   registers.gpr[x86::kRsp] = frame.rsp;
-  registers.gpr[x86::kR11] = flags;
   registers.rflags = (flags & ~sfmask_) | 2;
   const auto selector = static_cast<std::uint16_t>((star_ >> 32) & 0xfffc);
   constexpr std::uint8_t kCodeReadAccessed = 0xb;

@@ -9,29 +9,37 @@ namespace vmm {
 namespace {
 
 DECLARE_GUEST(syscall);
+DECLARE_GUEST(syscall_storm);
 
-// What the guest leaves at 0x2000 (tests/guests/syscall.S).
-struct Results {
-  std::uint64_t page_faults, system_calls, cs, return_offset, r11, rsp, rflags;
+class SyscallFixup : public testing::Test {
+ protected:
+  // Runs the guest until it says that it is done, and returns what it left at 0x2000.
+  template <typename Results>
+  void run(std::vector<std::byte> guest, IrqchipMode irqchip, Results& results) {
+    VmConfig config;
+    config.memory.size = MiB(2);
+    config.irqchip = irqchip;
+    config.boot = FlatBoot{.image = std::move(guest)};
+    config.quirks.push_back({.name = "syscall-fixup", .value = Toggle::kOn});
+    const auto vm = Vm::create(std::move(config));
+    if (!vm &&
+        (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
+      GTEST_SKIP() << "needs KVM with MSR filters: " << vm.error().message();
+    }
+    ASSERT_TRUE(vm) << vm.error().message();
+    const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+    ASSERT_TRUE(stop) << stop.error().message();
+    ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
+    results = (*vm)->memory().read<Results>(Gpa(0x2000)).value();
+  }
 };
 
-TEST(SyscallFixup, SystemCallsAndPageFaultsBothArrive) {
-  VmConfig config;
-  config.memory.size = MiB(2);
-  config.irqchip = IrqchipMode::kNone;
-  config.boot = FlatBoot{.image = guest_code(guest_syscall_begin, guest_syscall_end)};
-  config.quirks.push_back({.name = "syscall-fixup", .value = Toggle::kOn});
-  const auto vm = Vm::create(std::move(config));
-  if (!vm &&
-      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-    GTEST_SKIP() << "needs KVM with MSR filters: " << vm.error().message();
-  }
-  ASSERT_TRUE(vm) << vm.error().message();
-  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-  ASSERT_TRUE(stop) << stop.error().message();
-  ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
-
-  const auto results = (*vm)->memory().read<Results>(Gpa(0x2000)).value();
+TEST_F(SyscallFixup, SystemCallsAndPageFaultsBothArrive) {
+  struct {
+    std::uint64_t page_faults, system_calls, cs, return_offset, r11, rsp, rflags;
+  } results{};
+  run(guest_code(guest_syscall_begin, guest_syscall_end), IrqchipMode::kNone, results);
+  if (IsSkipped() || HasFatalFailure()) return;
   EXPECT_EQ(results.page_faults, 3U);
   EXPECT_EQ(results.system_calls, 3U);
   EXPECT_EQ(results.cs & 0xffff, 0x08U);
@@ -39,6 +47,20 @@ TEST(SyscallFixup, SystemCallsAndPageFaultsBothArrive) {
   EXPECT_EQ(results.r11 & 0x400, 0x400U);  // the user's direction flag
   EXPECT_EQ(results.rsp, 0x8000U);         // the stack stays the user's
   EXPECT_EQ(results.rflags & 0x400, 0U);   // SFMASK has cleared DF
+}
+
+// A user that came back from a system call with interrupts off would keep its CPU for ever; a
+// kernel that is entered with interrupts on has no stack yet.
+TEST_F(SyscallFixup, InterruptsReachTheUserAndNeverTheKernel) {
+  struct {
+    std::uint64_t system_calls, interrupts, interrupts_in_kernel, wrong_entries;
+  } results{};
+  run(guest_code(guest_syscall_storm_begin, guest_syscall_storm_end), IrqchipMode::kAuto, results);
+  if (IsSkipped() || HasFatalFailure()) return;
+  EXPECT_GE(results.system_calls, 2000U);
+  EXPECT_GE(results.interrupts, 2000U);
+  EXPECT_EQ(results.interrupts_in_kernel, 0U);
+  EXPECT_EQ(results.wrong_entries, 0U);
 }
 
 }  // namespace
