@@ -22,6 +22,8 @@ constexpr int kMostEmptyResets = 10;
 constexpr std::chrono::seconds kQuickReset{1};
 // How long an interrupted command waits for a reader of its output.
 constexpr milliseconds kShortFlush{500};
+// timeout(1) signals its child and then the group that the child is in: that is one wish.
+constexpr milliseconds kSameSignal{500};
 
 constexpr std::string_view kMenu =
     "\nvmm: s statistics, p processors, h help, q quit, c or Enter back to the guest\n";
@@ -284,12 +286,16 @@ void RunSession::on_signal(int signal) {
       terminal_.resume();
       break;
     default:
+      if (quit_ && std::chrono::steady_clock::now() - quit_signal_at_ < kSameSignal) {
+        break;
+      }
       if (quit_) {
         // Asked twice: something hangs, or the user is in a hurry.
         terminal_.restore();
         note(fmt::format("{} again: giving up at once", sigabbrev_np(signal)));
         ::_exit(kExitInterrupted);
       }
+      quit_signal_at_ = std::chrono::steady_clock::now();
       request_quit(fmt::format("SIG{}", sigabbrev_np(signal)));
       break;
   }

@@ -69,6 +69,8 @@ class RunSession {
   bool show_processors_ = false;
   std::string quit_why_;  // empty while nobody has asked
   std::atomic<bool> quit_{false};
+  // When the first signal asked; only the thread of signals looks at it.
+  std::chrono::steady_clock::time_point quit_signal_at_{};
 };
 
 }  // namespace vmm::cli

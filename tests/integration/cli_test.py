@@ -171,6 +171,16 @@ class Ends(unittest.TestCase):
                 self.assertEqual(running.wait(), 130)
                 self.assertIn(f"vmm: interrupted: {name}", running.process.stderr.read().decode())
 
+    def test_signal_sent_twice_at_once_is_one(self):
+        # timeout(1) signals its child, then the child's process group.
+        running = Running(self, Guest().say("!").hang().arguments(self), stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        read_until(running.process.stdout.fileno(), "!")
+        running.signal(signal.SIGTERM)
+        running.signal(signal.SIGHUP)
+        self.assertEqual(running.wait(), 130)
+        self.assertNotIn("at once", running.process.stderr.read().decode())
+
     def test_ignored_hangup_stays_ignored(self):
         arguments = Guest().say("!").hang().arguments(self) + ["--timeout", "1"]
         running = Running(self, arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
