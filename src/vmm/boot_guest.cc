@@ -26,6 +26,7 @@ struct Boot {
   const VmConfig& config;
   HostPlan& plan;
   const GuestMemory& memory;
+  bool hpet;
 };
 
 // An initrd in guest memory, and how much of it there is.
@@ -74,6 +75,7 @@ x86::AcpiConfig acpi_config(const Boot& boot) {
   x86::AcpiConfig acpi;
   acpi.cpus = boot.config.cpus.count;
   acpi.interrupt_controllers = boot.plan.irqchip != IrqchipMode::kNone;
+  acpi.hpet = boot.hpet;
   return acpi;
 }
 
@@ -160,7 +162,7 @@ Result<x86::EntryState> load(const Boot& boot, const FlatBoot& flat) {
 }  // namespace
 
 Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine) {
-  const Boot boot{config, plan, machine.memory};
+  const Boot boot{config, plan, machine.memory, machine.pit_gate != nullptr};
   return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
 }
 

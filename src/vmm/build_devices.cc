@@ -5,6 +5,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/hpet.h"
 #include "devices/i8042.h"
 #include "devices/pit8254.h"
 #include "devices/port92.h"
@@ -75,13 +76,20 @@ Result<void> add_debug_exit(const VmConfig& config, Machine& machine) {
   return {};
 }
 
+// The in-kernel PIT comes with the in-kernel PIC; without that one, the machine has ours.
+bool has_own_pit(const Machine& machine) { return machine.split_irqchip != nullptr; }
+
 Result<void> add_rtc(Machine& machine) {
+  if (has_own_pit(machine)) {
+    machine.rtc_gate = std::make_unique<IrqGate>(machine.irqs.line(RtcCmos::kIrq));
+  }
   const std::uint64_t ram = machine.memory.size();
   const std::uint64_t hole = x86::kDeviceHole.base().value;
   const auto slot = machine.timers.make_slot();
   const auto rtc = make_device<RtcCmos>(
       "rtc",
-      RtcCmos::Ports{.irq = machine.irqs.line(RtcCmos::kIrq),
+      RtcCmos::Ports{.irq = machine.rtc_gate != nullptr ? IrqLine(machine.rtc_gate.get())
+                                                        : machine.irqs.line(RtcCmos::kIrq),
                      .clock = &machine.clock,
                      .on_rearm = [slot] { slot->rearm(); }},
       RtcCmos::Memory{.below_4g = std::min(ram, hole), .above_4g = ram - std::min(ram, hole)});
@@ -91,12 +99,12 @@ Result<void> add_rtc(Machine& machine) {
   return {};
 }
 
-// The in-kernel PIT comes with the in-kernel PIC; without that one, the machine has ours.
 Result<void> add_pit(Machine& machine) {
-  if (machine.split_irqchip == nullptr) return {};
+  if (!has_own_pit(machine)) return {};
+  machine.pit_gate = std::make_unique<IrqGate>(machine.irqs.line(Pit8254::kIrq));
   const auto slot = machine.timers.make_slot();
   const auto pit =
-      make_device<Pit8254>("pit", Pit8254::Ports{.irq = machine.irqs.line(Pit8254::kIrq),
+      make_device<Pit8254>("pit", Pit8254::Ports{.irq = IrqLine(machine.pit_gate.get()),
                                                  .clock = &machine.clock,
                                                  .on_rearm = [slot] { slot->rearm(); }});
   bind_timer(machine, slot, pit);
@@ -104,6 +112,28 @@ Result<void> add_pit(Machine& machine) {
       {Pit8254::kPort, Pit8254::kCountersSize, Widths{1}, Pit8254::kCounters}, pit));
   VMM_TRY(machine.pio.insert({Pit8254::kPortBPort, 1, Widths{1}, Pit8254::kPortB}, pit));
   machine.devices.push_back(pit);
+  return {};
+}
+
+// KVM has no HPET, and its PIT could not be told to make way for one: it comes with ours.
+Result<void> add_hpet(Machine& machine) {
+  if (!has_own_pit(machine)) return {};
+  Hpet::Ports ports;
+  for (std::size_t i = 0; i < Hpet::kComparators; ++i) {
+    Hpet::Lines& lines = ports.lines[i];
+    if (i < Hpet::kLegacyIrqs.size()) lines.legacy = machine.irqs.line(Hpet::kLegacyIrqs[i]);
+    for (std::uint32_t r = 0; r < Hpet::kRoutes; ++r) {
+      lines.routed[r] = machine.irqs.line(Hpet::kFirstRoute + r);
+    }
+  }
+  ports.replaced = {machine.pit_gate.get(), machine.rtc_gate.get()};
+  ports.clock = &machine.clock;
+  const auto slot = machine.timers.make_slot();
+  ports.on_rearm = [slot] { slot->rearm(); };
+  const auto hpet = make_device<Hpet>("hpet", std::move(ports));
+  bind_timer(machine, slot, hpet);
+  VMM_TRY(machine.mmio.insert({Hpet::kBase, Hpet::kSize, Widths{4, 8}}, hpet));
+  machine.devices.push_back(hpet);
   return {};
 }
 
@@ -123,6 +153,7 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_acpi_pm(machine));
   VMM_TRY(add_rtc(machine));
   VMM_TRY(add_pit(machine));
+  VMM_TRY(add_hpet(machine));
   VMM_TRY(add_port(machine, make_device<Port92>("port92", &machine)));
   VMM_TRY(add_port(machine, make_device<ResetControl>("reset_control", &machine)));
   VMM_TRY(add_port(machine, make_device<Pvpanic>("pvpanic", &machine)));

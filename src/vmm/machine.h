@@ -11,6 +11,7 @@
 #include "base/event_fd.h"
 #include "devices/bus.h"
 #include "devices/device_ref.h"
+#include "devices/irq_gate.h"
 #include "devices/machine_events.h"
 #include "devices/uart16550.h"
 #include "memory/guest_memory.h"
@@ -45,6 +46,8 @@ struct Machine final : MachineEvents {
   kvm::KvmMsiSink messages{vm};
   IrqFabric irqs;
   SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode
+  // Where PIT and clock are ours: their ways to the fabric, which the HPET may close.
+  std::unique_ptr<IrqGate> pit_gate, rtc_gate;
   StopBoard stops;
   ConsoleWatch console;        // between COM1 and the embedder's sink
   EventFd serial_input_space;  // signalled when COM1 takes input again

@@ -165,6 +165,16 @@ Bytes madt(const AcpiConfig& config) {
   return with_header("APIC", 5, body);
 }
 
+// IA-PC HPET Specification 1.0a, 3.2.4.
+Bytes hpet() {
+  constexpr std::uint8_t kSystemMemory = 0;
+  constexpr std::uint16_t kMinimumTick = 2000;  // of Hpet::kPeriod: Hpet::Ports::min_interval
+  Bytes body;
+  body.u32(Hpet::kBlockId).u8(kSystemMemory).u8(64).u8(0).u8(0).u64(Hpet::kBase);
+  body.u8(0).u16(kMinimumTick).u8(0);  // number; page protection: none
+  return with_header("HPET", 1, body);
+}
+
 Bytes rsdt(const std::vector<Gpa>& tables) {
   Bytes body;
   for (const Gpa table : tables) body.u32(table.value);
@@ -207,6 +217,7 @@ Result<Gpa> write_acpi_tables(const GuestMemory& memory, const AcpiConfig& confi
   std::vector<Gpa> tables;
   tables.push_back(VMM_TRY(put(fadt(config, facs_at, dsdt_at))));
   if (config.interrupt_controllers) tables.push_back(VMM_TRY(put(madt(config))));
+  if (config.hpet) tables.push_back(VMM_TRY(put(hpet())));
   const Gpa rsdt_at = VMM_TRY(put(rsdt(tables)));
   const Gpa xsdt_at = VMM_TRY(put(xsdt(tables)));
   GuestWriter first(memory, fixed_range(rsdp_at.value, kRsdpSize));

@@ -1,7 +1,7 @@
 // The ACPI tables: what an operating system reads to find CPUs, interrupt controllers, power
 // management and the devices that no bus enumerates.
 //
-// RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT (ACPI Specification 6.5, chapter 5). Not a
+// RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT (ACPI Specification 6.5, chapter 5). Not a
 // hardware-reduced platform: PM1a, PM timer and SCI are those of devices/acpi_pm.h, ACPI mode is on
 // from the start, the reset register is a port, S5 is the only sleep state.
 #pragma once
@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "devices/acpi_pm.h"
+#include "devices/hpet.h"
 #include "devices/pvpanic.h"
 #include "devices/reset_control.h"
 #include "devices/rtc_cmos.h"
@@ -33,6 +34,7 @@ struct AcpiConfig {
   // Local APICs and an I/O APIC with 24 pins from GSI 0; without them there is no MADT.
   bool interrupt_controllers = true;
   std::uint8_t io_apic_id = 0;
+  bool hpet = false;  // at Hpet::kBase
 
   // Numbers that a device has too default to its own, so that the two cannot disagree.
   std::uint16_t pm_event_port = AcpiPmLayout::kEventBlock;

@@ -117,6 +117,7 @@ TEST_F(AcpiIasl, AMachineWithEverything) {
                                                                 aml::Polarity::kActiveHigh)})),
        aml::method("_STA", 0, {aml::return_value(aml::integer(0xf))})});
   const std::string dsdt = judge({.cpus = 300,
+                                  .hpet = true,
                                   .serial_ports = {{}, {.name = "COM2", .port = 0x2f8, .irq = 3}},
                                   .aux_port = true,
                                   .devices = {extra}});

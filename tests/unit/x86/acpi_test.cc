@@ -54,6 +54,15 @@ TEST(Acpi, RsdpPointsToTheRest) {
               ElementsAre("APIC", "DSDT", "FACP", "FACS", "RSD ", "RSDT", "XSDT"));
 }
 
+TEST(Acpi, HpetIsNamedWhereThereIsOne) {
+  EXPECT_THAT(signatures(tables_of({})), Not(Contains("HPET")));
+  const auto hpet = tables_of({.hpet = true}).at("HPET");
+  ASSERT_EQ(hpet.size(), 56U);
+  EXPECT_EQ(field<std::uint32_t>(hpet, 36), Hpet::kBlockId);
+  EXPECT_EQ(field<std::uint8_t>(hpet, 40), 0);  // memory
+  EXPECT_EQ(field<std::uint64_t>(hpet, 44), 0xfed0'0000U);
+}
+
 TEST(Acpi, ChecksumsAreRight) {
   const auto tables = tables_of({.cpus = 7});
   EXPECT_EQ(sum_of(tables.at("RSDP"), 20), 0U);
