@@ -27,7 +27,7 @@ _vmm_value() {
     --mem-backing) _vmm_words "$value" 'anonymous memfd hugetlbfs' ;;
     --cpu) _vmm_words "$value" 'host' ;;
     --cpus) _vmm_words "$value" '1 2 4 8' ;;
-    --irqchip) _vmm_words "$value" 'auto kernel split none' ;;
+    --irqchip) _vmm_words "$value" 'auto kernel split user none' ;;
     --serial)
       case $value in
         file:* | unix:*) _vmm_files "${value#*:}" ;;

@@ -43,7 +43,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"cpus", kValue, "N", "Number of CPUs, 1 to 255 (default 1)", kMachine},
     {"cpu", kValue, "MODEL",
      "host (default), with features taken away or added: host,-avx512f,+x2apic", kMachine},
-    {"irqchip", kValue, "WHERE", "Interrupt controllers: auto (default), kernel, split, none",
+    {"irqchip", kValue, "WHERE", "Interrupt controllers: auto (default), kernel, split, user, none",
      kMachine},
     {"quirk", kList, "NAME=on|off|auto",
      "Switch a workaround for this host's KVM; vmm doctor lists them. May be repeated", kMachine},
@@ -69,10 +69,11 @@ constexpr std::array<std::pair<std::string_view, MemoryBacking>, 3> kBackings{
     {{"anonymous", MemoryBacking::kAnonymous},
      {"memfd", MemoryBacking::kMemfd},
      {"hugetlbfs", MemoryBacking::kHugetlbfs}}};
-constexpr std::array<std::pair<std::string_view, IrqchipMode>, 4> kIrqchips{
+constexpr std::array<std::pair<std::string_view, IrqchipMode>, 5> kIrqchips{
     {{"auto", IrqchipMode::kAuto},
      {"kernel", IrqchipMode::kKernel},
      {"split", IrqchipMode::kSplit},
+     {"user", IrqchipMode::kUser},
      {"none", IrqchipMode::kNone}}};
 constexpr std::array<std::pair<std::string_view, Toggle>, 3> kUnpack{
     {{"auto", Toggle::kAuto}, {"on", Toggle::kOn}, {"off", Toggle::kOff}}};

@@ -77,7 +77,9 @@ Result<void> add_debug_exit(const VmConfig& config, Machine& machine) {
 }
 
 // The in-kernel PIT comes with the in-kernel PIC; without that one, the machine has ours.
-bool has_own_pit(const Machine& machine) { return machine.split_irqchip != nullptr; }
+bool has_own_pit(const Machine& machine) {
+  return machine.split_irqchip != nullptr || machine.user_irqchip != nullptr;
+}
 
 Result<void> add_rtc(Machine& machine) {
   if (has_own_pit(machine)) {

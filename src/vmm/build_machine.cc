@@ -1,7 +1,7 @@
 #include "vmm/build_machine.h"
 
-#include <array>
 #include <utility>
+#include <vector>
 
 #include "vmm/boot_guest.h"
 #include "vmm/build_devices.h"
@@ -31,11 +31,17 @@ Result<void> enable_capabilities(const kvm::System& system, const HostPlan& plan
   if (plan.complete_instructions && system.capabilities().exit_on_emulation_failure) {
     VMM_TRY(vm.enable_exit_on_emulation_failure());
   }
+  std::vector<kvm::MsrTrap> traps;
   if (plan.syscall_fixup) {
-    constexpr std::array<std::uint32_t, 3> kTrapped{SyscallFixup::kStar, SyscallFixup::kLstar,
-                                                    SyscallFixup::kSfmask};
-    VMM_TRY(vm.trap_msr_writes(kTrapped));
+    for (const std::uint32_t msr :
+         {SyscallFixup::kStar, SyscallFixup::kLstar, SyscallFixup::kSfmask})
+      traps.push_back({.index = msr, .writes = true});
   }
+  if (plan.apic_msrs) {
+    traps.push_back({.index = UserIrqchip::kTscDeadlineMsr, .reads = true, .writes = true});
+  }
+  // KVM refuses the x2APIC's registers when it has no local APIC, which sends them here.
+  if (!traps.empty()) VMM_TRY(vm.trap_msrs(traps, plan.apic_msrs));
   return {};
 }
 
@@ -50,19 +56,44 @@ Result<void> create_chips(const HostPlan& plan, const kvm::VmFd& vm) {
   return {};
 }
 
+// A KVM without local APICs keeps each CPU's APIC base, which CPUID's APIC bit follows.
+Result<void> show_local_apics(std::span<const kvm::VcpuFd> cpus) {
+  for (const kvm::VcpuFd& cpu : cpus) {
+    x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+    system.apic_base =
+        Lapic::kDefaultBase | Lapic::kBaseEnable | (cpu.id() == 0 ? Lapic::kBaseBsp : 0);
+    VMM_TRY(cpu.set_system_registers(system));
+  }
+  return {};
+}
+
 // Joins the fabric's lines to the controllers that this machine has.
-Result<void> connect_irqchip(const HostPlan& plan, Machine& machine) {
+Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> cpus,
+                             Machine& machine) {
   if (plan.irqchip == IrqchipMode::kKernel) {
     machine.irqs.connect(std::make_unique<kvm::IrqLineController>(machine.vm));
   } else if (plan.irqchip == IrqchipMode::kSplit) {
     auto chip = std::make_unique<SplitIrqchip>(SplitIrqchip::Host{
-        .messages = &machine.messages,
+        .messages = machine.messages,
         .set_routes = [&vm = machine.vm](auto routes) { return vm.set_gsi_routing(routes); },
         .host_error = [&stops = machine.stops](Error error) { stops.post(std::move(error)); }});
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
     machine.devices.push_back(chip->ioapic());
     machine.devices.push_back(chip->pic());
     machine.split_irqchip = chip.get();
+    machine.irqs.connect(std::move(chip));
+  } else if (plan.irqchip == IrqchipMode::kUser) {
+    auto chip = std::make_unique<UserIrqchip>(
+        UserIrqchip::Options{.cpus = static_cast<std::uint32_t>(cpus.size()),
+                             .clock = &machine.clock,
+                             .tsc_khz = plan.apic_msrs ? VMM_TRY(cpus.front().tsc_khz()) : 0,
+                             .x2apic = plan.apic_msrs});
+    VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
+    machine.devices.push_back(chip->ioapic());
+    machine.devices.push_back(chip->pic());
+    machine.devices.push_back(chip->lapics());
+    machine.user_irqchip = chip.get();
+    machine.messages = chip.get();
     machine.irqs.connect(std::move(chip));
   }
   return {};
@@ -96,11 +127,12 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(std::move(system), std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loop);
-  VMM_TRY(connect_irqchip(plan, *machine));
+  VMM_TRY(connect_irqchip(plan, cpus, *machine));
   VMM_TRY(build_devices(config, *machine));
 
   // CPUID and MSRs before registers: KVM judges control registers by the features that CPUID shows.
   VMM_TRY(set_up_cpus(config, plan, machine->system, cpus));
+  if (plan.irqchip == IrqchipMode::kUser) VMM_TRY(show_local_apics(cpus));
 
   // What is booted: kernel, initrd, command line, tables; and the first CPU at its entry.
   const x86::EntryState entry = VMM_TRY(boot_guest(config, plan, *machine));

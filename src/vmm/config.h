@@ -43,6 +43,7 @@ enum class IrqchipMode : std::uint8_t {
   kNone,    // no interrupt controllers: for bare test guests
   kKernel,  // PIC, I/O APIC, local APICs and PIT in KVM
   kSplit,   // local APICs in KVM, the rest in this process
+  kUser,    // all of them in this process
 };
 
 // How a kernel is entered.

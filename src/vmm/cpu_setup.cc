@@ -10,13 +10,19 @@
 namespace vmm {
 namespace {
 
+x86::LocalApic local_apic(IrqchipMode irqchip) {
+  if (irqchip == IrqchipMode::kNone) return x86::LocalApic::kNone;
+  return irqchip == IrqchipMode::kUser ? x86::LocalApic::kUserSpace : x86::LocalApic::kKernel;
+}
+
 x86::CpuidPolicy policy_for(const VmConfig& config, const HostPlan& plan,
                             const kvm::System& system) {
   x86::CpuidPolicy policy;
   policy.vcpus = config.cpus.count;
-  policy.local_apic =
-      plan.irqchip == IrqchipMode::kNone ? x86::LocalApic::kNone : x86::LocalApic::kKernel;
-  policy.tsc_deadline = system.capabilities().tsc_deadline_timer;
+  policy.local_apic = local_apic(plan.irqchip);
+  const bool user = plan.irqchip == IrqchipMode::kUser;
+  policy.x2apic = !user || plan.apic_msrs;
+  policy.tsc_deadline = user ? plan.apic_msrs : system.capabilities().tsc_deadline_timer;
   if (plan.hide_hypercalls) policy.hidden_kvm_features = x86::kvm_feature::kHypercalls;
   policy.add_features = config.cpus.add_features;
   policy.remove_features = config.cpus.remove_features;

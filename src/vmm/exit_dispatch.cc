@@ -33,17 +33,23 @@ ExitDispatch::~ExitDispatch() = default;
 
 AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
   counts_[exit.index()].fetch_add(1, std::memory_order_relaxed);
+  UserIrqchip* const chips = machine_.user_irqchip;
+  if (chips != nullptr) chips->on_exit(cpu);
   auto done = dispatch(cpu, exit);
+  if (chips != nullptr) chips->after_exit(id_);
   if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
   if (done && syscall_fixup_) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
   return machine_.stops.posted() ? AfterExit::kPark : AfterExit::kRunOn;
 }
 
-Result<void> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
+Result<NextStep> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
+  if (machine_.user_irqchip != nullptr) return machine_.user_irqchip->before_entry(cpu);
   // The PIC's output is wired to the first CPU.
-  if (machine_.split_irqchip == nullptr || id_ != VcpuId{0}) return {};
-  return machine_.split_irqchip->before_entry(cpu);
+  if (machine_.split_irqchip != nullptr && id_ == VcpuId{0}) {
+    VMM_TRY(machine_.split_irqchip->before_entry(cpu));
+  }
+  return NextStep{};
 }
 
 Result<void> ExitDispatch::dispatch(kvm::VcpuFd& cpu, VcpuExit& exit) {
@@ -75,25 +81,36 @@ Result<void> ExitDispatch::on(kvm::VcpuFd&, PioExit& exit) {
   return {};
 }
 
+void ExitDispatch::read_mmio(std::uint64_t address, std::span<std::byte> data) {
+  if (machine_.user_irqchip != nullptr) {
+    std::fill(data.begin(), data.end(), std::byte{0xff});
+    if (machine_.user_irqchip->read(id_, address, data)) return;
+  }
+  machine_.mmio.read(mmio_cache_, address, data);
+}
+
+void ExitDispatch::write_mmio(std::uint64_t address, std::span<const std::byte> data) {
+  if (machine_.user_irqchip != nullptr && machine_.user_irqchip->write(id_, address, data)) return;
+  machine_.mmio.write(mmio_cache_, address, data);
+}
+
 Result<void> ExitDispatch::on(kvm::VcpuFd&, MmioExit& exit) {
   if (exit.is_write) {
-    machine_.mmio.write(mmio_cache_, exit.address.value, exit.data);
+    write_mmio(exit.address.value, exit.data);
   } else {
-    machine_.mmio.read(mmio_cache_, exit.address.value, exit.data);
+    read_mmio(exit.address.value, exit.data);
   }
   return {};
 }
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, HltExit&) {
-  const x86::Registers registers = VMM_TRY(cpu.registers());
-  if (!options_.can_wake_from_halt) {
-    stop(cpu, StopReason::kHalted,
-         fmt::format("HLT before {:#x}, and this machine has no interrupt controllers",
-                     registers.rip));
-  } else if ((registers.rflags & x86::kFlagIf) == 0) {
-    stop(cpu, StopReason::kHalted,
-         fmt::format("HLT with interrupts off before {:#x}", registers.rip));
+  if (machine_.user_irqchip != nullptr) {
+    machine_.user_irqchip->on_halt(id_);  // before_entry() waits
+    return {};
   }
+  stop(cpu, StopReason::kHalted,
+       fmt::format("HLT before {:#x}, and this machine has no interrupt controllers",
+                   VMM_TRY(cpu.registers()).rip));
   return {};
 }
 
@@ -104,6 +121,9 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, ShutdownExit&) {
 }
 
 Result<void> ExitDispatch::on(kvm::VcpuFd&, IrqWindowExit&) { return {}; }
+
+// Why it comes is done: on_exit() has taken CR8 over, and before_entry() looks for interrupts.
+Result<void> ExitDispatch::on(kvm::VcpuFd&, TprExit&) { return {}; }
 
 Result<void> ExitDispatch::on(kvm::VcpuFd&, InterruptedExit&) { return {}; }
 
@@ -144,7 +164,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, FailEntryExit& exit) {
 
 ExitDispatch::Completion& ExitDispatch::completion() {
   if (!completion_) {
-    completion_ = std::make_unique<Completion>(machine_, mmio_cache_);
+    completion_ = std::make_unique<Completion>(machine_, *this);
   }
   return *completion_;
 }
@@ -188,8 +208,12 @@ Result<void> ExitDispatch::on(kvm::VcpuFd&, IoapicEoiExit& exit) {
 }
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MsrExit& exit) {
-  // Only the quirk's MSRs are filtered; an answer without a fault is what the guest would have got.
-  if (syscall_fixup_ && exit.is_write) {
+  if (machine_.user_irqchip != nullptr && VMM_TRY(machine_.user_irqchip->on_msr(cpu, exit))) {
+    return {};
+  }
+  // Else only the quirk's MSRs are filtered; an answer without a fault is what the guest would have
+  // got.
+  if (syscall_fixup_ && exit.is_write && exit.filtered) {
     cpu.answer_msr(exit.value, false);
     return syscall_fixup_->on_msr_write(cpu, exit.index, exit.value);
   }

@@ -28,7 +28,6 @@ class ExitDispatch final : public ExitHandler {
   struct Options {
     bool complete_instructions = false;
     bool syscall_fixup = false;
-    bool can_wake_from_halt = false;  // somebody can end a HLT that exits to us
     std::function<void(const std::string&)> trace;
   };
 
@@ -37,7 +36,7 @@ class ExitDispatch final : public ExitHandler {
   ~ExitDispatch() override;
 
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
-  Result<void> before_entry(kvm::VcpuFd& cpu) override;
+  Result<NextStep> before_entry(kvm::VcpuFd& cpu) override;
   void host_error(Error error) override;
 
   std::uint64_t count(std::size_t kind) const noexcept {
@@ -53,6 +52,7 @@ class ExitDispatch final : public ExitHandler {
   Result<void> on(kvm::VcpuFd& cpu, HltExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, ShutdownExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, IrqWindowExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, TprExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, InterruptedExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, SystemEventExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, DebugTrapExit& exit);
@@ -71,27 +71,28 @@ class ExitDispatch final : public ExitHandler {
   // The syscall quirk follows the guest's IDT; looking costs two ioctls, so not at each exit.
   Result<void> refresh_quirks(kvm::VcpuFd& cpu);
 
-  // The machine's MMIO bus as completion sees it.
+  // MMIO: this CPU's local APIC, if it is ours, or the machine's bus.
+  void read_mmio(std::uint64_t address, std::span<std::byte> data);
+  void write_mmio(std::uint64_t address, std::span<const std::byte> data);
+
+  // The same as completion sees it.
   class CompletionBus final : public completion::MmioBus {
    public:
-    CompletionBus(Bus& bus, BusCache& cache) : bus_(bus), cache_(cache) {}
+    explicit CompletionBus(ExitDispatch& dispatch) : dispatch_(dispatch) {}
     void read(Gpa address, std::span<std::byte> data) override {
-      bus_.read(cache_, address.value, data);
+      dispatch_.read_mmio(address.value, data);
     }
     void write(Gpa address, std::span<const std::byte> data) override {
-      bus_.write(cache_, address.value, data);
+      dispatch_.write_mmio(address.value, data);
     }
 
    private:
-    Bus& bus_;
-    BusCache& cache_;
+    ExitDispatch& dispatch_;
   };
   // What finishing instructions needs; made when the first one has to be finished.
   struct Completion {
-    Completion(Machine& machine, BusCache& cache)
-        : bus(machine.mmio, cache),
-          sandbox(machine.system),
-          completer(machine.memory, bus, &sandbox) {}
+    Completion(Machine& machine, ExitDispatch& dispatch)
+        : bus(dispatch), sandbox(machine.system), completer(machine.memory, bus, &sandbox) {}
     CompletionBus bus;
     completion::Sandbox sandbox;
     completion::Completer completer;

@@ -14,6 +14,11 @@ std::chrono::nanoseconds GuestClock::utc() const {
       std::chrono::system_clock::now().time_since_epoch());
 }
 
+std::chrono::steady_clock::time_point GuestClock::host_time(std::chrono::nanoseconds time) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return started_ + (time - elapsed_);
+}
+
 void GuestClock::start() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (running_) return;

@@ -15,6 +15,10 @@ class GuestClock final : public Clock {
   // Host wall-clock time: a real-time clock chip shows the time of day, whatever the guest missed.
   std::chrono::nanoseconds utc() const override;
 
+  // The host's time at which now() will be `time` if the guest is not paused until then. The same
+  // answer for the same time while the clock runs; meaningless while it stands still.
+  std::chrono::steady_clock::time_point host_time(std::chrono::nanoseconds time) const;
+
   void start();
   void stop();
 

@@ -41,6 +41,9 @@ Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& cap
     return fail(ErrorCode::kUnsupported,
                 "This host's KVM cannot split the interrupt controllers (irqchip split)");
   }
+  if (plan.irqchip == IrqchipMode::kUser) {
+    plan.apic_msrs = caps.user_space_msr && caps.msr_filter;
+  }
   if (plan.irqchip == IrqchipMode::kNone && config.cpus.count > 1) {
     return fail(ErrorCode::kUnsupported,
                 "More than one CPU needs interrupt controllers, and this host's KVM has none");

@@ -16,6 +16,7 @@ class System;
 
 struct HostPlan {
   IrqchipMode irqchip = IrqchipMode::kKernel;  // never kAuto
+  bool apic_msrs = false;  // in user mode: MSRs of local APICs can come to us (x2APIC, deadlines)
   bool complete_instructions = false;
   bool syscall_fixup = false;
   bool hide_hypercalls = false;

@@ -24,6 +24,7 @@
 #include "vmm/kvm/vm_fd.h"
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
+#include "vmm/user_irqchip.h"
 
 namespace vmm {
 
@@ -43,9 +44,11 @@ struct Machine final : MachineEvents {
   GuestMemory memory;  // outlives the slots of `vm`
   kvm::VmFd vm;
   GuestClock clock;
-  kvm::KvmMsiSink messages{vm};
+  kvm::KvmMsiSink kvm_messages{vm};
+  MsiSink* messages = &kvm_messages;  // to whichever local APICs the machine has
   IrqFabric irqs;
   SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode
+  UserIrqchip* user_irqchip = nullptr;    // likewise; only in user mode
   // Where PIT and clock are ours: their ways to the fabric, which the HPET may close.
   std::unique_ptr<IrqGate> pit_gate, rtc_gate;
   StopBoard stops;

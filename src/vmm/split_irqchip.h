@@ -11,13 +11,11 @@
 
 #include "base/result.h"
 #include "devices/bus.h"
-#include "devices/device_ref.h"
-#include "devices/ioapic.h"
 #include "devices/irq.h"
-#include "devices/pic8259.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/kvm/vm_fd.h"
+#include "vmm/pc_chips.h"
 
 namespace vmm {
 
@@ -38,19 +36,15 @@ class SplitIrqchip final : public IrqController {
   SplitIrqchip(const SplitIrqchip&) = delete;
   SplitIrqchip& operator=(const SplitIrqchip&) = delete;
 
-  // The chips' windows.
-  Result<void> insert_into(Bus& pio, Bus& mmio) const;
-  // For the machine's list of devices: reset and saved state.
-  const DeviceHandle<Ioapic>& ioapic() const noexcept { return ioapic_; }
-  const DeviceHandle<Pic8259>& pic() const noexcept { return pic_; }
+  // The chips' windows, and the chips for the machine's list of devices.
+  Result<void> insert_into(Bus& pio, Bus& mmio) const { return chips_.insert_into(pio, mmio); }
+  const DeviceHandle<Ioapic>& ioapic() const noexcept { return chips_.ioapic(); }
+  const DeviceHandle<Pic8259>& pic() const noexcept { return chips_.pic(); }
 
-  // GSIs below 16 are ISA interrupts and reach both chips under their own number, but for the
-  // timer's: ISA interrupt 0 is at the I/O APIC's pin 2 (the MADT and MP table say so), where the
-  // PIC's cascade has left room. GSI 2 leads nowhere.
-  void set_gsi(std::uint32_t gsi, bool asserted) override;
+  void set_gsi(std::uint32_t gsi, bool asserted) override { chips_.set_gsi(gsi, asserted); }
 
   // IoapicEoiExit: a CPU has ended a level-triggered interrupt.
-  void on_ioapic_eoi(std::uint8_t vector);
+  void on_ioapic_eoi(std::uint8_t vector) { chips_.end_of_interrupt(vector); }
 
   // The PIC's INT output is wired to LINT0 of the boot CPU. `wake` is called when it rises, from
   // any thread, with locks held: it makes the boot CPU leave KVM_RUN soon, and must not wait. Set
@@ -59,7 +53,7 @@ class SplitIrqchip final : public IrqController {
   bool pic_interrupt_pending() const noexcept {
     return intr_.level.load(std::memory_order_acquire);
   }
-  std::uint8_t pic_acknowledge();
+  std::uint8_t pic_acknowledge() { return chips_.acknowledge_pic(); }
   // Hands the PIC's interrupt to the boot CPU if it can take one now, else asks KVM for an exit as
   // soon as it can. On the boot CPU's thread, before each KVM_RUN.
   Result<void> before_entry(kvm::VcpuFd& boot_cpu);
@@ -75,11 +69,10 @@ class SplitIrqchip final : public IrqController {
 
   Host host_;
   Intr intr_;
-  const Ioapic* ioapic_state_ = nullptr;  // what ioapic_ leads to; only under its lock
+  const Ioapic* ioapic_state_ = nullptr;  // the chip itself; only under its lock
   std::vector<kvm::GsiRoute> routes_;     // as KVM has them; under the I/O APIC's lock
   std::optional<std::uint8_t> held_;      // acknowledged, not yet taken by KVM; boot CPU's thread
-  DeviceHandle<Ioapic> ioapic_;
-  DeviceHandle<Pic8259> pic_;
+  PcChips chips_;
 };
 
 }  // namespace vmm

@@ -12,6 +12,7 @@ Vcpu::Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal)
     : fd_(std::move(fd)),
       handler_(handler),
       kick_signal_(kick_signal),
+      timer_(kick_signal),
       thread_([this] { thread_main(); }) {}
 
 Vcpu::~Vcpu() {
@@ -27,6 +28,11 @@ Vcpu::~Vcpu() {
 void Vcpu::kick() {
   // Only a thread that is in, or on its way into, KVM_RUN needs more than the condition variable.
   if (actual_ != State::kRunning) return;
+  nudged_ = true;
+  if (waiting_) {
+    changed_.notify_all();
+    return;
+  }
   kicks_.fetch_add(1, std::memory_order_relaxed);
   fd_.set_immediate_exit(true);
   ::pthread_kill(thread_.native_handle(), kick_signal_);
@@ -120,36 +126,62 @@ bool Vcpu::wait_until_running() {
   }
 }
 
+// A kick that came before the wait has set immediate_exit, too: both are taken together.
+bool Vcpu::wait_for_nudge(const NextStep& next) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  const auto called = [this] { return nudged_ || wanted_ != State::kRunning || !mailbox_.empty(); };
+  waiting_ = true;
+  if (next.deadline) {
+    changed_.wait_until(lock, *next.deadline, called);
+  } else {
+    changed_.wait(lock, called);
+  }
+  waiting_ = false;
+  nudged_ = false;
+  fd_.set_immediate_exit(false);
+  run_mailbox(lock);
+  return wanted_ == State::kRunning;
+}
+
 void Vcpu::run_until_told_otherwise() {
-  for (;;) {
-    auto ready = handler_.before_entry(fd_);
-    auto exit =
-        ready ? fd_.run() : Result<VcpuExit>(tl::unexpected<Error>(std::move(ready).error()));
-    exits_.fetch_add(1, std::memory_order_relaxed);
-    if (!exit) {
-      handler_.host_error(std::move(exit).error());
-      park();
-      return;
-    }
-    if (handler_.handle(fd_, *exit) == AfterExit::kPark) {
-      // The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: do that now, so that the
-      // state is whole.
-      if (auto completed = fd_.complete_pending(); !completed) {
-        handler_.host_error(std::move(completed).error());
-      }
-      park();
-      return;
-    }
-    if (std::holds_alternative<InterruptedExit>(*exit)) {
-      // The mailbox is examined only here, after KVM_RUN returned EINTR with immediate_exit set:
-      // the kernel has then finished any pending PIO or MMIO. Clearing comes before looking
-      // (kick.h).
-      fd_.set_immediate_exit(false);
-      std::unique_lock<std::mutex> lock(mutex_);
-      run_mailbox(lock);
-      if (wanted_ != State::kRunning) return;
+  while (run_once()) {
+  }
+  (void)timer_.arm(std::nullopt);  // it would ring for a CPU that is paused
+}
+
+bool Vcpu::run_once() {
+  auto next = handler_.before_entry(fd_);
+  if (next) {
+    if (auto armed = timer_.arm(next->deadline); !armed) {
+      next = tl::unexpected<Error>(std::move(armed).error());
+    } else if (!next->enter) {
+      return wait_for_nudge(*next);
     }
   }
+  auto exit = next ? fd_.run() : Result<VcpuExit>(tl::unexpected<Error>(std::move(next).error()));
+  exits_.fetch_add(1, std::memory_order_relaxed);
+  if (!exit) {
+    handler_.host_error(std::move(exit).error());
+    park();
+    return false;
+  }
+  if (handler_.handle(fd_, *exit) == AfterExit::kPark) {
+    // The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: do that now, so that the
+    // state is whole.
+    if (auto completed = fd_.complete_pending(); !completed) {
+      handler_.host_error(std::move(completed).error());
+    }
+    park();
+    return false;
+  }
+  if (!std::holds_alternative<InterruptedExit>(*exit)) return true;
+  // The mailbox is examined only here, after KVM_RUN returned EINTR with immediate_exit set: the
+  // kernel has then finished any pending PIO or MMIO. Clearing comes before looking (kick.h).
+  fd_.set_immediate_exit(false);
+  std::unique_lock<std::mutex> lock(mutex_);
+  nudged_ = false;
+  run_mailbox(lock);
+  return wanted_ == State::kRunning;
 }
 
 void Vcpu::park() {

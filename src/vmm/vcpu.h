@@ -8,10 +8,12 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/result.h"
 #include "devices/device.h"
+#include "vmm/kick_timer.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/vcpu_exit.h"
 
@@ -23,13 +25,21 @@ enum class AfterExit : std::uint8_t {
   kPark,  // stop at an instruction boundary and wait to be resumed
 };
 
+// What a vCPU thread does next.
+struct NextStep {
+  // False: the CPU is halted, or waits to be started. The thread waits for a nudge().
+  bool enter = true;
+  // When the handler wants to be asked again at the latest, in or out of KVM_RUN.
+  std::optional<std::chrono::steady_clock::time_point> deadline = {};
+};
+
 // Decides about exits; called on the vCPU's own thread.
 class ExitHandler {
  public:
   virtual ~ExitHandler() = default;
   virtual AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) = 0;
   // Called before each KVM_RUN: the last moment to hand an interrupt to the CPU.
-  virtual Result<void> before_entry(kvm::VcpuFd& cpu) = 0;
+  virtual Result<NextStep> before_entry(kvm::VcpuFd& cpu) = 0;
   // KVM_RUN itself failed: the vCPU parks.
   virtual void host_error(Error error) = 0;
 };
@@ -54,7 +64,8 @@ class Vcpu {
   // Errors: kTimeout when the vCPU did not pause in time.
   Result<void> wait_paused(std::chrono::milliseconds timeout);
 
-  // Makes a running vCPU leave KVM_RUN once, so that before_entry() is called again. Does not wait.
+  // Makes a running vCPU leave KVM_RUN, or its wait for an interrupt, once, so that before_entry()
+  // is called again. Does not wait.
   // On the vCPU's own thread there is nothing to do: it gets there anyway.
   void nudge();
 
@@ -73,6 +84,9 @@ class Vcpu {
   // Waits while Paused, running posted closures; false when the thread is to end.
   bool wait_until_running();
   void run_until_told_otherwise();
+  bool run_once();  // false when the vCPU is to stop running
+  // Waits as `next` says, running posted closures; false when the vCPU is to stop running.
+  bool wait_for_nudge(const NextStep& next);
   void run_mailbox(std::unique_lock<std::mutex>& lock);
   void park();
   void kick();
@@ -81,12 +95,15 @@ class Vcpu {
   ExitHandler& handler_;
   const int kick_signal_;
 
-  std::mutex mutex_;  // guards the next four
+  std::mutex mutex_;  // guards the next six
   std::condition_variable changed_;
   State wanted_ = State::kPaused;
   State actual_ = State::kPaused;
   std::deque<std::function<void()>> mailbox_;
+  bool waiting_ = false;  // in wait_for_nudge()
+  bool nudged_ = false;   // kicked since the last wait
 
+  KickTimer timer_;  // of the vCPU's thread
   std::atomic<std::uint64_t> exits_{0};
   std::atomic<std::uint64_t> kicks_{0};
   std::thread thread_;  // last: starts when all else is ready

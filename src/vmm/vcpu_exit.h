@@ -35,6 +35,7 @@ struct MmioExit {
 struct HltExit {};          // HLT without an in-kernel local APIC
 struct ShutdownExit {};     // triple fault
 struct IrqWindowExit {};    // the guest can take an interrupt now
+struct TprExit {};          // the guest lowered CR8, without an in-kernel local APIC
 struct InterruptedExit {};  // a signal, or immediate_exit was set: nothing happened in the guest
 
 struct SystemEventExit {
@@ -78,15 +79,15 @@ struct UnknownExit {
 };
 
 using VcpuExit =
-    std::variant<PioExit, MmioExit, HltExit, ShutdownExit, IrqWindowExit, InterruptedExit,
+    std::variant<PioExit, MmioExit, HltExit, ShutdownExit, IrqWindowExit, TprExit, InterruptedExit,
                  SystemEventExit, DebugTrapExit, FailEntryExit, EmulationFailureExit,
                  InternalErrorExit, IoapicEoiExit, MsrExit, UnknownExit>;
 
 // Names of the alternatives by index, for statistics and traces.
 inline constexpr std::array<std::string_view, std::variant_size_v<VcpuExit>> kExitNames{
-    "pio",    "mmio",    "hlt",        "shutdown",          "irq-window",     "interrupted",
-    "system", "debug",   "fail-entry", "emulation-failure", "internal-error", "ioapic-eoi",
-    "msr",    "unknown",
+    "pio",         "mmio",   "hlt",     "shutdown",   "irq-window",        "tpr",
+    "interrupted", "system", "debug",   "fail-entry", "emulation-failure", "internal-error",
+    "ioapic-eoi",  "msr",    "unknown",
 };
 
 }  // namespace vmm

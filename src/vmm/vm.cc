@@ -71,6 +71,10 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   if (impl->machine->split_irqchip != nullptr) {
     impl->machine->split_irqchip->set_wake([first = impl->vcpus.front().get()] { first->nudge(); });
   }
+  if (impl->machine->user_irqchip != nullptr) {
+    impl->machine->user_irqchip->set_wake(
+        [all = impl.get()](VcpuId id) { all->vcpus[static_cast<std::uint32_t>(id)]->nudge(); });
+  }
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
 
@@ -126,6 +130,7 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
 }
 
 bool Vm::Impl::asleep_for_ever() {
+  if (machine->user_irqchip != nullptr) return machine->user_irqchip->asleep_for_ever();
   // Only in-kernel chips keep a halted CPU inside KVM_RUN.
   if (plan.irqchip == IrqchipMode::kNone) return false;
   bool any_halted = false;

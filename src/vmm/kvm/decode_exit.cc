@@ -63,6 +63,8 @@ VcpuExit decode_exit(kvm_run* run) {
       return ShutdownExit{};
     case KVM_EXIT_IRQ_WINDOW_OPEN:
       return IrqWindowExit{};
+    case KVM_EXIT_SET_TPR:
+      return TprExit{};
     case KVM_EXIT_INTR:
       return InterruptedExit{};
     case KVM_EXIT_SYSTEM_EVENT:

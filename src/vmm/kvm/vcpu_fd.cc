@@ -159,7 +159,10 @@ Result<x86::Registers> VcpuFd::registers() const {
   return r;
 }
 
+void VcpuFd::forget_readiness() const noexcept { run_->ready_for_interrupt_injection = 0; }
+
 Result<void> VcpuFd::set_registers(const x86::Registers& r) const {
+  forget_readiness();
   kvm_regs k{};
   for (const GprField& f : kGprFields) k.*f.field = r.gpr[f.index];
   k.rip = r.rip;
@@ -185,6 +188,7 @@ Result<x86::SystemRegisters> VcpuFd::system_registers() const {
 }
 
 Result<void> VcpuFd::set_system_registers(const x86::SystemRegisters& s) const {
+  forget_readiness();
   // Read first: the interrupt bitmap is not part of SystemRegisters and must survive.
   kvm_sregs k{};
   VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
@@ -304,6 +308,7 @@ Result<void> VcpuFd::set_mp_state(MpState state) const {
 }
 
 Result<void> VcpuFd::inject(const PendingException& exception) const {
+  forget_readiness();
   kvm_vcpu_events events{};
   VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
   events.exception.injected = 1;
@@ -323,7 +328,7 @@ Result<bool> VcpuFd::interrupt(std::uint8_t vector) {
     if (errno == EEXIST) return false;
     return fail_errno(errno, "KVM_INTERRUPT on vCPU {}: vector {:#x}", id_, vector);
   }
-  run_->ready_for_interrupt_injection = 0;  // it was true before this one
+  forget_readiness();  // it was of the time before this one
   return true;
 }
 
@@ -335,7 +340,32 @@ void VcpuFd::request_interrupt_window(bool on) noexcept {
   run_->request_interrupt_window = on ? 1 : 0;
 }
 
+Result<void> VcpuFd::nmi() const {
+  if (::ioctl(fd_.get(), KVM_NMI) < 0) return fail_errno(errno, "KVM_NMI on vCPU {}", id_);
+  return {};
+}
+
+std::uint8_t VcpuFd::cr8() const noexcept { return static_cast<std::uint8_t>(run_->cr8 & 0xf); }
+
+void VcpuFd::set_cr8(std::uint8_t value) noexcept { run_->cr8 = value; }
+
+std::uint64_t VcpuFd::apic_base() const noexcept { return run_->apic_base; }
+
+Result<void> VcpuFd::clear_events() const {
+  forget_readiness();
+  kvm_vcpu_events events{};
+  events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+  return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
+}
+
+Result<std::uint32_t> VcpuFd::tsc_khz() const {
+  const int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ);
+  if (khz <= 0) return fail_errno(khz < 0 ? errno : EIO, "KVM_GET_TSC_KHZ on vCPU {}", id_);
+  return static_cast<std::uint32_t>(khz);
+}
+
 Result<void> VcpuFd::inject_software_interrupt(std::uint8_t vector) const {
+  forget_readiness();
   kvm_vcpu_events events{};
   VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
   events.interrupt.injected = 1;

@@ -106,10 +106,22 @@ class VcpuFd {
   // external interrupt, delivered when the guest can take it; false when KVM still holds the last
   // one.
   Result<bool> interrupt(std::uint8_t vector);
-  // Whether the last KVM_RUN left the guest able to take an external interrupt.
+  // Whether the last KVM_RUN left the guest able to take an external interrupt, and nobody has set
+  // registers or injected anything since.
   bool ready_for_interrupt() const noexcept;
   // Whether KVM_RUN is to return IrqWindowExit as soon as the guest can take one.
   void request_interrupt_window(bool on) noexcept;
+  // KVM_NMI: delivered as soon as the guest does not block it.
+  Result<void> nmi() const;
+  // CR8 as the last KVM_RUN left it, and as the next one finds it; at most 15.
+  std::uint8_t cr8() const noexcept;
+  void set_cr8(std::uint8_t value) noexcept;
+  // IA32_APIC_BASE as the last KVM_RUN left it.
+  std::uint64_t apic_base() const noexcept;
+  // Drops exceptions, interrupts and NMIs that wait for the next entry, and what blocks them.
+  Result<void> clear_events() const;
+  // KVM_GET_TSC_KHZ: how fast the guest's TSC counts.
+  Result<std::uint32_t> tsc_khz() const;
 
   // KVM_SET_SIGNAL_MASK: the thread's signal mask while it is inside KVM_RUN. A signal that is
   // blocked outside and not in this mask ends KVM_RUN with InterruptedExit and stays pending: no
@@ -119,6 +131,8 @@ class VcpuFd {
  private:
   VcpuFd(UniqueFd fd, std::uint32_t id, kvm_run* run, std::size_t run_size, std::size_t xsave_size)
       : fd_(std::move(fd)), id_(id), run_(run), run_size_(run_size), xsave_size_(xsave_size) {}
+  // The guest's state has changed: what the last KVM_RUN said of interrupts no longer holds.
+  void forget_readiness() const noexcept;
   Result<void> get(unsigned long request, void* to, const char* name) const;
   Result<void> set(unsigned long request, const void* from, const char* name) const;
 

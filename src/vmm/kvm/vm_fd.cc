@@ -73,20 +73,23 @@ Result<void> VmFd::enable_exit_on_emulation_failure() const {
                 "KVM_ENABLE_CAP(KVM_CAP_EXIT_ON_EMULATION_FAILURE)");
 }
 
-Result<void> VmFd::trap_msr_writes(std::span<const std::uint32_t> indices) const {
-  const std::array<std::uint64_t, 1> args{KVM_MSR_EXIT_REASON_FILTER};
+Result<void> VmFd::trap_msrs(std::span<const MsrTrap> traps, bool refused) const {
+  const std::array<std::uint64_t, 1> args{
+      refused ? std::uint64_t{KVM_MSR_EXIT_REASON_FILTER | KVM_MSR_EXIT_REASON_INVAL}
+              : std::uint64_t{KVM_MSR_EXIT_REASON_FILTER}};
   VMM_TRY(enable(KVM_CAP_X86_USER_SPACE_MSR, args, "KVM_ENABLE_CAP(KVM_CAP_X86_USER_SPACE_MSR)"));
   kvm_msr_filter filter{};
   filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
   // A range with a clear bit denies, which sends the access here.
   std::array<std::uint8_t, 1> deny{0};
-  if (indices.size() > std::size(filter.ranges)) {
+  if (traps.size() > std::size(filter.ranges)) {
     return fail(ErrorCode::kUnsupported, "KVM filters at most {} MSR ranges, {} were asked for",
-                std::size(filter.ranges), indices.size());
+                std::size(filter.ranges), traps.size());
   }
-  for (std::size_t i = 0; i < indices.size(); ++i) {
-    filter.ranges[i].flags = KVM_MSR_FILTER_WRITE;
-    filter.ranges[i].base = indices[i];
+  for (std::size_t i = 0; i < traps.size(); ++i) {
+    filter.ranges[i].flags =
+        (traps[i].reads ? KVM_MSR_FILTER_READ : 0U) | (traps[i].writes ? KVM_MSR_FILTER_WRITE : 0U);
+    filter.ranges[i].base = traps[i].index;
     filter.ranges[i].nmsrs = 1;
     filter.ranges[i].bitmap = deny.data();
   }

@@ -32,6 +32,13 @@ struct GsiRoute {
   bool operator==(const GsiRoute&) const = default;
 };
 
+// An MSR whose accesses come to user space.
+struct MsrTrap {
+  std::uint32_t index = 0;
+  bool reads = false;
+  bool writes = false;
+};
+
 // Owner of a VM descriptor. Thread-safe: the kernel serialises. Memory behind a slot must outlive
 // the slot.
 class VmFd {
@@ -52,9 +59,9 @@ class VmFd {
   Result<void> enable_split_irqchip(std::uint32_t ioapic_pins) const;
   Result<void> enable_x2apic_ids() const;
   Result<void> enable_exit_on_emulation_failure() const;
-  // Sends these MSRs' writes to user space (MsrExit with filtered = true), and MSRs that KVM does
-  // not know.
-  Result<void> trap_msr_writes(std::span<const std::uint32_t> indices) const;
+  // Sends accesses of these MSRs to user space (MsrExit with filtered = true); with `refused` also
+  // those that KVM would answer with #GP, as it does for an x2APIC that it does not emulate.
+  Result<void> trap_msrs(std::span<const MsrTrap> traps, bool refused) const;
 
   Result<void> set_irq_line(std::uint32_t gsi, bool asserted) const;
   // True when a CPU took the message, false when the guest blocked it.

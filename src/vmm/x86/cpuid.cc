@@ -49,12 +49,15 @@ void set(std::vector<CpuidEntry>& table, std::string_view name, bool value) {
 }
 
 void apply_local_apic(std::vector<CpuidEntry>& table, const CpuidPolicy& policy) {
-  const bool kernel = policy.local_apic == LocalApic::kKernel;
-  if (policy.local_apic == LocalApic::kNone) set(table, "apic", false);
-  // The x2APIC's registers are MSRs, which only KVM's own APIC answers.
-  if (!kernel) set(table, "x2apic", false);
-  // KVM's list never holds this one: it depends on the APIC, so it is a capability instead.
-  set(table, "tsc_deadline_timer", kernel && policy.tsc_deadline);
+  const bool any = policy.local_apic != LocalApic::kNone;
+  if (!any) set(table, "apic", false);
+  if (!any || !policy.x2apic) {
+    set(table, "x2apic", false);
+  } else if (policy.local_apic == LocalApic::kUserSpace) {
+    set(table, "x2apic", true);
+  }
+  // KVM's list never holds this one: it depends on the APIC.
+  set(table, "tsc_deadline_timer", any && policy.tsc_deadline);
 }
 
 void apply_kvm_leaves(std::vector<CpuidEntry>& table, const CpuidPolicy& policy) {

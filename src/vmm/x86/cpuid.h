@@ -46,7 +46,8 @@ inline constexpr std::uint32_t kHypercalls = kPvUnhalt | kPvTlbFlush | kPvSendIp
 struct CpuidPolicy {
   std::uint32_t vcpus = 1;  // 1 to 255
   LocalApic local_apic = LocalApic::kKernel;
-  bool tsc_deadline = false;  // KVM offers the TSC deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)
+  bool x2apic = true;                             // whoever plays them answers the x2APIC's MSRs
+  bool tsc_deadline = false;                      // and has the TSC-deadline timer
   std::uint32_t hidden_kvm_features = 0;          // kvm_feature bits not to tell the guest of
   std::vector<std::string> add_features = {};     // refused when the guest would not have them
   std::vector<std::string> remove_features = {};  // with all that depend on them

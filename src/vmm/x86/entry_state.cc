@@ -143,4 +143,25 @@ Result<EntryState> enter_flat_long(const GuestMemory& memory, const GpaRange& im
   return state;
 }
 
+EntryState after_init(const SystemRegisters& before) {
+  constexpr std::uint64_t kCr0Nw = 1U << 29, kCr0Cd = 1U << 30;
+  EntryState state;
+  SystemRegisters& system = state.system;
+  system.cs = real_code(0xf000);
+  system.cs.base = 0xffff'0000;
+  system.ds = system.es = system.fs = system.gs = system.ss = real_data(0);
+  system.tr = busy_tss(0, 0, 0xffff);
+  system.ldt = no_ldt();
+  system.gdt = system.idt = {0, 0xffff};
+  system.cr0 = kCr0Et | (before.cr0 & (kCr0Nw | kCr0Cd));
+  system.apic_base = before.apic_base;
+  state.registers.rip = 0xfff0;
+  return state;
+}
+
+void start_up_at(EntryState& state, std::uint8_t vector) {
+  state.system.cs = real_code(static_cast<std::uint16_t>(vector << 8));
+  state.registers.rip = 0;
+}
+
 }  // namespace vmm::x86

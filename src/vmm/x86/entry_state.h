@@ -49,4 +49,12 @@ Result<EntryState> enter_flat_protected(const GuestMemory& memory, const GpaRang
 // The same in long mode, under an identity map of 4 GiB that CPL 3 may use; SSE is on.
 Result<EntryState> enter_flat_long(const GuestMemory& memory, const GpaRange& image);
 
+// A CPU after INIT (SDM volume 3, table 10-1), about to fetch at FFFF_FFF0: the caches' bits of CR0
+// and the APIC base are those of `before`.
+EntryState after_init(const SystemRegisters& before);
+
+// Where a start-up IPI with this vector sends a CPU that is after INIT: real mode, CS:IP at the
+// vector's 4 KiB page (SDM volume 3, 9.4.3).
+void start_up_at(EntryState& state, std::uint8_t vector);
+
 }  // namespace vmm::x86

@@ -69,7 +69,10 @@ class ScriptMachine final : public ExitHandler {
   std::size_t route_changes() const { return route_changes_; }
 
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
-  Result<void> before_entry(kvm::VcpuFd& cpu) override { return chips_->before_entry(cpu); }
+  Result<NextStep> before_entry(kvm::VcpuFd& cpu) override {
+    VMM_TRY(chips_->before_entry(cpu));
+    return NextStep{};
+  }
   void host_error(Error error) override { note("error " + error.message()); }
 
  private:

@@ -37,7 +37,7 @@ class FunctionHandler final : public ExitHandler {
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override {
     return function_ ? function_(cpu, exit) : AfterExit::kRunOn;
   }
-  Result<void> before_entry(kvm::VcpuFd&) override {
+  Result<NextStep> before_entry(kvm::VcpuFd&) override {
     entries_.fetch_add(1, std::memory_order_relaxed);
     return {};
   }

@@ -65,18 +65,28 @@ TEST(Cpuid, HidesKvmFeaturesOnRequest) {
   EXPECT_NE(features & kvm_feature::kClocksourceStable, 0U);
 }
 
-TEST(Cpuid, TscDeadlineNeedsKvmsLocalApicAndTheCapability) {
+TEST(Cpuid, TscDeadlineNeedsALocalApicThatHasIt) {
   EXPECT_TRUE(has(guest_cpuid(amd_host(), {.tsc_deadline = true}).value(), "tsc_deadline_timer"));
   EXPECT_FALSE(has(guest_cpuid(intel_host(), {}).value(), "tsc_deadline_timer"));
-  const auto table =
+  const auto user =
       guest_cpuid(intel_host(), {.local_apic = LocalApic::kUserSpace, .tsc_deadline = true});
-  EXPECT_FALSE(has(table.value(), "tsc_deadline_timer"));
+  EXPECT_TRUE(has(user.value(), "tsc_deadline_timer"));
+  const auto none =
+      guest_cpuid(intel_host(), {.local_apic = LocalApic::kNone, .tsc_deadline = true});
+  EXPECT_FALSE(has(none.value(), "tsc_deadline_timer"));
 }
 
-TEST(Cpuid, AUserSpaceApicHasNoX2apicAndNoParavirtualInterrupts) {
+TEST(Cpuid, AUserSpaceApicHasX2apicIfItAnswersMsrs) {
+  for (const bool x2apic : {false, true}) {
+    const auto table =
+        guest_cpuid(intel_host(), {.local_apic = LocalApic::kUserSpace, .x2apic = x2apic}).value();
+    EXPECT_TRUE(has(table, "apic"));
+    EXPECT_EQ(has(table, "x2apic"), x2apic);
+  }
+}
+
+TEST(Cpuid, AUserSpaceApicHasNoParavirtualInterrupts) {
   const auto table = guest_cpuid(intel_host(), {.local_apic = LocalApic::kUserSpace}).value();
-  EXPECT_TRUE(has(table, "apic"));
-  EXPECT_FALSE(has(table, "x2apic"));
   const std::uint32_t features = leaf(table, 0x40000001).eax;
   EXPECT_EQ(features & (kvm_feature::kPvEoi | kvm_feature::kPvSendIpi | kvm_feature::kAsyncPf), 0U);
   EXPECT_NE(features & kvm_feature::kStealTime, 0U);
@@ -139,8 +149,9 @@ TEST(Cpuid, RefusesToAddWhatTheHostLacks) {
 }
 
 TEST(Cpuid, RefusesToAddWhatTheApicCannotDo) {
-  EXPECT_FALSE(
-      guest_cpuid(intel_host(), {.local_apic = LocalApic::kUserSpace, .add_features = {"x2apic"}}));
+  EXPECT_FALSE(guest_cpuid(intel_host(), {.local_apic = LocalApic::kUserSpace,
+                                          .x2apic = false,
+                                          .add_features = {"x2apic"}}));
 }
 
 TEST(Cpuid, RefusesImpossibleNumbersOfCpus) {

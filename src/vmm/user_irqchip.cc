@@ -1,0 +1,207 @@
+#include "vmm/user_irqchip.h"
+
+#include "vmm/x86/entry_state.h"
+
+namespace vmm {
+namespace {
+
+constexpr std::uint64_t kPageMask = ~std::uint64_t{Lapic::kWindowSize - 1};
+
+VcpuId id_of(const kvm::VcpuFd& fd) { return static_cast<VcpuId>(fd.id()); }
+
+}  // namespace
+
+UserIrqchip::UserIrqchip(const Options& options)
+    : clock_(options.clock),
+      lapics_(make_device<LapicBank>(
+          "lapics", options.cpus,
+          LapicBank::Ports{
+              .clock = options.clock,
+              .attention = [this](VcpuId id) { attend(id); },
+              .on_eoi = [this](VcpuId id, std::uint8_t vector) { cpu(id).ended.set(vector); },
+              .tsc_khz = options.tsc_khz,
+              .x2apic = options.x2apic})),
+      chips_({.messages = this, .routes_changed = {}}, IrqLine(&intr_)) {
+  for (std::uint32_t i = 0; i < options.cpus; ++i) cpus_.push_back(std::make_unique<Cpu>());
+  lapics_.with([this](LapicBank& bank) {
+    bank_ = &bank;
+    for (std::uint32_t i = 0; i < bank.count(); ++i) attend(VcpuId{i});
+  });
+}
+
+// With the local APICs' lock held.
+void UserIrqchip::attend(VcpuId id) {
+  cpu(id).page.store(bank_->lapic(id).page().value_or(Cpu::kNoPage), std::memory_order_relaxed);
+  if (wake_) wake_(id);
+}
+
+void UserIrqchip::Intr::set_level(bool asserted) {
+  chip.lapics_.with([asserted](LapicBank& bank) { bank.lapic(VcpuId{0}).set_lint(0, asserted); });
+}
+
+void UserIrqchip::send(std::uint64_t address, std::uint32_t data) {
+  const auto message = decode_msi(address, data);
+  if (message) lapics_.with([&](LapicBank& bank) { bank.deliver(*message); });
+}
+
+bool UserIrqchip::asleep_for_ever() const {
+  return lapics_.with([this](LapicBank& bank) {
+    bool any_halted = false;
+    for (std::uint32_t i = 0; i < bank.count(); ++i) {
+      const Lapic::State& state = bank.lapic(VcpuId{i}).state();
+      const bool halted = state.activity == Lapic::Activity::kHalted &&
+                          !cpus_[i]->interrupts_on.load(std::memory_order_relaxed);
+      if (state.init || state.nmi || state.start_up) return false;
+      if (!halted && state.activity != Lapic::Activity::kWaitForStartUp) return false;
+      any_halted = any_halted || halted;
+    }
+    return any_halted;
+  });
+}
+
+void UserIrqchip::on_exit(const kvm::VcpuFd& fd) {
+  Cpu& mine = cpu(id_of(fd));
+  const std::uint64_t base = fd.apic_base();
+  const std::uint8_t cr8 = fd.cr8();
+  if (mine.base == base && mine.cr8 == cr8) return;
+  lapics_.with([&](LapicBank& bank) {
+    Lapic& lapic = bank.lapic(id_of(fd));
+    if (mine.cr8 != cr8) lapic.set_cr8(cr8);
+    // KVM has judged the write, by the same rules, and keeps the value.
+    if (mine.base && *mine.base != base) lapic.set_base(base);
+  });
+  mine.base = base;
+  mine.cr8 = cr8;
+}
+
+bool UserIrqchip::read(VcpuId id, std::uint64_t address, std::span<std::byte> data) {
+  if ((address & kPageMask) != cpu(id).page.load(std::memory_order_relaxed)) return false;
+  lapics_.with([&](LapicBank& bank) {
+    bank.read({.offset = address & ~kPageMask, .address = address, .vcpu = id}, data);
+  });
+  return true;
+}
+
+bool UserIrqchip::write(VcpuId id, std::uint64_t address, std::span<const std::byte> data) {
+  if ((address & kPageMask) != cpu(id).page.load(std::memory_order_relaxed)) return false;
+  lapics_.with([&](LapicBank& bank) {
+    bank.write({.offset = address & ~kPageMask, .address = address, .vcpu = id}, data);
+  });
+  return true;
+}
+
+Result<bool> UserIrqchip::on_msr(kvm::VcpuFd& fd, const MsrExit& exit) {
+  const bool x2apic = exit.index >= Lapic::kFirstMsr && exit.index <= Lapic::kLastMsr;
+  if (!x2apic && exit.index != kTscDeadlineMsr) return false;
+  const std::uint64_t tsc =
+      exit.index == kTscDeadlineMsr && exit.is_write ? VMM_TRY(fd.msr(kTscMsr)) : 0;
+  std::optional<std::uint64_t> answer;
+  lapics_.with([&](LapicBank& bank) {
+    Lapic& lapic = bank.lapic(id_of(fd));
+    if (x2apic) {
+      answer = !exit.is_write                            ? lapic.read_msr(exit.index)
+               : lapic.write_msr(exit.index, exit.value) ? std::optional<std::uint64_t>(0)
+                                                         : std::nullopt;
+    } else if (exit.is_write) {
+      lapic.set_tsc_deadline(exit.value, tsc);
+      answer = 0;
+    } else {
+      answer = lapic.tsc_deadline();
+    }
+  });
+  fd.answer_msr(answer.value_or(0), !answer);
+  return true;
+}
+
+void UserIrqchip::on_halt(VcpuId id) {
+  lapics_.with([id](LapicBank& bank) { bank.lapic(id).set_halted(true); });
+}
+
+void UserIrqchip::after_exit(VcpuId id) {
+  Cpu& mine = cpu(id);
+  if (mine.ended.none()) return;
+  for (std::size_t vector = 0; vector < mine.ended.size(); ++vector) {
+    if (mine.ended.test(vector)) chips_.end_of_interrupt(static_cast<std::uint8_t>(vector));
+  }
+  mine.ended.reset();
+}
+
+UserIrqchip::Look UserIrqchip::look(VcpuId id, bool take) {
+  return lapics_.with([id, take](LapicBank& bank) {
+    Lapic& lapic = bank.lapic(id);
+    lapic.on_time();
+    Look look;
+    if (take) {
+      look.init = lapic.take_init();
+      look.start_up = lapic.take_start_up();
+      look.nmi = lapic.take_nmi();
+    }
+    look.activity = lapic.state().activity;
+    look.interrupt = lapic.has_interrupt();
+    look.ext_int = lapic.wants_ext_int();
+    look.cr8 = lapic.cr8();
+    look.next_event = lapic.next_event();
+    return look;
+  });
+}
+
+Result<void> UserIrqchip::restart(kvm::VcpuFd& fd, const Look& look) {
+  // An instruction that KVM has yet to finish would write over what is set here. Finishing it takes
+  // kicks away, so there is one more.
+  VMM_TRY(fd.complete_pending());
+  fd.set_immediate_exit(true);
+  x86::EntryState state = x86::after_init(VMM_TRY(fd.system_registers()));
+  if (look.start_up) x86::start_up_at(state, *look.start_up);
+  VMM_TRY(fd.clear_events());
+  VMM_TRY(fd.set_system_registers(state.system));
+  return fd.set_registers(state.registers);
+}
+
+Result<bool> UserIrqchip::wakes(kvm::VcpuFd& fd, const Look& look) {
+  const bool interrupts_on = (VMM_TRY(fd.registers()).rflags & x86::kFlagIf) != 0;
+  cpu(id_of(fd)).interrupts_on.store(interrupts_on, std::memory_order_relaxed);
+  if (!look.nmi && !(interrupts_on && look.interrupt)) return false;
+  lapics_.with([&](LapicBank& bank) { bank.lapic(id_of(fd)).set_halted(false); });
+  return true;
+}
+
+Result<void> UserIrqchip::inject(kvm::VcpuFd& fd, const Look& look) {
+  const VcpuId id = id_of(fd);
+  // Not under the local APICs' lock: the PIC lowers its output, which takes it.
+  const std::uint8_t pic_vector = look.ext_int ? chips_.acknowledge_pic() : std::uint8_t{0};
+  const std::uint8_t vector = lapics_.with([&](LapicBank& bank) {
+    Lapic& lapic = bank.lapic(id);
+    if (!look.ext_int) return lapic.acknowledge();
+    lapic.ext_int_taken();
+    return pic_vector;
+  });
+  VMM_TRY(fd.interrupt(vector));
+  return {};
+}
+
+NextStep UserIrqchip::next_step(bool enter, const Look& look) const {
+  NextStep step{.enter = enter, .deadline = {}};
+  if (look.next_event && clock_ != nullptr) step.deadline = clock_->host_time(*look.next_event);
+  return step;
+}
+
+Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd) {
+  const VcpuId id = id_of(fd);
+  Look now = look(id, true);
+  if (now.init || now.start_up) VMM_TRY(restart(fd, now));
+  if (now.activity == Lapic::Activity::kWaitForStartUp) return next_step(false, now);
+  if (now.nmi) VMM_TRY(fd.nmi());
+  if (now.activity == Lapic::Activity::kHalted && !VMM_TRY(wakes(fd, now))) {
+    return next_step(false, now);
+  }
+  if (now.interrupt && fd.ready_for_interrupt()) {
+    VMM_TRY(inject(fd, now));
+    now = look(id, false);  // another one may wait
+  }
+  fd.request_interrupt_window(now.interrupt);
+  fd.set_cr8(now.cr8);
+  cpu(id).cr8 = now.cr8;
+  return next_step(true, now);
+}
+
+}  // namespace vmm

@@ -1,0 +1,124 @@
+// All interrupt controllers of a machine in this process (--irqchip user): local APICs, I/O APIC
+// and the pair of 8259A, and how CPUs get interrupts from them (docs/irqchip.md).
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bitset>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "devices/bus.h"
+#include "devices/device_ref.h"
+#include "devices/irq.h"
+#include "devices/lapic_bank.h"
+#include "vmm/guest_clock.h"
+#include "vmm/irq_fabric.h"
+#include "vmm/kvm/vcpu_fd.h"
+#include "vmm/pc_chips.h"
+#include "vmm/vcpu.h"
+
+namespace vmm {
+
+// Lock order: a device's lock, the fabric's, the I/O APIC's or the PIC's, the local APICs' (one for
+// all of them), a vCPU's; EOI broadcasts, which go the other way, leave when none is held.
+class UserIrqchip final : public IrqController, public MsiSink {
+ public:
+  struct Options {
+    std::uint32_t cpus = 1;
+    const GuestClock* clock = nullptr;  // borrowed
+    std::uint32_t tsc_khz = 0;          // 0: no TSC-deadline timer
+    bool x2apic = false;                // refused MSR accesses come to us
+  };
+  // MSRs to be trapped for the TSC-deadline timer (SDM volume 4, table 2-2).
+  static constexpr std::uint32_t kTscMsr = 0x10, kTscDeadlineMsr = 0x6e0;
+
+  explicit UserIrqchip(const Options& options);
+  UserIrqchip(const UserIrqchip&) = delete;
+  UserIrqchip& operator=(const UserIrqchip&) = delete;
+
+  // ---- any thread
+
+  // The windows of I/O APIC and PIC; local APICs' pages are each CPU's own: see read().
+  Result<void> insert_into(Bus& pio, Bus& mmio) const { return chips_.insert_into(pio, mmio); }
+  const DeviceHandle<Ioapic>& ioapic() const noexcept { return chips_.ioapic(); }
+  const DeviceHandle<Pic8259>& pic() const noexcept { return chips_.pic(); }
+  const DeviceHandle<LapicBank>& lapics() const noexcept { return lapics_; }
+
+  void set_gsi(std::uint32_t gsi, bool asserted) override { chips_.set_gsi(gsi, asserted); }
+  void send(std::uint64_t address, std::uint32_t data) override;
+
+  // `wake` makes that CPU call before_entry() soon; it is called with locks held, and must not
+  // wait. Set before the guest runs.
+  void set_wake(std::function<void(VcpuId)> wake) { wake_ = std::move(wake); }
+
+  // Whether no CPU can ever run again: all are halted with interrupts off, or not started.
+  bool asleep_for_ever() const;
+
+  // ---- the CPU's own thread
+
+  // First thing after KVM_RUN: what the guest did to CR8 and to its APIC base.
+  void on_exit(const kvm::VcpuFd& cpu);
+  // An access to that CPU's register page; false when the address is not in it.
+  bool read(VcpuId cpu, std::uint64_t address, std::span<std::byte> data);
+  bool write(VcpuId cpu, std::uint64_t address, std::span<const std::byte> data);
+  // An access to an MSR of the local APIC's; false when the MSR is none.
+  Result<bool> on_msr(kvm::VcpuFd& cpu, const MsrExit& exit);
+  void on_halt(VcpuId cpu);
+  // Last thing of handling an exit: EOI broadcasts.
+  void after_exit(VcpuId cpu);
+  // Hands over what waits for the CPU: INIT, start-up, NMI, an interrupt.
+  Result<NextStep> before_entry(kvm::VcpuFd& cpu);
+
+ private:
+  // The PIC's output: LINT0 of the boot CPU.
+  struct Intr final : IrqPin {
+    explicit Intr(UserIrqchip& chips) : chip(chips) {}
+    void set_level(bool asserted) override;
+    UserIrqchip& chip;
+  };
+  struct Cpu {
+    static constexpr std::uint64_t kNoPage = 1;  // no page starts there
+    std::atomic<std::uint64_t> page{kNoPage};    // written under the local APICs' lock
+    std::atomic<bool> interrupts_on{true};       // RFLAGS.IF of a halted CPU
+    // Of the CPU's thread.
+    std::bitset<256> ended = {};             // vectors whose EOIs are to be broadcast
+    std::optional<std::uint64_t> base = {};  // as KVM last had it
+    std::uint8_t cr8 = 0;                    // likewise
+  };
+  // What a look at the local APIC finds for its CPU.
+  struct Look {
+    bool init = false, nmi = false;
+    std::optional<std::uint8_t> start_up = {};
+    Lapic::Activity activity{};
+    bool interrupt = false;  // it has one that the CPU could take
+    bool ext_int = false;    // whose vector the PIC knows
+    std::uint8_t cr8 = 0;
+    std::optional<std::chrono::nanoseconds> next_event = {};
+  };
+
+  void attend(VcpuId id);
+  Cpu& cpu(VcpuId id) const { return *cpus_[static_cast<std::uint32_t>(id)]; }
+  // With `take`, INIT, start-up and NMI are taken from the local APIC; else they are left there.
+  Look look(VcpuId id, bool take);
+  Result<void> restart(kvm::VcpuFd& fd, const Look& look);
+  // Whether a halted CPU goes on.
+  Result<bool> wakes(kvm::VcpuFd& fd, const Look& look);
+  Result<void> inject(kvm::VcpuFd& fd, const Look& look);
+  NextStep next_step(bool enter, const Look& look) const;
+
+  const GuestClock* clock_;
+  std::function<void(VcpuId)> wake_;
+  std::vector<std::unique_ptr<Cpu>> cpus_;
+  LapicBank* bank_ = nullptr;  // what lapics_ leads to; only under its lock
+  DeviceHandle<LapicBank> lapics_;
+  Intr intr_{*this};
+  PcChips chips_;
+};
+
+}  // namespace vmm
