@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
 #include <memory>
 #include <string>
 #include <thread>
@@ -153,12 +154,6 @@ TEST_F(VmTest, ResetAfterAPanicMessage_isAPanic) {
   EXPECT_EQ(run(flat(GUEST_CODE(panic_then_reset))).reason, StopReason::kGuestPanic);
 }
 
-TEST_F(VmTest, SleepForEver_isNoticedWithInKernelChips) {
-  VmConfig config = flat(GUEST_CODE(sleep_for_ever));
-  config.irqchip = IrqchipMode::kKernel;
-  EXPECT_EQ(run(std::move(config)).reason, StopReason::kHalted);
-}
-
 TEST_F(VmTest, SerialInput_reachesTheGuest) {
   CREATE_OR_RETURN(vm, flat(GUEST_CODE(echo)));
   std::string input = "HAL.";
@@ -234,29 +229,59 @@ TEST_F(VmTest, TwoMachines_inOneProcessKnowNothingOfEachOther) {
   EXPECT_EQ(other.text(), "b");
 }
 
-TEST_F(VmTest, BuiltinGuest_bringsUpFourCpusAndPowersOff) {
-  VmConfig config;
-  config.memory.size = MiB(16);
-  config.cpus.count = 4;
-  config.boot = BuiltinGuest{.cmdline = "off"};
-  config.serial.output = &console_;
-  CREATE_OR_RETURN(vm, std::move(config));
+// Whoever plays the interrupt controllers.
+class VmIrqchips : public VmTest, public testing::WithParamInterface<IrqchipMode> {
+ protected:
+  VmConfig builtin(std::uint32_t cpus, const std::string& cmdline) {
+    VmConfig config;
+    config.memory.size = MiB(16);
+    config.cpus.count = cpus;
+    config.irqchip = GetParam();
+    config.boot = BuiltinGuest{.cmdline = cmdline};
+    config.serial.output = &console_;
+    return config;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Vm, VmIrqchips,
+                         testing::Values(IrqchipMode::kKernel, IrqchipMode::kSplit,
+                                         IrqchipMode::kUser),
+                         [](const auto& mode) {
+                           return mode.param == IrqchipMode::kKernel  ? "kernel"
+                                  : mode.param == IrqchipMode::kSplit ? "split"
+                                                                      : "user";
+                         });
+
+TEST_P(VmIrqchips, BuiltinGuest_bringsUpFourCpusAndIsWokenThroughTheIoApic) {
+  CREATE_OR_RETURN(vm, builtin(4, "off"));
   EXPECT_EQ(run(*vm).reason, StopReason::kPowerOff) << console_.text();
   EXPECT_NE(console_.text().find("4 of 4 up"), std::string::npos) << console_.text();
-}
-
-TEST_F(VmTest, SplitIrqchip_wakesTheGuestThroughItsIoApic) {
-  VmConfig config;
-  config.memory.size = MiB(16);
-  config.cpus.count = 2;
-  config.irqchip = IrqchipMode::kSplit;
-  config.boot = BuiltinGuest{.cmdline = "off"};
-  config.serial.output = &console_;
-  CREATE_OR_RETURN(vm, std::move(config));
-  EXPECT_EQ(run(*vm).reason, StopReason::kPowerOff) << console_.text();
   EXPECT_NE(console_.text().find("COM1 wakes through the I/O APIC"), std::string::npos)
       << console_.text();
-  EXPECT_NE(console_.text().find("ioapic(version 20"), std::string::npos) << console_.text();
+}
+
+TEST_P(VmIrqchips, SixtyFourCpus_areStarted) {
+  CREATE_OR_RETURN(vm, builtin(64, "off"));
+  EXPECT_EQ(run(*vm).reason, StopReason::kPowerOff) << console_.text();
+  EXPECT_NE(console_.text().find("64 of 64 up"), std::string::npos) << console_.text();
+}
+
+TEST_P(VmIrqchips, SleepForEver_isNoticed) {
+  VmConfig config = flat(GUEST_CODE(sleep_for_ever));
+  config.irqchip = GetParam();
+  EXPECT_EQ(run(std::move(config)).reason, StopReason::kHalted);
+}
+
+TEST_P(VmIrqchips, HaltedGuest_costsNothingAndAnswers) {
+  CREATE_OR_RETURN(vm, builtin(2, ""));
+  while (console_.text().find("vmm> ") == std::string::npos) {
+    ASSERT_EQ(run(*vm, {.deadline = std::chrono::milliseconds(50)}).reason, StopReason::kDeadline);
+  }
+  const std::clock_t before = std::clock();
+  ASSERT_EQ(run(*vm, {.deadline = std::chrono::milliseconds(400)}).reason, StopReason::kDeadline);
+  EXPECT_LT(std::clock() - before, CLOCKS_PER_SEC / 10);  // of this process, all threads
+  const std::string input = "off\n";
+  vm->push_serial_input(std::as_bytes(std::span(input)));
+  EXPECT_EQ(run(*vm).reason, StopReason::kPowerOff) << console_.text();
 }
 
 TEST_F(VmTest, MemoryAboveTheHole_isInTheMap) {
@@ -283,17 +308,6 @@ TEST_F(VmTest, Preallocation_tellsItsProgressToTheEnd) {
   };
   CREATE_OR_RETURN(vm, std::move(config));
   EXPECT_EQ(last, MiB(96));
-}
-
-TEST_F(VmTest, SixtyFourCpus_areCreated) {
-  VmConfig config;
-  config.memory.size = MiB(16);
-  config.cpus.count = 64;
-  config.boot = BuiltinGuest{.cmdline = "off"};
-  config.serial.output = &console_;
-  CREATE_OR_RETURN(vm, std::move(config));
-  EXPECT_EQ(run(*vm).reason, StopReason::kPowerOff) << console_.text();
-  EXPECT_NE(console_.text().find("64 of 64 up"), std::string::npos) << console_.text();
 }
 
 TEST(VmCreate, ReportsAllProblemsAtOnce) {

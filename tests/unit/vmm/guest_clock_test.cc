@@ -66,6 +66,19 @@ TEST(GuestClock, StartingTwiceAndStoppingTwiceChangesNothing) {
   EXPECT_EQ(clock.now(), stopped);
 }
 
+TEST(GuestClock, HostTime_isStableAndLeavesPausesOut) {
+  GuestClock clock;
+  clock.start();
+  const auto first = clock.host_time(milliseconds(500));
+  wait_a_little();
+  EXPECT_EQ(clock.host_time(milliseconds(500)), first);
+  EXPECT_EQ(clock.host_time(milliseconds(700)) - first, milliseconds(200));
+  clock.stop();
+  wait_a_little();
+  clock.start();
+  EXPECT_GE(clock.host_time(milliseconds(500)) - first, milliseconds(2));
+}
+
 TEST(GuestClock, WallClockIsTheHosts) {
   const GuestClock clock;
   const auto host = [] { return std::chrono::system_clock::now().time_since_epoch(); };

@@ -127,5 +127,30 @@ TEST(EntryState, AnImageWithoutAPageBelowItGetsTheBootStack) {
             kBootStack.end().value);
 }
 
+TEST(EntryState, AfterInit_isTheManualsTable) {
+  SystemRegisters before;
+  before.cr0 = 0xffff'ffff;
+  before.cr3 = before.cr4 = before.efer = before.cr2 = 0x1000;
+  before.apic_base = 0x1234'5900;
+  const EntryState state = after_init(before);
+  EXPECT_EQ(state.registers.rip, 0xfff0U);
+  EXPECT_EQ(state.registers.rflags, 2U);
+  EXPECT_EQ(state.system.cs.selector, 0xf000);
+  EXPECT_EQ(state.system.cs.base, 0xffff'0000U);
+  EXPECT_EQ(state.system.ds.base, 0U);
+  EXPECT_EQ(state.system.cr0, 0x6000'0010U);  // CD and NW are kept
+  EXPECT_EQ(state.system.cr3 | state.system.cr4 | state.system.efer | state.system.cr2, 0U);
+  EXPECT_EQ(state.system.idt, (DescriptorTable{0, 0xffff}));
+  EXPECT_EQ(state.system.apic_base, 0x1234'5900U);
+}
+
+TEST(EntryState, StartUp_isAtTheVectorsPage) {
+  EntryState state = after_init({});
+  start_up_at(state, 0x9a);
+  EXPECT_EQ(state.system.cs.selector, 0x9a00);
+  EXPECT_EQ(state.system.cs.base, 0x9'a000U);
+  EXPECT_EQ(state.registers.rip, 0U);
+}
+
 }  // namespace
 }  // namespace vmm::x86
