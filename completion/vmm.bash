@@ -92,7 +92,8 @@ _vmm() {
         :
       else
         _vmm_words "$current" '--kernel --initrd --cmdline --cmdline-only --boot --kaslr
-          --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip --quirk
+          --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
+          --tick-share --quirk
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

@@ -71,7 +71,8 @@ std::string end_text(const StopInfo& stop, std::string_view quit_why) {
 
 std::string statistics_text(const VmStats& vm, const ConsoleStats& console) {
   std::string text = fmt::format("vmm: exits: {}\n", counts(vm.exits));
-  text += fmt::format("vmm: unclaimed accesses {}, kicks {}\n", vm.unclaimed, vm.kicks);
+  text += fmt::format("vmm: unclaimed accesses {}, kicks {}, held ticks {}\n", vm.unclaimed,
+                      vm.kicks, vm.held_ticks);
   text += fmt::format("vmm: completed instructions {} ({})\n", vm.completed_instructions,
                       counts(vm.completed_by_mnemonic));
   text += fmt::format("vmm: serial port: {} bytes out, {} lost, {} bytes in, {} lost\n",

@@ -45,6 +45,11 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "host (default), with features taken away or added: host,-avx512f,+x2apic", kMachine},
     {"irqchip", kValue, "WHERE", "Interrupt controllers: auto (default), kernel, split, user, none",
      kMachine},
+    {"tick-share", kValue, "PERCENT",
+     "Time that the guest keeps for itself where timer ticks are slow, with --irqchip user: 0 to "
+     "95 "
+     "(default 50)",
+     kMachine},
     {"quirk", kList, "NAME=on|off|auto",
      "Switch a workaround for this host's KVM; vmm doctor lists them. May be repeated", kMachine},
     {"serial", kValue, "WHERE",
@@ -154,6 +159,9 @@ void read_machine(Reader& reader, VmConfig& config) {
     return parse_cpu(text, config.cpus.count);
   });
   config.irqchip = reader.word("irqchip", config.irqchip, kIrqchips);
+  config.tick_share = static_cast<std::uint32_t>(
+      reader.value<std::uint64_t>("tick-share", config.tick_share,
+                                  [](std::string_view text) { return parse_number(text, kMost); }));
   for (const std::string& text : reader.list("quirk")) {
     auto quirk = parse_quirk(text);
     if (quirk) {

@@ -369,7 +369,13 @@ std::optional<std::uint8_t> Lapic::timer_vector() const {
   return static_cast<std::uint8_t>(entry);
 }
 
+bool Lapic::timer_held() const {
+  const auto next = timer_.next();
+  return timer_hold_ && timer_vector() && next && *next <= now();
+}
+
 void Lapic::expire_timer() {
+  if (timer_hold_ && now() < timer_hold_->count()) return;
   const std::uint64_t times = timer_.expire(now());
   const auto vector = timer_vector();
   if (times == 0 || !vector) return;
@@ -383,7 +389,8 @@ std::optional<std::chrono::nanoseconds> Lapic::next_event() const {
   if (!vector || get(s_.irr, *vector)) return std::nullopt;
   const auto next = timer_.next();
   if (!next) return std::nullopt;
-  return std::chrono::nanoseconds(*next);
+  return std::max(std::chrono::nanoseconds(*next),
+                  timer_hold_.value_or(std::chrono::nanoseconds(0)));
 }
 
 void Lapic::on_time() { expire_timer(); }

@@ -212,6 +212,11 @@ class Lapic final : public Device, public TimedDevice {
   void on_time() override;
   // Timer interrupts that became one with an earlier one, since creation.
   std::uint64_t coalesced() const noexcept { return coalesced_; }
+  // Until then (as the clock counts) the timer expires in silence: what falls due comes then. Not a
+  // part of what the guest sees but for its being late.
+  void hold_timer(std::optional<std::chrono::nanoseconds> until) { timer_hold_ = until; }
+  // Whether an expiry is being held back.
+  bool timer_held() const;
   // The vector that the timer delivers; nothing while it is masked.
   std::optional<std::uint8_t> timer_vector() const;
 
@@ -256,7 +261,8 @@ class Lapic final : public Device, public TimedDevice {
   std::string name_;
   VcpuId cpu_;
   LapicTimer timer_{s_.timer};
-  std::uint64_t coalesced_ = 0;  // a statistic: not saved
+  std::uint64_t coalesced_ = 0;                              // a statistic: not saved
+  std::optional<std::chrono::nanoseconds> timer_hold_ = {};  // pacing, not state: not saved
 };
 
 }  // namespace vmm

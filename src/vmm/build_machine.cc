@@ -69,7 +69,7 @@ Result<void> show_local_apics(std::span<const kvm::VcpuFd> cpus) {
 
 // Joins the fabric's lines to the controllers that this machine has.
 Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> cpus,
-                             Machine& machine) {
+                             unsigned tick_share, Machine& machine) {
   if (plan.irqchip == IrqchipMode::kKernel) {
     machine.irqs.connect(std::make_unique<kvm::IrqLineController>(machine.vm));
   } else if (plan.irqchip == IrqchipMode::kSplit) {
@@ -87,7 +87,8 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
         UserIrqchip::Options{.cpus = static_cast<std::uint32_t>(cpus.size()),
                              .clock = &machine.clock,
                              .tsc_khz = plan.apic_msrs ? VMM_TRY(cpus.front().tsc_khz()) : 0,
-                             .x2apic = plan.apic_msrs});
+                             .x2apic = plan.apic_msrs,
+                             .tick_share = tick_share});
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
     machine.devices.push_back(chip->ioapic());
     machine.devices.push_back(chip->pic());
@@ -127,7 +128,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(std::move(system), std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loop);
-  VMM_TRY(connect_irqchip(plan, cpus, *machine));
+  VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));
 
   // CPUID and MSRs before registers: KVM judges control registers by the features that CPUID shows.

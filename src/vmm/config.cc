@@ -62,6 +62,10 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.emplace_back(
         "More than one CPU needs interrupt controllers to start them: not with irqchip none");
   }
+  if (config.tick_share > 95) {
+    problems.push_back(fmt::format("A tick share of {} percent is not possible: choose 0 to 95",
+                                   config.tick_share));
+  }
   check_boot(config, problems);
   return problems;
 }

@@ -102,6 +102,9 @@ struct VmConfig {
   MemoryConfig memory = {};
   CpuConfig cpus = {};
   IrqchipMode irqchip = IrqchipMode::kAuto;
+  // With irqchip user, where handling a timer tick takes longer than its period: how much of its
+  // time the guest keeps for its own work, in percent, by holding ticks back. 0 (never) to 95.
+  std::uint32_t tick_share = 50;
   BootSource boot = BuiltinGuest{};
   SerialConfig serial = {};
   std::optional<std::uint16_t> debug_exit_port = std::uint16_t{0xf4};  // isa-debug-exit

@@ -1,11 +1,23 @@
 #include "vmm/user_irqchip.h"
 
+#include <ctime>
+
 #include "vmm/x86/entry_state.h"
 
 namespace vmm {
 namespace {
 
 constexpr std::uint64_t kPageMask = ~std::uint64_t{Lapic::kWindowSize - 1};
+
+constexpr std::uint32_t kTimerGsi = 0;
+constexpr VcpuId kBootCpu{0};
+
+// What a CPU has run, its exits included: its thread's time.
+TickGovernor::Time run_time() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
 
 VcpuId id_of(const kvm::VcpuFd& fd) { return static_cast<VcpuId>(fd.id()); }
 
@@ -22,7 +34,9 @@ UserIrqchip::UserIrqchip(const Options& options)
               .tsc_khz = options.tsc_khz,
               .x2apic = options.x2apic})),
       chips_({.messages = this, .routes_changed = {}}, IrqLine(&intr_)) {
-  for (std::uint32_t i = 0; i < options.cpus; ++i) cpus_.push_back(std::make_unique<Cpu>());
+  for (std::uint32_t i = 0; i < options.cpus; ++i) {
+    cpus_.push_back(std::make_unique<Cpu>(options.tick_share));
+  }
   lapics_.with([this](LapicBank& bank) {
     bank_ = &bank;
     for (std::uint32_t i = 0; i < bank.count(); ++i) attend(VcpuId{i});
@@ -37,6 +51,18 @@ void UserIrqchip::attend(VcpuId id) {
 
 void UserIrqchip::Intr::set_level(bool asserted) {
   chip.lapics_.with([asserted](LapicBank& bank) { bank.lapic(VcpuId{0}).set_lint(0, asserted); });
+}
+
+// A rising edge of the timer is a tick. When the boot CPU's ticks are held, the edge comes later.
+void UserIrqchip::set_gsi(std::uint32_t gsi, bool asserted) {
+  if (gsi == kTimerGsi && asserted) {
+    if (hold_ticks_.load(std::memory_order_acquire)) {
+      if (!tick_waits_.exchange(true)) held_ticks_.fetch_add(1, std::memory_order_relaxed);
+      return;
+    }
+    tick_on_its_way_.store(true, std::memory_order_relaxed);
+  }
+  chips_.set_gsi(gsi, asserted);
 }
 
 void UserIrqchip::send(std::uint64_t address, std::uint32_t data) {
@@ -114,6 +140,7 @@ Result<bool> UserIrqchip::on_msr(kvm::VcpuFd& fd, const MsrExit& exit) {
 }
 
 void UserIrqchip::on_halt(VcpuId id) {
+  cpu(id).governor.idle();
   lapics_.with([id](LapicBank& bank) { bank.lapic(id).set_halted(true); });
 }
 
@@ -169,14 +196,58 @@ Result<void> UserIrqchip::inject(kvm::VcpuFd& fd, const Look& look) {
   const VcpuId id = id_of(fd);
   // Not under the local APICs' lock: the PIC lowers its output, which takes it.
   const std::uint8_t pic_vector = look.ext_int ? chips_.acknowledge_pic() : std::uint8_t{0};
+  bool tick = false;
   const std::uint8_t vector = lapics_.with([&](LapicBank& bank) {
     Lapic& lapic = bank.lapic(id);
-    if (!look.ext_int) return lapic.acknowledge();
+    if (!look.ext_int) {
+      const std::uint8_t highest = lapic.acknowledge();
+      tick = lapic.timer_vector() == highest;
+      return highest;
+    }
     lapic.ext_int_taken();
     return pic_vector;
   });
   VMM_TRY(fd.interrupt(vector));
+  // Any interrupt may be the interval timer's while that has one on its way.
+  tick = tick || (id == kBootCpu && tick_on_its_way_.exchange(false, std::memory_order_relaxed));
+  if (tick) cpu(id).governor.delivered(run_time());
   return {};
+}
+
+void UserIrqchip::hold(VcpuId id, TickGovernor::Time left) {
+  cpu(id).holding = true;
+  if (id == kBootCpu) hold_ticks_.store(true, std::memory_order_release);
+  lapics_.with([&](LapicBank& bank) { bank.lapic(id).hold_timer(clock_->now() + left); });
+}
+
+void UserIrqchip::let_go(VcpuId id) {
+  cpu(id).holding = false;
+  const bool held = lapics_.with([&](LapicBank& bank) {
+    const bool late = bank.lapic(id).timer_held();
+    bank.lapic(id).hold_timer(std::nullopt);
+    return late;
+  });
+  if (held) held_ticks_.fetch_add(1, std::memory_order_relaxed);
+  if (id != kBootCpu) return;
+  hold_ticks_.store(false, std::memory_order_release);
+  if (!tick_waits_.exchange(false)) return;
+  set_gsi(kTimerGsi, false);
+  set_gsi(kTimerGsi, true);
+}
+
+void UserIrqchip::pace(kvm::VcpuFd& fd) {
+  const VcpuId id = id_of(fd);
+  Cpu& mine = cpu(id);
+  const bool handled = mine.governor.handling() && fd.ready_for_interrupt();
+  if (!handled && !mine.holding) return;
+  const TickGovernor::Time now = run_time();
+  if (handled) mine.governor.handled(now);
+  const TickGovernor::Time left = mine.governor.left(now);
+  if (left > TickGovernor::Time(0)) {
+    hold(id, left);
+  } else if (mine.holding) {
+    let_go(id);
+  }
 }
 
 NextStep UserIrqchip::next_step(bool enter, const Look& look) const {
@@ -187,6 +258,7 @@ NextStep UserIrqchip::next_step(bool enter, const Look& look) const {
 
 Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd) {
   const VcpuId id = id_of(fd);
+  pace(fd);
   Look now = look(id, true);
   if (now.init || now.start_up) VMM_TRY(restart(fd, now));
   if (now.activity == Lapic::Activity::kWaitForStartUp) return next_step(false, now);
@@ -198,7 +270,8 @@ Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd) {
     VMM_TRY(inject(fd, now));
     now = look(id, false);  // another one may wait
   }
-  fd.request_interrupt_window(now.interrupt);
+  // The first moment at which it takes interrupts again is the end of a tick, too.
+  fd.request_interrupt_window(now.interrupt || cpu(id).governor.handling());
   fd.set_cr8(now.cr8);
   cpu(id).cr8 = now.cr8;
   return next_step(true, now);

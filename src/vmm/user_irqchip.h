@@ -21,6 +21,7 @@
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/pc_chips.h"
+#include "vmm/tick_governor.h"
 #include "vmm/vcpu.h"
 
 namespace vmm {
@@ -34,6 +35,7 @@ class UserIrqchip final : public IrqController, public MsiSink {
     const GuestClock* clock = nullptr;  // borrowed
     std::uint32_t tsc_khz = 0;          // 0: no TSC-deadline timer
     bool x2apic = false;                // refused MSR accesses come to us
+    unsigned tick_share = 0;            // for TickGovernor
   };
   // MSRs to be trapped for the TSC-deadline timer (SDM volume 4, table 2-2).
   static constexpr std::uint32_t kTscMsr = 0x10, kTscDeadlineMsr = 0x6e0;
@@ -50,7 +52,7 @@ class UserIrqchip final : public IrqController, public MsiSink {
   const DeviceHandle<Pic8259>& pic() const noexcept { return chips_.pic(); }
   const DeviceHandle<LapicBank>& lapics() const noexcept { return lapics_; }
 
-  void set_gsi(std::uint32_t gsi, bool asserted) override { chips_.set_gsi(gsi, asserted); }
+  void set_gsi(std::uint32_t gsi, bool asserted) override;
   void send(std::uint64_t address, std::uint32_t data) override;
 
   // `wake` makes that CPU call before_entry() soon; it is called with locks held, and must not
@@ -59,6 +61,9 @@ class UserIrqchip final : public IrqController, public MsiSink {
 
   // Whether no CPU can ever run again: all are halted with interrupts off, or not started.
   bool asleep_for_ever() const;
+
+  // Timer interrupts that were held back so that the guest gets something done.
+  std::uint64_t held_ticks() const noexcept { return held_ticks_.load(std::memory_order_relaxed); }
 
   // ---- the CPU's own thread
 
@@ -83,6 +88,7 @@ class UserIrqchip final : public IrqController, public MsiSink {
     UserIrqchip& chip;
   };
   struct Cpu {
+    explicit Cpu(unsigned tick_share) : governor(tick_share) {}
     static constexpr std::uint64_t kNoPage = 1;  // no page starts there
     std::atomic<std::uint64_t> page{kNoPage};    // written under the local APICs' lock
     std::atomic<bool> interrupts_on{true};       // RFLAGS.IF of a halted CPU
@@ -90,6 +96,8 @@ class UserIrqchip final : public IrqController, public MsiSink {
     std::bitset<256> ended = {};             // vectors whose EOIs are to be broadcast
     std::optional<std::uint64_t> base = {};  // as KVM last had it
     std::uint8_t cr8 = 0;                    // likewise
+    TickGovernor governor;
+    bool holding = false;  // the local APIC's timer is held
   };
   // What a look at the local APIC finds for its CPU.
   struct Look {
@@ -111,12 +119,20 @@ class UserIrqchip final : public IrqController, public MsiSink {
   Result<bool> wakes(kvm::VcpuFd& fd, const Look& look);
   Result<void> inject(kvm::VcpuFd& fd, const Look& look);
   NextStep next_step(bool enter, const Look& look) const;
+  // Holds this CPU's next tick back, or lets it go, as its governor says.
+  void pace(kvm::VcpuFd& fd);
+  void hold(VcpuId id, TickGovernor::Time left);
+  void let_go(VcpuId id);
 
   const GuestClock* clock_;
   std::function<void(VcpuId)> wake_;
   std::vector<std::unique_ptr<Cpu>> cpus_;
   LapicBank* bank_ = nullptr;  // what lapics_ leads to; only under its lock
   DeviceHandle<LapicBank> lapics_;
+  // The interval timer's interrupt, which goes to the boot CPU: its last edge, from when it is
+  // given to a chip until it is given to the CPU; and one that waits because ticks are held.
+  std::atomic<bool> tick_on_its_way_{false}, tick_waits_{false}, hold_ticks_{false};
+  std::atomic<std::uint64_t> held_ticks_{0};
   Intr intr_{*this};
   PcChips chips_;
 };

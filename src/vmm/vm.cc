@@ -231,6 +231,9 @@ VmStats Vm::stats() const {
                        counts.refused_writes;
   }
   for (const auto& vcpu : impl_->vcpus) stats.kicks += vcpu->kicks();
+  if (impl_->machine->user_irqchip != nullptr) {
+    stats.held_ticks = impl_->machine->user_irqchip->held_ticks();
+  }
   return stats;
 }
 

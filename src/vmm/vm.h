@@ -31,6 +31,7 @@ struct VmStats {
   std::uint64_t completed_instructions = 0;    // finished by instruction completion
   std::map<std::string, std::uint64_t> completed_by_mnemonic;
   std::uint64_t kicks = 0;
+  std::uint64_t held_ticks = 0;  // timer interrupts held back (VmConfig::tick_share)
 };
 
 // Owner of everything that belongs to one guest. All functions are safe from any thread unless they

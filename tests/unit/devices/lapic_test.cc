@@ -595,6 +595,23 @@ TEST_F(LapicTest, PeriodicTimer_mergesWhatIsNotTaken) {
   EXPECT_EQ(apic.next_event(), std::chrono::nanoseconds(5 * kPeriod));
 }
 
+TEST_F(LapicTest, HeldTimer_comesWhenItIsLetGo) {
+  enable();
+  set(Lapic::kDivide, 0xb);
+  set(Lapic::kLvtTimer, 0xe0);
+  set(Lapic::kInitialCount, 5000);
+  apic.hold_timer(std::chrono::nanoseconds(8000));
+  EXPECT_EQ(apic.next_event(), std::chrono::nanoseconds(8000));
+  advance(4999);
+  EXPECT_FALSE(apic.timer_held());
+  advance(1);
+  EXPECT_TRUE(apic.timer_held());
+  EXPECT_FALSE(apic.has_interrupt());
+  EXPECT_EQ(reg(Lapic::kCurrentCount), 0U);
+  advance(3000);
+  EXPECT_EQ(apic.acknowledge(), 0xe0);
+}
+
 TEST_F(LapicTest, TscDeadline_readsZeroOnceItHasFired) {
   enable();
   set(Lapic::kLvtTimer, kDeadline | 0xe0);
