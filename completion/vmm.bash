@@ -20,8 +20,8 @@ _vmm_words() {
 _vmm_value() {
   local option=$1 value=$2
   case $option in
-    --kernel | --initrd | --config) _vmm_files "$value" ;;
-    --boot) _vmm_words "$value" 'auto linux64 bzimage pvh flat' ;;
+    --kernel | --initrd | --module | --config) _vmm_files "$value" ;;
+    --boot) _vmm_words "$value" 'auto linux64 bzimage pvh multiboot multiboot2 flat' ;;
     --initrd-unpack) _vmm_words "$value" 'auto on off' ;;
     --mem) _vmm_words "$value" '128M 256M 512M 1G 2G 4G' ;;
     --mem-backing) _vmm_words "$value" 'anonymous memfd hugetlbfs' ;;
@@ -91,7 +91,7 @@ _vmm() {
       elif [[ $current != -* && $previous != --trace ]] && _vmm_value "$previous" "$current"; then
         :
       else
-        _vmm_words "$current" '--kernel --initrd --cmdline --cmdline-only --boot --kaslr
+        _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose

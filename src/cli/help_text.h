@@ -16,8 +16,8 @@ inline constexpr std::string_view kMainFooter = R"(Examples:
 'vmm help COMMAND' or 'vmm COMMAND --help' tells more.)";
 
 inline constexpr std::string_view kRunFooter = R"(Kernel command line:
-  console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1, then what --cmdline says.
-  --cmdline-only leaves the default out. Without --kernel, --cmdline is for the built-in
+  For Linux: console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1, then what --cmdline says;
+  --cmdline-only leaves the default out. Other kernels get --cmdline alone. Without --kernel, --cmdline is for the built-in
   guest: 'off' powers it off, 'cmd=mem;cpu' runs commands.
 
 Keys on a terminal:
@@ -32,6 +32,8 @@ Examples:
     echo 'uname -a; poweroff -f' | vmm run --kernel bzImage --initrd rd.cpio > console.log
   The console on a socket, for socat - UNIX-CONNECT:/tmp/vm.sock
     vmm run --kernel bzImage --initrd rd.cpio --serial unix:/tmp/vm.sock
+  A Multiboot kernel with a module:
+    vmm run --kernel kernel.elf --module ramdisk.img,root=ram --cmdline verbose
   Sixteen bits of boot code at 0x7c00, every port access shown:
     vmm run --kernel boot.bin --boot flat,addr=0x7c00,mode=real --trace=pio
   The same machine every time, with more memory today:

@@ -15,10 +15,12 @@ namespace {
 template <typename T, std::size_t N>
 using Words = std::array<std::pair<std::string_view, T>, N>;
 
-constexpr Words<BootProtocol, 5> kProtocols{{{"auto", BootProtocol::kAuto},
+constexpr Words<BootProtocol, 7> kProtocols{{{"auto", BootProtocol::kAuto},
                                              {"linux64", BootProtocol::kLinux64},
                                              {"bzimage", BootProtocol::kBzimage},
                                              {"pvh", BootProtocol::kPvh},
+                                             {"multiboot", BootProtocol::kMultiboot},
+                                             {"multiboot2", BootProtocol::kMultiboot2},
                                              {"flat", BootProtocol::kFlat}}};
 constexpr Words<FlatMode, 3> kModes{
     {{"real", FlatMode::kReal}, {"protected", FlatMode::kProtected}, {"long", FlatMode::kLong}}};
@@ -90,6 +92,14 @@ Result<BootChoice> parse_boot(std::string_view text) {
     }
   }
   return choice;
+}
+
+Result<BootModule> parse_module(std::string_view text) {
+  const auto comma = text.find(',');
+  if (comma == 0 || text.empty()) return fail(ErrorCode::kBadConfig, "the file name is empty");
+  BootModule module{.file = std::string(text.substr(0, comma))};
+  if (comma != std::string_view::npos) module.arguments = text.substr(comma + 1);
+  return module;
 }
 
 Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count) {

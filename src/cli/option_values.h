@@ -16,13 +16,17 @@
 
 namespace vmm::cli {
 
-// --boot auto | linux64 | bzimage | pvh | flat[,addr=ADDR][,mode=real|protected|long]
+// --boot auto | linux64 | bzimage | pvh | multiboot | multiboot2 |
+//        flat[,addr=ADDR][,mode=real|protected|long]
 struct BootChoice {
   BootProtocol protocol = BootProtocol::kAuto;
   Gpa address{0x1000};              // flat only
   FlatMode mode = FlatMode::kLong;  // flat only
 };
 Result<BootChoice> parse_boot(std::string_view text);
+
+// --module FILE[,ARGUMENTS]; the arguments may contain commas.
+Result<BootModule> parse_module(std::string_view text);
 
 // --cpu host[,-feature | ,+feature]...; keeps `count`.
 Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count);

@@ -22,14 +22,17 @@ constexpr std::string_view kControl = "Control";
 
 constexpr auto kTable = std::to_array<OptionSpec>({
     {"kernel", kValue, "FILE",
-     "Kernel: Linux bzImage, vmlinux or another ELF, or a flat image with --boot flat. Without it "
-     "the built-in guest starts",
+     "Kernel: Linux bzImage, vmlinux, a Multiboot or PVH image, or a flat image with --boot flat. "
+     "Without it the built-in guest starts",
      kBoot},
     {"initrd", kValue, "FILE", "Initial RAM disk", kBoot},
-    {"cmdline", kValue, "TEXT", "Appended to the default kernel command line, see below", kBoot},
+    {"module", kList, "FILE[,ARGS]", "Module for a Multiboot kernel. May be repeated", kBoot},
+    {"cmdline", kValue, "TEXT", "Kernel command line; for Linux, appended to a default, see below",
+     kBoot},
     {"cmdline-only", kFlag, "", "--cmdline is the whole kernel command line", kBoot},
     {"boot", kValue, "HOW",
-     "auto (default), linux64, bzimage, pvh, or flat[,addr=ADDRESS][,mode=real|protected|long]",
+     "auto (default), linux64, bzimage, pvh, multiboot, multiboot2, or "
+     "flat[,addr=ADDRESS][,mode=real|protected|long]",
      kBoot},
     {"kaslr", kFlag, "", "Put the kernel at a random address, when it can be moved", kBoot},
     {"initrd-unpack", kValue, "WHEN",
@@ -188,7 +191,7 @@ void read_boot(Reader& reader, RunRequest& request) {
   const Toggle unpack = reader.word("initrd-unpack", Toggle::kAuto, kUnpack);
   if (!reader.has("kernel")) {
     refuse_for(reader, "there is no --kernel that this could be for",
-               {"initrd", "boot", "kaslr", "initrd-unpack", "cmdline-only"});
+               {"initrd", "module", "boot", "kaslr", "initrd-unpack", "cmdline-only"});
     request.config.boot = BuiltinGuest{.cmdline = given};
     return;
   }
@@ -196,20 +199,28 @@ void read_boot(Reader& reader, RunRequest& request) {
   if (kernel.empty()) reader.problem("kernel", "the file name is empty");
   if (boot.protocol == BootProtocol::kFlat) {
     refuse_for(reader, "a flat image takes none",
-               {"initrd", "cmdline", "cmdline-only", "kaslr", "initrd-unpack"});
+               {"initrd", "module", "cmdline", "cmdline-only", "kaslr", "initrd-unpack"});
     request.flat_file = kernel;
     request.config.boot = FlatBoot{.name = kernel, .address = boot.address, .mode = boot.mode};
     return;
   }
-  KernelBoot linux_boot;
-  linux_boot.kernel = kernel;
-  if (reader.has("initrd")) linux_boot.initrd = reader.text("initrd", "");
-  linux_boot.cmdline = only ? given : std::string(kDefaultCmdline);
-  if (!only && !given.empty()) linux_boot.cmdline += " " + given;
-  linux_boot.protocol = boot.protocol;
-  linux_boot.kaslr = kaslr;
-  linux_boot.initrd_unpack = unpack;
-  request.config.boot = std::move(linux_boot);
+  KernelBoot kernel_boot;
+  kernel_boot.kernel = kernel;
+  if (reader.has("initrd")) kernel_boot.initrd = reader.text("initrd", "");
+  for (const std::string& text : reader.list("module")) {
+    auto module = parse_module(text);
+    if (module) {
+      kernel_boot.modules.push_back(*std::move(module));
+    } else {
+      reader.problem("module", module.error().message());
+    }
+  }
+  kernel_boot.cmdline = given;
+  if (!only) kernel_boot.linux_cmdline = kDefaultCmdline;
+  kernel_boot.protocol = boot.protocol;
+  kernel_boot.kaslr = kaslr;
+  kernel_boot.initrd_unpack = unpack;
+  request.config.boot = std::move(kernel_boot);
 }
 
 Result<ConsoleSpec> parse_debug_console(std::string_view text) {

@@ -11,11 +11,15 @@
 #include "vmm/loader/flat.h"
 #include "vmm/loader/initrd.h"
 #include "vmm/loader/load_kernel.h"
+#include "vmm/loader/load_multiboot.h"
+#include "vmm/loader/module.h"
 #include "vmm/x86/acpi.h"
+#include "vmm/x86/bios_stub.h"
 #include "vmm/x86/boot_params.h"
 #include "vmm/x86/e820.h"
 #include "vmm/x86/layout.h"
 #include "vmm/x86/mptable.h"
+#include "vmm/x86/multiboot_info.h"
 #include "vmm/x86/pvh.h"
 
 namespace vmm {
@@ -50,7 +54,12 @@ Result<loader::LoadedKernel> load_image(const Boot& boot, const KernelBoot& sour
   const auto image = VMM_TRY(loader::KernelImage::open(source.kernel));
   loader::LoadOptions options;
   options.protocol = source.protocol;
-  options.highest = low_ram(boot.memory).end();
+  options.bounds.highest = low_ram(boot.memory).end();
+  if (loader::multiboot_version(image, source.protocol)) {
+    // Small ones lie in conventional memory, where there is more than their own.
+    options.bounds.lowest = Gpa(0);
+    options.bounds.keep_out = {x86::kBdaArea, x86::kBootArea, x86::kUpperArea};
+  }
   options.memory_is_zero = true;
   if (source.kaslr) options.kaslr = loader::Kaslr{random_bits, {low_ram(boot.memory)}};
   loader::LoadedKernel kernel = VMM_TRY(loader::load_kernel(image, boot.memory, options));
@@ -131,14 +140,81 @@ Result<x86::EntryState> load(const Boot& boot, const BuiltinGuest& guest) {
   return x86::enter_linux64(boot.memory, Gpa(firmware::kBuiltinGuestAddress), zero_page);
 }
 
+// "FILE ARGUMENTS", as a Multiboot kernel gets to know itself and its modules.
+std::string with_name(const std::filesystem::path& file, std::string_view arguments) {
+  return arguments.empty() ? file.string() : fmt::format("{} {}", file.string(), arguments);
+}
+
+// Modules lie behind the kernel, one after the other.
+Result<std::vector<x86::MultibootModule>> load_modules(const Boot& boot, const KernelBoot& source,
+                                                       const loader::LoadedKernel& kernel) {
+  std::vector<x86::MultibootModule> modules;
+  const GpaRange ram = low_ram(boot.memory);
+  Gpa free = std::max(kernel.occupied.end(), ram.base());
+  for (const BootModule& module : source.modules) {
+    const GpaRange room = GpaRange::create(free, ram.end().offset_from(free)).value_or(GpaRange());
+    const GpaRange range = VMM_TRY(loader::load_module(module.file, boot.memory, room));
+    modules.push_back({range, with_name(module.file, module.arguments)});
+    free = range.end();
+  }
+  return modules;
+}
+
+Result<x86::EntryState> enter_multiboot(const Boot& boot, const KernelBoot& source,
+                                        const loader::LoadedKernel& kernel) {
+  if (source.initrd) {
+    return fail(ErrorCode::kBadConfig,
+                "{}: a Multiboot kernel takes modules (--module), not an initrd",
+                source.kernel.string());
+  }
+  const auto modules = VMM_TRY(load_modules(boot, source, kernel));
+  const x86::E820Map map = x86::machine_e820(boot.memory.size());
+  const std::string cmdline = with_name(source.kernel, source.cmdline);
+  x86::MultibootInfo info;
+  info.cmdline = cmdline;
+  info.modules = modules;
+  info.e820 = map.entries();
+  info.rsdp = VMM_TRY(write_platform_tables(boot));
+  VMM_TRY(x86::write_bios_stub(boot.memory));
+  if (kernel.relocatable) info.load_base = kernel.occupied.base();
+  if (const auto& sections = kernel.sections) {
+    info.sections = {sections->count, sections->entry_size, sections->string_index,
+                     sections->headers};
+  }
+  if (kernel.entry_kind == loader::EntryKind::kMultiboot) {
+    const Gpa at = VMM_TRY(x86::write_multiboot_info(boot.memory, info));
+    return x86::enter_multiboot(boot.memory, kernel.entry, x86::kMultibootMagic, at);
+  }
+  const Gpa at = VMM_TRY(x86::write_multiboot2_info(boot.memory, info));
+  return x86::enter_multiboot(boot.memory, kernel.entry, x86::kMultiboot2Magic, at);
+}
+
+// The default words are for a Linux only.
+std::string whole_cmdline(const KernelBoot& source, const loader::LoadedKernel& kernel) {
+  if (!kernel.linux || source.linux_cmdline.empty()) return source.cmdline;
+  if (source.cmdline.empty()) return source.linux_cmdline;
+  return fmt::format("{} {}", source.linux_cmdline, source.cmdline);
+}
+
+bool is_multiboot(const loader::LoadedKernel& kernel) {
+  return kernel.entry_kind == loader::EntryKind::kMultiboot ||
+         kernel.entry_kind == loader::EntryKind::kMultiboot2;
+}
+
 Result<x86::EntryState> load(const Boot& boot, const KernelBoot& source) {
   const loader::LoadedKernel kernel = VMM_TRY(load_image(boot, source));
+  if (is_multiboot(kernel)) return enter_multiboot(boot, source, kernel);
+  if (!source.modules.empty()) {
+    return fail(ErrorCode::kBadConfig, "{}: modules are for Multiboot kernels, this is none",
+                source.kernel.string());
+  }
   const Initrd initrd = VMM_TRY(load_initrd(boot, source, kernel));
+  const std::string cmdline = whole_cmdline(source, kernel);
   if (kernel.entry_kind == loader::EntryKind::kPvh) {
-    const Gpa info = VMM_TRY(write_start_info(boot, source.cmdline, initrd));
+    const Gpa info = VMM_TRY(write_start_info(boot, cmdline, initrd));
     return x86::enter_pvh(boot.memory, kernel.entry, info);
   }
-  const LinuxBoot linux{source.cmdline, kernel.setup_header, initrd, kernel.kaslr_slide != 0};
+  const LinuxBoot linux{cmdline, kernel.setup_header, initrd, kernel.kaslr_slide != 0};
   const Gpa zero_page = VMM_TRY(write_zero_page(boot, linux));
   return kernel.entry_kind == loader::EntryKind::kLinux32
              ? x86::enter_linux32(boot.memory, kernel.entry, zero_page)

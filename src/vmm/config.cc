@@ -29,6 +29,13 @@ void check_memory(const MemoryConfig& memory, std::vector<std::string>& problems
   }
 }
 
+void check_module(const BootModule& module, std::vector<std::string>& problems) {
+  if (module.file.empty()) problems.emplace_back("A module's file name is empty");
+  if (module.arguments.find('\0') != std::string::npos) {
+    problems.emplace_back("A module's arguments contain a zero byte");
+  }
+}
+
 void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
   if (const auto* kernel = std::get_if<KernelBoot>(&config.boot)) {
     if (kernel->kernel.empty()) problems.emplace_back("The kernel's file name is empty");
@@ -36,9 +43,10 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
       problems.emplace_back(
           "A flat image is given as FlatBoot, not as a kernel with the flat protocol");
     }
-    if (kernel->cmdline.find('\0') != std::string::npos) {
+    if ((kernel->linux_cmdline + kernel->cmdline).find('\0') != std::string::npos) {
       problems.emplace_back("The kernel's command line contains a zero byte");
     }
+    for (const BootModule& module : kernel->modules) check_module(module, problems);
   } else if (const auto* flat = std::get_if<FlatBoot>(&config.boot)) {
     if (flat->image.empty()) problems.push_back(fmt::format("{} is empty", flat->name));
     if (flat->mode == FlatMode::kReal &&

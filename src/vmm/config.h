@@ -48,11 +48,13 @@ enum class IrqchipMode : std::uint8_t {
 
 // How a kernel is entered.
 enum class BootProtocol : std::uint8_t {
-  kAuto,     // chosen from the image
-  kLinux64,  // the unpacked kernel's 64-bit entry with a zero page
-  kBzimage,  // the image's own entry, which unpacks itself in the guest
-  kPvh,      // the 32-bit PVH entry of an ELF note
-  kFlat,     // bytes at an address
+  kAuto,        // chosen from the image
+  kLinux64,     // the unpacked kernel's 64-bit entry with a zero page
+  kBzimage,     // the image's own entry, which unpacks itself in the guest
+  kPvh,         // the 32-bit PVH entry of an ELF note
+  kMultiboot,   // the 32-bit entry of a Multiboot image, version 1
+  kMultiboot2,  // the same of version 2
+  kFlat,        // bytes at an address
 };
 
 enum class Toggle : std::uint8_t { kAuto, kOn, kOff };
@@ -62,11 +64,20 @@ struct BuiltinGuest {
   std::string cmdline = {};  // words that it knows: firmware/README.md
 };
 
-// A kernel image from a file: Linux bzImage, ELF vmlinux, or a PVH kernel.
+// A file that is put beside a Multiboot kernel, as it is.
+struct BootModule {
+  std::filesystem::path file = {};
+  std::string arguments = {};  // the kernel is told "FILE ARGUMENTS"
+};
+
+// A kernel image from a file: Linux bzImage, ELF vmlinux, a Multiboot or a PVH kernel.
 struct KernelBoot {
   std::filesystem::path kernel = {};
-  std::optional<std::filesystem::path> initrd = {};
-  std::string cmdline = {};  // the whole command line that the kernel gets
+  std::optional<std::filesystem::path> initrd = {};  // not for Multiboot
+  std::vector<BootModule> modules = {};              // for Multiboot only
+  std::string cmdline = {};
+  // Put before `cmdline` when the kernel is a Linux; others would not understand it.
+  std::string linux_cmdline = {};
   BootProtocol protocol = BootProtocol::kAuto;
   bool kaslr = false;  // choose the kernel's address here, when the image carries relocations
   Toggle initrd_unpack =

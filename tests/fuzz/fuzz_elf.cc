@@ -13,8 +13,8 @@ using namespace vmm;  // NOLINT(google-build-using-namespace): a fuzz target is 
 loader::ElfStream::Options options_for(const GuestMemory& memory) {
   loader::ElfStream::Options options;
   options.memory = &memory;
-  options.lowest = fuzz::kLowest;
-  options.highest = fuzz::kHighest;
+  options.bounds.lowest = fuzz::kLowest;
+  options.bounds.highest = fuzz::kHighest;
   options.keep_tail = true;
   return options;
 }

@@ -11,8 +11,8 @@ namespace {
 using namespace vmm;  // NOLINT(google-build-using-namespace): a fuzz target is one function
 
 void check(const loader::LoadedKernel& loaded, const loader::LoadOptions& options) {
-  fuzz::require(loaded.occupied.base() >= options.lowest);
-  fuzz::require(loaded.occupied.end() <= options.highest);
+  fuzz::require(loaded.occupied.base() >= options.bounds.lowest);
+  fuzz::require(loaded.occupied.end() <= options.bounds.highest);
   fuzz::require(loaded.occupied.contains(loaded.entry));
   fuzz::require(loaded.setup_header.size() <= 0x290 - 0x1f1);
 }
@@ -29,10 +29,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   fuzz::require(!loader::describe_text(*image).empty());
   fuzz::require(!loader::describe_json(*image).empty());
   loader::LoadOptions options;
-  options.lowest = fuzz::kLowest;
-  options.highest = fuzz::kHighest;
+  options.bounds.lowest = fuzz::kLowest;
+  options.bounds.highest = fuzz::kHighest;
   for (const BootProtocol protocol :
-       {BootProtocol::kAuto, BootProtocol::kLinux64, BootProtocol::kBzimage, BootProtocol::kPvh}) {
+       {BootProtocol::kAuto, BootProtocol::kLinux64, BootProtocol::kBzimage, BootProtocol::kPvh,
+        BootProtocol::kMultiboot, BootProtocol::kMultiboot2}) {
     options.protocol = protocol;
     if (const auto loaded = load_kernel(*image, memory, options)) check(*loaded, options);
   }

@@ -1,6 +1,6 @@
 // Writes the seeds of the fuzz targets' corpora: small good files of every format.
 //
-//   make_corpus DIRECTORY     creates DIRECTORY/kernel, elf, decompress, initrd
+//   make_corpus DIRECTORY     creates DIRECTORY/kernel, elf, decompress, initrd, multiboot
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -68,6 +68,25 @@ int main(int argc, char** argv) {
     ++number;
   }
   write(root / "kernel", "elf64_gzip", compress(vmm::loader::Compression::kGzip, elf));
+  const auto multiboot = [&](std::string_view name, const Bytes& image) {
+    Bytes input(1);  // at the start
+    append(input, image);
+    write(root / "multiboot", name, input);
+  };
+  constexpr std::uint32_t kBase = 0x1000000;
+  const std::vector<Multiboot2Tag> tags{
+      {1, 0, {6, 15}}, {5, 1, {640, 480, 32}}, {10, 0, {0, ~0U, 1, 0}}};
+  std::vector<Multiboot2Tag> placed = tags;
+  placed.push_back({2, 0, {kBase, kBase, kBase + 0x400, kBase + 0x500}});
+  placed.push_back({3, 0, {kBase + kMultibootEntryOffset}});
+  multiboot("elf32", build_multiboot({.size = 0x210}));
+  multiboot("elf64", build_multiboot({.is_64bit = true, .size = 0x210}));
+  multiboot("addresses", build_multiboot({.addresses = true, .size = 0x210}));
+  multiboot("version2_elf", build_multiboot2({.tags = tags}));
+  multiboot("version2_addresses", build_multiboot2({.tags = placed, .elf = false}));
+  multiboot("gzip", compress(vmm::loader::Compression::kGzip, build_multiboot({})));
+  write(root / "kernel", "multiboot", build_multiboot({.size = 0x210}));
+  write(root / "kernel", "multiboot2", build_multiboot2({.tags = tags}));
   BzImageSpec old;
   old.version = 0x0204;
   old.head_size = 64;

@@ -61,11 +61,12 @@ class GuardedRam {
 std::vector<LoadOptions> ways() {
   std::vector<LoadOptions> all;
   for (const BootProtocol protocol :
-       {BootProtocol::kAuto, BootProtocol::kLinux64, BootProtocol::kBzimage, BootProtocol::kPvh}) {
+       {BootProtocol::kAuto, BootProtocol::kLinux64, BootProtocol::kBzimage, BootProtocol::kPvh,
+        BootProtocol::kMultiboot, BootProtocol::kMultiboot2}) {
     LoadOptions options;
     options.protocol = protocol;
-    options.lowest = Gpa(kLowest);
-    options.highest = Gpa(kHighest);
+    options.bounds.lowest = Gpa(kLowest);
+    options.bounds.highest = Gpa(kHighest);
     all.push_back(options);
   }
   all.push_back(all.front());
@@ -94,8 +95,8 @@ bool check_load(const KernelImage& image, const GuardedRam& ram, const LoadOptio
     check_error(loaded.error());
     return false;
   }
-  EXPECT_GE(loaded->occupied.base(), options.lowest);
-  EXPECT_LE(loaded->occupied.end(), options.highest);
+  EXPECT_GE(loaded->occupied.base(), options.bounds.lowest);
+  EXPECT_LE(loaded->occupied.end(), options.bounds.highest);
   EXPECT_TRUE(loaded->occupied.contains(loaded->entry));
   EXPECT_FALSE(loaded->notes.empty());
   return true;
@@ -130,6 +131,8 @@ TEST(HostileImages, GoodOnesLoadHere) {
   const GuardedRam ram;
   EXPECT_TRUE(check({"ELF64", test::build_elf(test::linux_elf())}, ram));
   EXPECT_TRUE(check({"bzImage", test::linux_bzimage(loader::Compression::kGzip)}, ram));
+  EXPECT_TRUE(check({"Multiboot", test::build_multiboot({})}, ram));
+  EXPECT_TRUE(check({"Multiboot2", test::build_multiboot2({})}, ram));
 }
 
 TEST(HostileImages, SetupHeaderExtremes) {
@@ -167,6 +170,12 @@ TEST(HostileImages, RelocationsThatLieAreRefusedWithKaslr) {
     const auto image = KernelImage::parse(malformed.file, kName);
     EXPECT_FALSE(image && check_load(*image, ram, ways().back()));
   }
+}
+TEST(HostileImages, MultibootExtremes) {
+  EXPECT_GE(check_all(test::multiboot_extremes()).refused, 400U);
+}
+TEST(HostileImages, TruncatedMultiboots) {
+  EXPECT_EQ(check_all(test::truncated_multiboots()).harmless, 0U);
 }
 TEST(HostileImages, FlippedBytes) { EXPECT_GE(check_all(test::flipped_bytes()).refused, 20U); }
 

@@ -364,6 +364,85 @@ MalformedList relocation_lies() {
   return list;
 }
 
+namespace {
+
+// Makes the `words` words of a header at `at`, of which the last of the first `fixed` is the
+// checksum, add up to zero again.
+void fix_checksum(Bytes& file, std::size_t at, std::size_t fixed) {
+  std::uint32_t sum = 0;
+  for (std::size_t i = 0; i + 1 < fixed; ++i) {
+    sum += static_cast<std::uint32_t>(load_le(std::span(file).subspan(at + 4 * i, 4)));
+  }
+  put32(file, at + 4 * (fixed - 1), 0U - sum);
+}
+
+// Every word of a header at its extremes.
+void add_header(MalformedList& list, const Bytes& good, std::string_view name, std::size_t at,
+                std::size_t words, std::size_t fixed) {
+  for (std::size_t i = 0; i < words; ++i) {
+    for (std::uint64_t value : extremes(4)) {
+      Bytes file = good;
+      put32(file, at + 4 * i, static_cast<std::uint32_t>(value));
+      if (i + 1 < fixed && i != 0) fix_checksum(file, at, fixed);
+      if (file == good) continue;
+      list.push_back({fmt::format("{} word {} = {:#x}", name, i, value), file});
+      if (i % 3 == 0) {
+        list.push_back({list.back().name + ", packed", compress(Compression::kGzip, file)});
+      }
+    }
+  }
+}
+
+Bytes full_multiboot2(bool elf, std::uint32_t base) {
+  return build_multiboot2({.tags = {{1, 0, {6, 15}},
+                                    {2, 0, {base, base, base + 0x400, base + 0x500}},
+                                    {3, 0, {base + kMultibootEntryOffset}},
+                                    {5, 1, {1024, 768, 32}},
+                                    {10, 0, {0, 0x7fffffff, 4096, 1}}},
+                           .elf = elf,
+                           .is_64bit = true});
+}
+
+}  // namespace
+
+MalformedList multiboot_extremes() {
+  constexpr auto kBase = static_cast<std::uint32_t>(kLinked);
+  MalformedList list;
+  add_header(list, build_multiboot({.addresses = true}), "Multiboot", 0, 8, 3);
+  add_header(list, build_multiboot({}), "Multiboot in ELF32", 84, 8, 3);
+  add_header(list, full_multiboot2(false, kBase), "Multiboot2", 0, 32, 4);
+  add_header(list, full_multiboot2(true, kBase), "Multiboot2 in ELF64", 120, 32, 4);
+  for (const std::uint32_t base : {0U, 1U, 0x80000000U, 0xfffffc00U, 0xffffffffU}) {
+    list.push_back({fmt::format("Multiboot at {:#x}", base),
+                    build_multiboot({.base = base, .addresses = true})});
+    list.push_back({fmt::format("Multiboot2 at {:#x}", base), full_multiboot2(false, base)});
+  }
+  for (MalformedList sections : {elf_header_extremes(true), elf_header_extremes(false)}) {
+    for (Malformed& malformed : sections) {
+      // The header goes where the first segment's bytes are.
+      const bool is_64bit = malformed.file[4] == std::byte{2};
+      const Bytes header = build_multiboot({.addresses = true});
+      std::copy(header.begin(), header.begin() + 12,
+                malformed.file.begin() + (is_64bit ? 64 + 3 * 56 : 52 + 3 * 32));
+      list.push_back({malformed.name + ", with a Multiboot header", std::move(malformed.file)});
+    }
+  }
+  return list;
+}
+
+MalformedList truncated_multiboots() {
+  MalformedList list;
+  const Bytes flat = build_multiboot({.addresses = true});
+  const Bytes flat2 = full_multiboot2(false, static_cast<std::uint32_t>(kLinked));
+  const Bytes packed_flat = compress(Compression::kGzip, flat);
+  for (const std::size_t size : {4U, 8U, 12U, 16U, 20U, 28U, 32U, 64U, 0x200U, 0x3ffU}) {
+    add_cut(list, flat, "Multiboot", size);
+    add_cut(list, flat2, "Multiboot2", size);
+    add_cut(list, packed_flat, "packed Multiboot", size);
+  }
+  return list;
+}
+
 MalformedList flipped_bytes() {
   MalformedList list;
   const Bytes good = linux_bzimage(Compression::kGzip);

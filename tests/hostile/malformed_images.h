@@ -31,6 +31,10 @@ MalformedList payload_lies();
 MalformedList segment_lies();
 MalformedList note_lies();
 MalformedList relocation_lies();
+// Headers of both Multiboot versions, each field at its extremes with a checksum that is right
+// again; in ELF files, in files without, packed.
+MalformedList multiboot_extremes();
+MalformedList truncated_multiboots();
 // A good image with one byte inverted, here and there.
 MalformedList flipped_bytes();
 

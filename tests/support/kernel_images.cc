@@ -351,4 +351,57 @@ Bytes linux_bzimage(std::optional<Compression> compression) {
   return build_bzimage(spec);
 }
 
+namespace {
+
+// `body` in an ELF that loads it at `base`, or as it is.
+Bytes wrap_multiboot(Bytes body, bool elf, bool is_64bit, std::uint64_t base, std::uint64_t bss) {
+  if (!elf) return body;
+  ElfSpec spec;
+  spec.is_64bit = is_64bit;
+  spec.entry = base + kMultibootEntryOffset;
+  spec.segments.push_back({base, base, std::move(body), bss});
+  return build_elf(spec);
+}
+
+}  // namespace
+
+Bytes build_multiboot(const MultibootSpec& spec) {
+  constexpr std::uint32_t kMagic = 0x1badb002;
+  Bytes body = pattern(spec.size, 9);
+  const std::uint32_t flags = spec.flags | (spec.addresses ? 0x10000U : 0U);
+  const auto base = static_cast<std::uint32_t>(spec.base);
+  put32(body, 0, kMagic);
+  put32(body, 4, flags);
+  put32(body, 8, 0U - kMagic - flags);
+  put32(body, 12, base);
+  put32(body, 16, base);
+  put32(body, 20, base + static_cast<std::uint32_t>(spec.size));
+  put32(body, 24, base + static_cast<std::uint32_t>(spec.size) + spec.bss);
+  put32(body, 28, base + kMultibootEntryOffset);
+  return wrap_multiboot(std::move(body), !spec.addresses, spec.is_64bit, spec.base, spec.bss);
+}
+
+Bytes build_multiboot2(const Multiboot2Spec& spec) {
+  constexpr std::uint32_t kMagic = 0xe85250d6;
+  Bytes header(16);
+  const auto add = [&](const Multiboot2Tag& tag) {
+    append_le(header, tag.type);
+    append_le(header, tag.flags);
+    append_le(header, static_cast<std::uint32_t>(8 + 4 * tag.words.size()));
+    for (const std::uint32_t word : tag.words) append_le(header, word);
+    while (header.size() % 8 != 0) header.push_back({});
+  };
+  for (const Multiboot2Tag& tag : spec.tags) add(tag);
+  add({});
+  const auto length = static_cast<std::uint32_t>(header.size());
+  put32(header, 0, kMagic);
+  put32(header, 8, length);
+  put32(header, 12, 0U - kMagic - length);
+  Bytes body = pattern(0x400, 9);
+  std::copy(header.begin(), header.end(), body.begin());
+  // An ELF32's first segment begins at a multiple of four only.
+  if (spec.elf && !spec.is_64bit) body.insert(body.begin(), 4, std::byte{0});
+  return wrap_multiboot(std::move(body), spec.elf, spec.is_64bit, spec.base, 0x100);
+}
+
 }  // namespace vmm::test

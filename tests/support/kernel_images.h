@@ -88,4 +88,33 @@ Bytes build_bzimage(const BzImageSpec& spec);
 // linux_elf() in a bzImage.
 Bytes linux_bzimage(std::optional<loader::Compression> compression);
 
+// A Multiboot image of version 1. Without addresses it is an ELF32 whose first segment begins with
+// the header; with them, the bytes of that segment alone.
+struct MultibootSpec {
+  std::uint32_t flags = 3;  // aligned modules, memory information
+  std::uint64_t base = 0x1000000;
+  bool addresses = false;
+  bool is_64bit = false;  // an ELF64
+  std::size_t size = 0x400;
+  std::uint32_t bss = 0x100;
+};
+Bytes build_multiboot(const MultibootSpec& spec);
+
+// The header of version 2, with these tags before the end tag; and an ELF32 or, when the tags place
+// it, a flat image that begins with it.
+struct Multiboot2Tag {
+  std::uint16_t type = 0;
+  std::uint16_t flags = 0;
+  std::vector<std::uint32_t> words;
+};
+struct Multiboot2Spec {
+  std::vector<Multiboot2Tag> tags;
+  bool elf = true;
+  bool is_64bit = false;
+  std::uint64_t base = 0x1000000;
+};
+Bytes build_multiboot2(const Multiboot2Spec& spec);
+// The entry of both: behind the header.
+inline constexpr std::uint32_t kMultibootEntryOffset = 0x200;
+
 }  // namespace vmm::test

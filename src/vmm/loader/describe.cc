@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "vmm/loader/entry.h"
+#include "vmm/loader/load_multiboot.h"
 
 namespace vmm::loader {
 namespace {
@@ -22,11 +23,13 @@ constexpr std::array<std::pair<std::uint16_t, const char*>, 7> kXloadflags{{
     {kXlf5LevelEnabled, "5LEVEL_ENABLED"},
 }};
 
-constexpr std::array<std::pair<BootProtocol, const char*>, 4> kProtocols{{
+constexpr std::array<std::pair<BootProtocol, const char*>, 6> kProtocols{{
     {BootProtocol::kAuto, "auto"},
     {BootProtocol::kLinux64, "linux64"},
     {BootProtocol::kBzimage, "bzimage"},
     {BootProtocol::kPvh, "pvh"},
+    {BootProtocol::kMultiboot, "multiboot"},
+    {BootProtocol::kMultiboot2, "multiboot2"},
 }};
 
 const char* format_name(ImageFormat format) {
@@ -37,6 +40,8 @@ const char* format_name(ImageFormat format) {
       return "ELF";
     case ImageFormat::kCompressedElf:
       return "compressed ELF";
+    case ImageFormat::kMultiboot:
+      return "Multiboot image";
   }
   return "unknown";
 }
@@ -119,6 +124,53 @@ void add_elf(Lines& lines, const ElfFacts& facts) {
   lines.add("notes", notes.empty() ? "none" : fmt::format("{}", fmt::join(notes, ", ")));
 }
 
+constexpr std::array<MultibootVersion, 2> kMultibootVersions{MultibootVersion::k1,
+                                                             MultibootVersion::k2};
+
+std::string multiboot_line(const MultibootEntry& entry) {
+  const MultibootHeader& header = entry.header;
+  return fmt::format("version {}, header at {:#x}, {}, entry {}{}{}",
+                     static_cast<int>(header.version), header.offset,
+                     header.placement
+                         ? fmt::format("image at {} by its addresses", header.placement->extent())
+                         : "loaded by its ELF headers",
+                     entry.address, header.wants_video ? ", asks for a video mode" : "",
+                     header.relocatable ? ", could be moved" : "");
+}
+
+void add_multiboot(Lines& lines, const KernelImage& image) {
+  for (const MultibootVersion version : kMultibootVersions) {
+    if (!image.has_multiboot(version)) continue;
+    const Result<MultibootEntry> entry = multiboot_entry(image, version);
+    lines.add("Multiboot", entry ? multiboot_line(*entry)
+                                 : fmt::format("version {}, unusable: {}",
+                                               static_cast<int>(version), entry.error().message()));
+  }
+}
+
+nlohmann::ordered_json multiboot_json(const KernelImage& image) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const MultibootVersion version : kMultibootVersions) {
+    if (!image.has_multiboot(version)) continue;
+    nlohmann::ordered_json json;
+    json["version"] = static_cast<int>(version);
+    const Result<MultibootEntry> entry = multiboot_entry(image, version);
+    if (entry) {
+      const MultibootHeader& header = entry->header;
+      json["header_offset"] = header.offset;
+      json["entry"] = entry->address.value;
+      json["load_address"] = nullptr;
+      if (header.placement) json["load_address"] = header.placement->image.base().value;
+      json["wants_video"] = header.wants_video;
+      json["relocatable"] = header.relocatable;
+    } else {
+      json["error"] = entry.error().message();
+    }
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
 nlohmann::ordered_json elf_json(const ElfFacts& facts) {
   nlohmann::ordered_json json;
   json["class"] = facts.headers.is_64bit ? 64 : 32;
@@ -176,9 +228,14 @@ std::string describe_text(const KernelImage& image) {
       setup ? fmt::format(", boot protocol {}.{:02}", setup->version >> 8, setup->version & 0xff)
             : ""));
   if (setup) add_setup_header(lines, *setup);
-  if (image.format() != ImageFormat::kElf) lines.add("payload", payload_line(image));
+  const bool packed = image.compression().has_value();
+  const bool elf = image.format() != ImageFormat::kMultiboot;
+  if (packed || image.format() == ImageFormat::kBzImage) lines.add("payload", payload_line(image));
+  add_multiboot(lines, image);
   const Result<ElfFacts> facts = image.examine_payload();
-  if (facts) {
+  if (!elf) {
+    // What it is stands in its header.
+  } else if (facts) {
     add_elf(lines, *facts);
   } else if (image.can_unpack()) {
     lines.add("kernel", fmt::format("cannot be read: {}", facts.error().message()));
@@ -208,6 +265,7 @@ std::string describe_json(const KernelImage& image) {
   json["compression"] = nullptr;
   if (image.compression()) json["compression"] = to_string(*image.compression());
   const Result<ElfFacts> facts = image.examine_payload();
+  json["multiboot"] = multiboot_json(image);
   json["kernel"] = nullptr;
   if (facts) {
     json["kernel"] = elf_json(*facts);

@@ -78,18 +78,8 @@ Result<void> ElfStream::check_placement() const {
                   "program header {}: p_paddr {} and p_memsz {:#x}, moved by {:#x}, wrap", s.index,
                   s.memory.base(), s.memory.size(), slide_);
     }
-    if (range->base() < options_.lowest || range->end() > options_.highest) {
-      return fail(ErrorCode::kBadKernel,
-                  "program header {}: p_paddr and p_memsz put it at {}, outside of [{}, {}) where "
-                  "kernels may be loaded",
-                  s.index, *range, options_.lowest, options_.highest);
-    }
-    if (!options_.memory->contains(*range)) {
-      return fail(ErrorCode::kBadKernel,
-                  "program header {}: p_paddr and p_memsz put it at {}, which is not all RAM (the "
-                  "guest has {}); give the guest more memory",
-                  s.index, *range, format_size(options_.memory->size()));
-    }
+    VMM_TRY(check_bounds(fmt::format("program header {}: p_paddr and p_memsz put it", s.index),
+                         *range, options_.bounds, *options_.memory));
   }
   return {};
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "memory/guest_memory.h"
+#include "vmm/loader/bounds.h"
 #include "vmm/loader/decompress.h"
 #include "vmm/loader/elf.h"
 #include "vmm/loader/host_buffer.h"
@@ -22,8 +23,7 @@ class ElfStream final : public OutputSink {
   struct Options {
     // Where segments are put; nullptr only looks at the file. Borrowed.
     const GuestMemory* memory = nullptr;
-    Gpa lowest{0};  // segments lie in [lowest, highest) and in RAM
-    Gpa highest{~0ULL};
+    LoadBounds bounds = {};
     bool memory_is_zero = false;  // RAM is known to be all zeroes: leave untouched what must be
     // Bytes that will be added to the address of each segment; empty: 0. Called once the headers
     // are known.

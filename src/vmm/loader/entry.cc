@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/checked.h"
+#include "vmm/loader/load_multiboot.h"
 
 namespace vmm::loader {
 namespace {
@@ -103,6 +104,11 @@ Result<OwnCode> own_code(const KernelImage& image) {
 
 Result<Entry> find_entry(const KernelImage& image, const Result<ElfFacts>& facts,
                          BootProtocol protocol) {
+  if (const auto version = multiboot_version(image, protocol)) {
+    const MultibootEntry entry = VMM_TRY(multiboot_entry(image, *version));
+    return Entry{*version == MultibootVersion::k1 ? EntryKind::kMultiboot : EntryKind::kMultiboot2,
+                 entry.address};
+  }
   if (protocol == BootProtocol::kBzimage ||
       (protocol == BootProtocol::kAuto && enters_itself(image))) {
     const OwnCode own = VMM_TRY(own_code(image));

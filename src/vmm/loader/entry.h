@@ -10,9 +10,11 @@ namespace vmm::loader {
 
 // What state a kernel expects at its entry.
 enum class EntryKind : std::uint8_t {
-  kLinux64,  // boot.rst, "64-bit Boot Protocol": long mode, identity map, RSI = zero page
-  kLinux32,  // boot.rst, "32-bit Boot Protocol": flat protected mode, paging off, ESI = zero page
-  kPvh,      // Xen's docs/misc/pvh.pandoc: flat protected mode, paging off, EBX = hvm_start_info
+  kLinux64,    // boot.rst, "64-bit Boot Protocol": long mode, identity map, RSI = zero page
+  kLinux32,    // boot.rst, "32-bit Boot Protocol": flat protected mode, paging off, ESI = zero page
+  kPvh,        // Xen's docs/misc/pvh.pandoc: flat protected mode, paging off, EBX = hvm_start_info
+  kMultiboot,  // version 1: flat protected mode, paging off, EAX = magic, EBX = information
+  kMultiboot2,  // the same with another magic and another structure
 };
 
 struct Entry {

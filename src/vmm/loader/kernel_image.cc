@@ -22,6 +22,42 @@ bool looks_like_linux(const ElfHeaders& elf, std::span<const ElfNote> notes) {
          });
 }
 
+// The first bytes of what is packed, as far as they can be unpacked.
+std::vector<std::byte> unpacked_start(Compression compression, std::span<const std::byte> packed) {
+  std::vector<std::byte> start;
+  // Ends with an error once there is enough, or where the stream is bad: whoever needs more says
+  // so.
+  (void)decompress(compression, packed, KernelImage::kMaxUnpackedSize,
+                   [&](std::span<const std::byte> piece) -> Result<void> {
+                     const std::size_t wanted = kMultibootWindow - start.size();
+                     const auto part = piece.first(std::min(piece.size(), wanted));
+                     start.insert(start.end(), part.begin(), part.end());
+                     if (start.size() < kMultibootWindow) return {};
+                     return fail(ErrorCode::kBadKernel, "enough");
+                   });
+  return start;
+}
+
+// Takes an unpacked file in one piece.
+class WholeFile final : public OutputSink {
+ public:
+  explicit WholeFile(HostBuffer& buffer) : buffer_(buffer) {}
+  Result<Produced> receive(std::size_t least, const Produce& produce) override {
+    const auto room = buffer_.bytes().subspan(size_);
+    if (room.size() < least) {
+      return fail(ErrorCode::kBadKernel, "it unpacks to more than the {} that are accepted",
+                  format_size(KernelImage::kMaxMultibootSize));
+    }
+    const Produced produced = VMM_TRY(produce(room));
+    size_ += produced.bytes;
+    return produced;
+  }
+
+ private:
+  HostBuffer& buffer_;
+  std::size_t size_ = 0;
+};
+
 }  // namespace
 
 Result<KernelImage> KernelImage::open(const std::filesystem::path& path) {
@@ -47,6 +83,7 @@ Result<void> KernelImage::parse_headers() {
   }
   payload_ = bytes_;
   if (is_elf(bytes_)) {
+    find_multiboot_headers(bytes_);
     format_ = ImageFormat::kElf;
     unpacked_size_ = bytes_.size();
     VMM_TRY(
@@ -54,13 +91,37 @@ Result<void> KernelImage::parse_headers() {
     return {};
   }
   compression_ = detect_compression(bytes_);
+  const std::vector<std::byte> start =
+      compression_ ? unpacked_start(*compression_, bytes_) : std::vector<std::byte>();
+  find_multiboot_headers(compression_ ? start : bytes_);
+  if ((multiboot1_ || multiboot2_) && !is_elf(start)) {
+    format_ = ImageFormat::kMultiboot;
+    return {};
+  }
   if (compression_) {
     format_ = ImageFormat::kCompressedElf;
     return {};
   }
   return fail(ErrorCode::kBadKernel,
               "not a kernel image: neither a Linux bzImage (no boot_flag 0xaa55 and HdrS at 0x1fe "
-              "and 0x202), nor an ELF file, nor one that is compressed");
+              "and 0x202), nor an ELF file, nor one that is compressed, nor a Multiboot image");
+}
+
+void KernelImage::find_multiboot_headers(std::span<const std::byte> start) {
+  multiboot1_ = find_multiboot(start, MultibootVersion::k1).has_value();
+  multiboot2_ = find_multiboot(start, MultibootVersion::k2).has_value();
+}
+
+Result<UnpackedFile> KernelImage::unpack() const {
+  if (!compression_ || format_ == ImageFormat::kBzImage) return UnpackedFile(bytes_);
+  // One block of the formats with large blocks more than the limit, so that the last one fits.
+  constexpr std::size_t kBlock = std::size_t{8} << 20;
+  HostBuffer buffer = VMM_TRY(HostBuffer::create(kMaxMultibootSize + kBlock,
+                                                 HostBuffer::Pages::kWhenUsed, "decompression"));
+  WholeFile sink(buffer);
+  const DecompressResult result =
+      VMM_TRY(with_context(decompress(*compression_, payload_, kMaxMultibootSize, sink), name_));
+  return UnpackedFile(std::move(buffer), static_cast<std::size_t>(result.produced));
 }
 
 Result<void> KernelImage::find_payload() {

@@ -13,6 +13,7 @@
 #include "vmm/loader/decompress.h"
 #include "vmm/loader/elf.h"
 #include "vmm/loader/host_buffer.h"
+#include "vmm/loader/multiboot.h"
 
 namespace vmm::loader {
 
@@ -20,6 +21,7 @@ enum class ImageFormat : std::uint8_t {
   kBzImage,        // Linux boot protocol 2.xx
   kElf,            // ELF32 or ELF64
   kCompressedElf,  // such a file packed as a whole ("gzip vmlinux")
+  kMultiboot,      // no ELF but with a Multiboot header, packed or not
 };
 
 // What is in an ELF file, or in the payload of a bzImage.
@@ -33,11 +35,25 @@ struct ElfFacts {
   std::optional<std::uint64_t> relocations;
 };
 
+// A file without its packing: its own bytes, or others' that were not packed.
+class UnpackedFile {
+ public:
+  explicit UnpackedFile(std::span<const std::byte> borrowed) : bytes_(borrowed) {}
+  UnpackedFile(HostBuffer buffer, std::size_t size)
+      : buffer_(std::move(buffer)), bytes_(buffer_.bytes().first(size)) {}
+  std::span<const std::byte> bytes() const noexcept { return bytes_; }
+
+ private:
+  HostBuffer buffer_;
+  std::span<const std::byte> bytes_;
+};
+
 // The parsed headers of an image, and its bytes. Movable, immutable, any thread.
 class KernelImage {
  public:
   static constexpr std::uint64_t kMaxFileSize = 1ULL << 30;
-  static constexpr std::uint64_t kMaxUnpackedSize = 1ULL << 30;  // Linux's KERNEL_IMAGE_SIZE
+  static constexpr std::uint64_t kMaxUnpackedSize = 1ULL << 30;     // Linux's KERNEL_IMAGE_SIZE
+  static constexpr std::uint64_t kMaxMultibootSize = 256ULL << 20;  // unpacked as one piece
 
   // Reads the file and parses its headers. Errors: kBadKernel naming file, field and value; a file
   // of no known format is one.
@@ -61,6 +77,14 @@ class KernelImage {
   // How long the payload is once unpacked, where the image says so.
   std::optional<std::uint64_t> unpacked_size() const noexcept { return unpacked_size_; }
 
+  // Whether there is a Multiboot header of this version.
+  bool has_multiboot(MultibootVersion version) const noexcept {
+    return version == MultibootVersion::k1 ? multiboot1_ : multiboot2_;
+  }
+  // The whole file without its packing, for images that are not bzImages; borrows from this image.
+  // Errors: kBadKernel, also above kMaxMultibootSize; kResource.
+  Result<UnpackedFile> unpack() const;
+
   // Unpacks the payload, looks, and forgets it again: for inspection; load_kernel() does not need
   // it. Errors: kBadKernel, kResource.
   Result<ElfFacts> examine_payload() const;
@@ -70,6 +94,7 @@ class KernelImage {
       : name_(std::move(name)), bytes_(bytes) {}
   Result<void> parse_headers();
   Result<void> find_payload();
+  void find_multiboot_headers(std::span<const std::byte> start);
 
   std::string name_;
   HostBuffer owned_;  // empty when the bytes are borrowed
@@ -79,6 +104,8 @@ class KernelImage {
   std::span<const std::byte> payload_;
   std::optional<Compression> compression_;
   std::optional<std::uint64_t> unpacked_size_;
+  bool multiboot1_ = false;
+  bool multiboot2_ = false;
 };
 
 // Feeds the payload of `image`, unpacked, to `stream` and finishes it. Errors: kBadKernel naming

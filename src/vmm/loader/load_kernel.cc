@@ -1,6 +1,7 @@
 #include "vmm/loader/load_kernel.h"
 
 #include "vmm/loader/elf_stream.h"
+#include "vmm/loader/load_multiboot.h"
 #include "vmm/loader/relocations.h"
 
 namespace vmm::loader {
@@ -50,7 +51,7 @@ Result<std::uint64_t> slide_of(const KernelImage& image, const LoadOptions& opti
   constexpr std::uint64_t kDefaultAlignment = MiB(2);
   const auto& setup = image.setup_header();
   return choose_slide(*options.kaslr, elf, setup ? setup->kernel_alignment : kDefaultAlignment,
-                      options.lowest, options.highest);
+                      options.bounds.lowest, options.bounds.highest);
 }
 
 Result<std::uint64_t> relocate(const ElfStream& stream, const GuestMemory& memory) {
@@ -68,8 +69,7 @@ ElfStream::Options placement(const KernelImage& image, const GuestMemory& memory
                              const LoadOptions& options) {
   ElfStream::Options placement;
   placement.memory = &memory;
-  placement.lowest = options.lowest;
-  placement.highest = options.highest;
+  placement.bounds = options.bounds;
   placement.memory_is_zero = options.memory_is_zero;
   placement.file_size = image.unpacked_size();
   if (options.kaslr) {
@@ -89,6 +89,7 @@ Result<LoadedKernel> load_unpacked(const KernelImage& image, const GuestMemory& 
   const ElfFacts facts = facts_of(stream);
 
   LoadedKernel loaded = begin_loaded(image);
+  loaded.linux = image.format() == ImageFormat::kBzImage || facts.looks_like_linux;
   const Entry entry = VMM_TRY(elf_entry(image, facts, options.protocol));
   loaded.entry_kind = entry.kind;
   // ElfStream has checked that the moved segments do not wrap.
@@ -117,17 +118,16 @@ Result<LoadedKernel> load_own_code(const KernelImage& image, const GuestMemory& 
                                    const LoadOptions& options) {
   const OwnCode own = VMM_TRY(own_code(image));
   const SetupHeader& setup = *image.setup_header();
-  if (own.occupied.base() < options.lowest || own.occupied.end() > options.highest ||
-      !memory.contains(own.occupied)) {
-    return fail(ErrorCode::kBadKernel,
-                "{}: setup header: pref_address {:#x}, code32_start {:#x} and init_size {:#x} want "
-                "{}, which is not RAM between {} and {} (the guest has {})",
-                image.name(), setup.pref_address, setup.code32_start, setup.init_size, own.occupied,
-                options.lowest, options.highest, format_size(memory.size()));
-  }
+  VMM_TRY(check_bounds(
+      fmt::format(
+          "{}: setup header: pref_address {:#x}, code32_start {:#x} and init_size {:#x} put "
+          "it",
+          image.name(), setup.pref_address, setup.code32_start, setup.init_size),
+      own.occupied, options.bounds, memory));
   VMM_TRY(memory.write(own.code.base(), image.bytes().subspan(
                                             static_cast<std::size_t>(setup.protected_mode.begin))));
   LoadedKernel loaded = begin_loaded(image);
+  loaded.linux = true;
   loaded.occupied = own.occupied;
   loaded.entry_kind = own.entry.kind;
   loaded.entry = own.entry.address;
@@ -143,6 +143,9 @@ Result<LoadedKernel> load_kernel(const KernelImage& image, const GuestMemory& me
                                  const LoadOptions& options) {
   if (options.protocol == BootProtocol::kFlat) {
     return fail(ErrorCode::kBadConfig, "{}: a flat image is loaded by load_flat()", image.name());
+  }
+  if (const auto version = multiboot_version(image, options.protocol)) {
+    return load_multiboot(image, memory, options, *version);
   }
   if (options.protocol == BootProtocol::kBzimage) return load_own_code(image, memory, options);
   if (options.protocol == BootProtocol::kAuto && enters_itself(image)) {

@@ -14,6 +14,8 @@
 #include "base/size.h"
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
+#include "vmm/loader/bounds.h"
+#include "vmm/loader/elf_sections.h"
 #include "vmm/loader/entry.h"
 #include "vmm/loader/kaslr.h"
 #include "vmm/loader/kernel_image.h"
@@ -23,8 +25,7 @@ namespace vmm::loader {
 struct LoadOptions {
   BootProtocol protocol = BootProtocol::kAuto;
   std::optional<Kaslr> kaslr;  // nothing: the kernel sits at its linked address
-  Gpa lowest{MiB(1)};          // what is loaded lies in [lowest, highest)
-  Gpa highest{GiB(4)};
+  LoadBounds bounds{.lowest = Gpa(MiB(1)), .highest = Gpa(GiB(4))};
   bool memory_is_zero = false;  // RAM is known to be all zeroes: .bss need not be cleared
 };
 
@@ -40,11 +41,14 @@ struct LoadedKernel {
   std::uint32_t cmdline_size = 2047;           // bytes without the terminating zero
   bool kaslr = false;                          // its address was chosen at random
   std::uint64_t kaslr_slide = 0;               // bytes from the linked to the chosen address
+  bool linux = false;                          // a Linux kernel, as far as can be seen
+  std::optional<ElfSections> sections;         // of a Multiboot image
+  bool relocatable = false;                    // a Multiboot image that could have been moved
   std::vector<std::string> notes;              // what was done and why, one line each
 };
 
 // Errors: kBadKernel naming file, field and value; kBadConfig when the image cannot do what was
-// asked for. Guest memory may have been written then, within [lowest, highest) and RAM.
+// asked for. Guest memory may have been written then, within the bounds and RAM.
 Result<LoadedKernel> load_kernel(const KernelImage& image, const GuestMemory& memory,
                                  const LoadOptions& options);
 

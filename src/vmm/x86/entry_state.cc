@@ -103,6 +103,15 @@ Result<EntryState> enter_pvh(const GuestMemory& memory, Gpa entry, Gpa start_inf
   return state;
 }
 
+Result<EntryState> enter_multiboot(const GuestMemory& memory, Gpa entry, std::uint32_t magic,
+                                   Gpa info) {
+  EntryState state =
+      VMM_TRY(protected_mode(memory, GdtKind::kFlat32, entry, kBootStack.end().value));
+  state.registers.gpr[kRax] = magic;
+  state.registers.gpr[kRbx] = VMM_TRY(pointer32(info, "Multiboot information"));
+  return state;
+}
+
 Result<EntryState> enter_flat_real(Gpa address) {
   if (address.value >= MiB(1) || (address.value >= kRealModeLimit && address.value % 16 != 0)) {
     return fail(ErrorCode::kBadConfig,

@@ -34,6 +34,11 @@ Result<EntryState> enter_linux32(const GuestMemory& memory, Gpa entry, Gpa zero_
 // holds the start info. Errors besides: kBadConfig when an address is above 4 GiB.
 Result<EntryState> enter_pvh(const GuestMemory& memory, Gpa entry, Gpa start_info);
 
+// A Multiboot entry ("I386 machine state" of both versions' specifications): 32-bit flat protected
+// mode without paging, EAX holds `magic`, EBX the information. Errors as for PVH.
+Result<EntryState> enter_multiboot(const GuestMemory& memory, Gpa entry, std::uint32_t magic,
+                                   Gpa info);
+
 // A flat image in real mode. Below 64 KiB, CS = 0 and IP = address; above, CS = address / 16 and
 // IP = 0. The stack is below the image. Errors: kBadConfig when the address is not below 1 MiB or
 // CS:IP cannot hold it.

@@ -2,7 +2,8 @@
 //
 //   0x00000000  IVT and BIOS data area; pages 0 to 2 and 0x8000..0xdfff are left to guests (the
 //               warm reset vector at 0x467, trampolines for other CPUs)
-//   0x00080000  boot data: zero page, GDT, PVH start info, setup_data, page tables, stack
+//   0x00080000  boot data: zero page, GDT, PVH start info, setup_data, page tables, stack; or GDT,
+//               Multiboot information, stack
 //   0x00090000  command line
 //   0x0009fc00  extended BIOS data area                                   reserved
 //   0x000a0000  VGA window and option ROMs: RAM is there, but no map names it
@@ -43,8 +44,9 @@ std::vector<GpaRange> ram_ranges(std::uint64_t size);
 // --- The first mebibyte --------------------------------------------------------------------------
 
 // BIOS data area (IBM PC AT technical reference): words that Linux reads to find the EBDA.
-inline constexpr Gpa kBdaEbdaSegment{0x40e};    // real-mode segment of the EBDA
-inline constexpr Gpa kBdaBaseMemoryKib{0x413};  // KiB of memory below the EBDA
+inline constexpr Gpa kBdaEbdaSegment{0x40e};                 // real-mode segment of the EBDA
+inline constexpr Gpa kBdaBaseMemoryKib{0x413};               // KiB of memory below the EBDA
+inline constexpr GpaRange kBdaArea = fixed_range(0, 0x500);  // and the vectors before it
 
 // Everything that the boot code writes below 640 KiB lies in here; a flat image must keep out of
 // it. Behind it, up to the EBDA, a kernel may put trampolines while it still needs the rest.
@@ -55,9 +57,13 @@ inline constexpr GpaRange kGdtPage = fixed_range(0x8'1000, kPageSize);  // GDT a
 inline constexpr GpaRange kPvhInfo = fixed_range(0x8'2000, kPageSize);
 inline constexpr GpaRange kSetupData = fixed_range(0x8'3000, kPageSize);
 inline constexpr GpaRange kBootPageTables = fixed_range(0x8'4000, 8 * kPageSize);
+// In place of the three before it, for kernels that get none of those.
+inline constexpr GpaRange kMultibootInfo = fixed_range(0x8'2000, 10 * kPageSize);
 inline constexpr GpaRange kBootStack = fixed_range(0x8'c000, 4 * kPageSize);
 inline constexpr GpaRange kCommandLine = fixed_range(0x9'0000, KiB(32));
 
+// From the EBDA on, the first mebibyte is the machine's.
+inline constexpr GpaRange kUpperArea = fixed_range(0x9'fc00, 0x6'0400);
 inline constexpr GpaRange kEbda = fixed_range(0x9'fc00, KiB(1));
 // Conventional memory ends where the EBDA starts; the video window starts at 640 KiB.
 inline constexpr GpaRange kLowRam = fixed_range(0, 0x9'fc00);
@@ -66,6 +72,8 @@ inline constexpr GpaRange kAcpiTables = fixed_range(0xe'0000, 15 * kPageSize);
 inline constexpr GpaRange kAcpiNvs = fixed_range(0xe'f000, kPageSize);  // FACS
 // One of the places where the MP floating pointer may be (MP specification 1.4, chapter 4).
 inline constexpr GpaRange kMpTable = fixed_range(0xf'0000, KiB(32));
+// Real-mode handlers, where a Multiboot kernel may look for a BIOS.
+inline constexpr GpaRange kBiosStub = fixed_range(0xf'f000, KiB(1));
 inline constexpr GpaRange kBiosArea = fixed_range(0xf'0000, KiB(64));
 inline constexpr Gpa kExtendedRamBase{MiB(1)};
 

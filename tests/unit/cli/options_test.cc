@@ -68,14 +68,28 @@ TEST(Options, CmdlineIsAppendedToTheDefault) {
       run({"--kernel", "bzImage", "--initrd", "rd", "--cmdline", "quiet", "--kaslr"}).config.boot);
   EXPECT_EQ(boot.kernel, "bzImage");
   EXPECT_EQ(boot.initrd, "rd");
-  EXPECT_EQ(boot.cmdline, "console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1 quiet");
+  EXPECT_EQ(boot.linux_cmdline, "console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1");
+  EXPECT_EQ(boot.cmdline, "quiet");
   EXPECT_TRUE(boot.kaslr);
 }
 
 TEST(Options, CmdlineOnlyLeavesTheDefaultOut) {
   const auto boot = std::get<KernelBoot>(
       run({"--kernel", "k", "--cmdline", "quiet", "--cmdline-only"}).config.boot);
+  EXPECT_EQ(boot.linux_cmdline, "");
   EXPECT_EQ(boot.cmdline, "quiet");
+}
+
+TEST(Options, ModulesHaveArgumentsBehindTheFirstComma) {
+  const auto boot = std::get<KernelBoot>(
+      run({"--kernel", "k", "--boot", "multiboot", "--module", "a.img", "--module", "b,x=1,y"})
+          .config.boot);
+  EXPECT_EQ(boot.protocol, BootProtocol::kMultiboot);
+  ASSERT_EQ(boot.modules.size(), 2U);
+  EXPECT_EQ(boot.modules[0].file, "a.img");
+  EXPECT_EQ(boot.modules[0].arguments, "");
+  EXPECT_EQ(boot.modules[1].file, "b");
+  EXPECT_EQ(boot.modules[1].arguments, "x=1,y");
 }
 
 TEST(Options, CmdlineGoesToTheBuiltInGuest) {

@@ -178,12 +178,12 @@ TEST(LoadElf, HasNoEntryOfABzImage) {
 TEST(LoadElf, KeepsToTheAddressesAllowed) {
   const Bytes file = test::build_elf(test::linux_elf());
   LoadOptions options;
-  options.lowest = Gpa(MiB(32));
+  options.bounds.lowest = Gpa(MiB(32));
   EXPECT_FALSE(load(file, ram(), options));
-  options.lowest = Gpa(MiB(1));
-  options.highest = Gpa(0x1007fff);  // one byte short
+  options.bounds.lowest = Gpa(MiB(1));
+  options.bounds.highest = Gpa(0x1007fff);  // one byte short
   EXPECT_FALSE(load(file, ram(), options));
-  options.highest = Gpa(0x1008000);
+  options.bounds.highest = Gpa(0x1008000);
   EXPECT_TRUE(load(file, ram(), options));
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/unit/x86/test_memory.h"
+#include "vmm/x86/multiboot_info.h"
 
 namespace vmm::x86 {
 namespace {
@@ -55,6 +56,19 @@ TEST(EntryState, Pvh) {
   EXPECT_EQ(state.system.cr4, 0U);
   EXPECT_EQ(state.system.cs.limit, 0xffffffffU);
   EXPECT_EQ(state.system.tr.limit, 0x67U);
+}
+
+TEST(EntryState, Multiboot) {
+  const GuestMemory memory = test_memory();
+  const EntryState state =
+      enter_multiboot(memory, Gpa(MiB(1)), kMultibootMagic, kMultibootInfo.base()).value();
+  EXPECT_EQ(state.registers.gpr[kRax], 0x2badb002U);
+  EXPECT_EQ(state.registers.gpr[kRbx], kMultibootInfo.base().value);
+  EXPECT_EQ(state.registers.rip, MiB(1));
+  EXPECT_EQ(state.system.cr0 & (kCr0Pe | kCr0Pg), kCr0Pe);
+  EXPECT_EQ(state.system.cs.base, 0U);
+  EXPECT_EQ(state.registers.rflags & 0x20200U, 0U);  // IF and VM
+  EXPECT_FALSE(enter_multiboot(memory, Gpa(MiB(1)), kMultibootMagic, Gpa(GiB(4))));
 }
 
 TEST(EntryState, ThirtyTwoBitCodeMustBeInReach) {
