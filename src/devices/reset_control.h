@@ -6,8 +6,9 @@
 // emulated: the other bits, which read as 0.
 //
 // The 32-bit register CONFIG_ADDRESS of a PCI host bridge lies over this port (0xcf8 to 0xcfb), and
-// byte accesses within it are this register's. Windows do not overlap, so a host bridge that owns
-// the four ports hands single bytes at offset 1 to a ResetControl of its own.
+// byte accesses within it are this register's. Windows do not overlap, so the host bridge
+// (pci/host_bridge.h) owns the four ports and hands single bytes at offset 1 to a ResetControl of
+// its own.
 #pragma once
 
 #include <cstddef>
@@ -41,6 +42,8 @@ class ResetControl final : public Device {
   ResetControl(std::string id, MachineEvents* events);
 
   const State& state() const noexcept { return s_; }
+  // For a host bridge that keeps this device inside its own; the state is valid.
+  void set_state(const State& state) { s_ = state; }
 
   std::string_view id() const noexcept override { return id_; }
   void read(const IoAccess& access, std::span<std::byte> data) override;

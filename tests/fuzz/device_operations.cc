@@ -11,15 +11,17 @@
 #include "devices/capture_sink.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/fw_cfg.h"
 #include "devices/i8042.h"
 #include "devices/ioapic.h"
+#include "devices/pci/host_bridge.h"
 #include "devices/pic8259.h"
 #include "devices/port92.h"
 #include "devices/post_code.h"
 #include "devices/pvpanic.h"
-#include "devices/reset_control.h"
 #include "devices/rtc_cmos.h"
 #include "devices/state_io.h"
+#include "devices/test_device.h"
 #include "devices/uart16550.h"
 #include "tests/support/fakes/manual_clock.h"
 #include "tests/support/fakes/recording_irq_pin.h"
@@ -73,6 +75,14 @@ class Output final : public ByteSink {
   bool writable_ = true;
 };
 
+// What a device that reads and writes memory finds.
+GuestMemory small_ram() {
+  constexpr std::uint64_t kSize = 0x1'0000;
+  std::vector<GuestRegion> regions;
+  regions.push_back(GuestRegion::create(GpaRange::create(Gpa(0), kSize).value(), {}).value());
+  return GuestMemory::create(std::move(regions)).value();
+}
+
 // All devices with their collaborators, powered on.
 class Board {
  public:
@@ -87,7 +97,27 @@ class Board {
     place(pio_, exit_, {.base = DebugExit::kPort, .size = DebugExit::kSize, .widths = {1, 2, 4}});
     place(pio_, console_, {.base = DebugConsole::kPort, .size = 1, .widths = {1}});
     place(pio_, port92_, {.base = Port92::kPort, .size = 1, .widths = {1}});
-    place(pio_, reset_, {.base = ResetControl::kPort, .size = 1, .widths = {1}});
+    place(
+        pio_, pci_,
+        {.base = pci::HostBridge::kPort, .size = pci::HostBridge::kPortSize, .widths = {1, 2, 4}});
+    place(mmio_, pci_,
+          {.base = 0xe000'0000,
+           .size = pci::HostBridge::kMemorySize,
+           .widths = {1, 2, 4},
+           .offset = pci::HostBridge::kMemory});
+    place(pio_, fw_cfg_,
+          {.base = FwCfg::kSelectorPort, .size = FwCfg::kSelectorSize, .widths = {1, 2}});
+    place(pio_, fw_cfg_, {.base = FwCfg::kDmaPort, .size = FwCfg::kDmaSize, .offset = FwCfg::kDma});
+    place(pio_, test_, {.base = TestDevice::kLatchPort, .size = 4, .widths = {1, 2, 4}});
+    place(pio_, test_, {.base = TestDevice::kFlushPort, .size = 4, .offset = TestDevice::kFlush});
+    place(pio_, test_,
+          {.base = TestDevice::kLinePort,
+           .size = TestDevice::kLines,
+           .offset = TestDevice::kLineBase});
+    place(mmio_, test_,
+          {.base = TestDevice::kMemory.value,
+           .size = TestDevice::kMemorySize,
+           .offset = TestDevice::kMemoryBase});
     place(pio_, panic_, {.base = Pvpanic::kPort, .size = 1, .widths = {1}});
     place(pio_, post_, {.base = PostCode::kPort, .size = 1, .widths = {1}});
     place(pio_, pic_, {.base = Pic8259::kMasterPort, .size = 2, .widths = {1}});
@@ -145,7 +175,11 @@ class Board {
   DeviceHandle<DebugExit> exit_ = make_device<DebugExit>("debug_exit", &events_);
   DeviceHandle<DebugConsole> console_ = make_device<DebugConsole>("debug_console", &output_);
   DeviceHandle<Port92> port92_ = make_device<Port92>("port92", &events_);
-  DeviceHandle<ResetControl> reset_ = make_device<ResetControl>("reset_control", &events_);
+  DeviceHandle<pci::HostBridge> pci_ = make_device<pci::HostBridge>("pci", &events_);
+  GuestMemory ram_ = small_ram();
+  DeviceHandle<FwCfg> fw_cfg_ = make_device<FwCfg>("fw_cfg", &ram_);
+  DeviceHandle<TestDevice> test_ =
+      make_device<TestDevice>("test_device", TestDevice::Ports{.lines = {IrqLine(&pins_[6])}});
   DeviceHandle<Pvpanic> panic_ = make_device<Pvpanic>("pvpanic", &events_);
   DeviceHandle<PostCode> post_ = make_device<PostCode>("post_code");
   DeviceHandle<Pic8259> pic_ =
@@ -294,8 +328,16 @@ const char* Board::step(Bytes& program) {
     case 7:
       return access(mmio_, mmio_cache_, Ioapic::kDefaultBase + program.number(2) % 0x48, write,
                     program);
-    case 8:
-      return access(mmio_, mmio_cache_, program.number(8), write, program);
+    case 8: {
+      // The windows of PCI configuration and test memory, or anywhere.
+      const std::uint64_t at = program.number(8);
+      const std::uint8_t where = operation >> 4 & 3;
+      const std::uint64_t base = where == 1 ? 0xe000'0000 : TestDevice::kMemory.value;
+      // Not much of the test memory: it is saved and restored again and again.
+      const std::uint64_t size = where == 1 ? 0x2000 : 0x40;
+      return access(mmio_, mmio_cache_, where == 0 || where == 3 ? at : base + at % size, write,
+                    program);
+    }
     case 9:
       push_input(program);
       return nullptr;
