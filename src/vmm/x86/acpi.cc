@@ -175,6 +175,13 @@ Bytes hpet() {
   return with_header("HPET", 1, body);
 }
 
+// PCI Firmware Specification 3.0, 4.1.2.
+Bytes mcfg(const AcpiPciRoot& pci) {
+  Bytes body;
+  body.zeros(8).u64(pci.config.base().value).u16(0).u8(0).u8(0).zeros(4);
+  return with_header("MCFG", 1, body);
+}
+
 Bytes rsdt(const std::vector<Gpa>& tables) {
   Bytes body;
   for (const Gpa table : tables) body.u32(table.value);
@@ -218,6 +225,7 @@ Result<Gpa> write_acpi_tables(const GuestMemory& memory, const AcpiConfig& confi
   tables.push_back(VMM_TRY(put(fadt(config, facs_at, dsdt_at))));
   if (config.interrupt_controllers) tables.push_back(VMM_TRY(put(madt(config))));
   if (config.hpet) tables.push_back(VMM_TRY(put(hpet())));
+  if (config.pci) tables.push_back(VMM_TRY(put(mcfg(*config.pci))));
   const Gpa rsdt_at = VMM_TRY(put(rsdt(tables)));
   const Gpa xsdt_at = VMM_TRY(put(xsdt(tables)));
   GuestWriter first(memory, fixed_range(rsdp_at.value, kRsdpSize));

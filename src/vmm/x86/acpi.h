@@ -1,7 +1,7 @@
 // The ACPI tables: what an operating system reads to find CPUs, interrupt controllers, power
 // management and the devices that no bus enumerates.
 //
-// RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT (ACPI Specification 6.5, chapter 5). Not a
+// RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT (ACPI Specification 6.5, chapter 5). Not a
 // hardware-reduced platform: PM1a, PM timer and SCI are those of devices/acpi_pm.h, ACPI mode is on
 // from the start, the reset register is a port, S5 is the only sleep state.
 #pragma once
@@ -29,6 +29,12 @@ struct AcpiSerialPort {
   std::uint8_t irq = 4;
 };
 
+// A PCI host bridge with bus 0.
+struct AcpiPciRoot {
+  GpaRange config;  // memory-mapped configuration space of bus 0
+  GpaRange memory;  // for the BARs of what is behind it; below 4 GiB
+};
+
 struct AcpiConfig {
   std::uint32_t cpus = 1;  // APIC IDs 0 to cpus - 1; at most kMaxAcpiCpus
   // Local APICs and an I/O APIC with 24 pins from GSI 0; without them there is no MADT.
@@ -54,6 +60,8 @@ struct AcpiConfig {
   bool keyboard_controller = true;                     // i8042: ports 0x60 and 0x64, IRQ 1
   bool aux_port = false;                               // its mouse, IRQ 12
   std::optional<std::uint16_t> pvpanic_port = Pvpanic::kPort;
+  std::optional<std::uint16_t> fw_cfg_port = {};  // the first of twelve
+  std::optional<AcpiPciRoot> pci = {};
   // More devices for \_SB: each a whole term, most often an aml::device.
   aml::Terms devices = {};
 };

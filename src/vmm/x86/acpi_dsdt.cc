@@ -45,6 +45,34 @@ Term pvpanic(std::uint16_t port) {
                          crs({io_ports(port, 1)})});
 }
 
+// QEMU's specification of fw_cfg names this ID.
+Term fw_cfg(std::uint16_t port) {
+  return device("FWCF", {name("_HID", aml::string("QEMU0002")), name("_STA", integer(kStaWorking)),
+                         crs({io_ports(port, 12)})});
+}
+
+std::uint32_t low32(Gpa address) { return static_cast<std::uint32_t>(address.value); }
+
+// PCI Firmware Specification 3.0, 4.1 and 4.3: what goes through the bridge, and its own ports. The
+// memory-mapped configuration space is a resource of the board (4.1.2, note 2).
+Term pci_root(const AcpiPciRoot& pci) {
+  constexpr std::uint16_t kConfigPorts = 0xcf8;
+  constexpr std::uint8_t kCount = 8;
+  const Term windows =
+      crs({aml::bus_numbers(0, 0), io_ports(kConfigPorts, kCount),
+           aml::io_window(0, kConfigPorts - 1), aml::io_window(kConfigPorts + kCount, 0xffff),
+           aml::memory_window(low32(pci.memory.base()), low32(pci.memory.end()) - 1)});
+  return device("PCI0", {name("_HID", eisa_id("PNP0A08")), name("_CID", eisa_id("PNP0A03")),
+                         name("_UID", integer(0)), name("_SEG", integer(0)),
+                         name("_BBN", integer(0)), windows});
+}
+
+Term board_resources(const AcpiPciRoot& pci) {
+  return device("MBRD", {name("_HID", eisa_id("PNP0C02")), name("_UID", integer(0)),
+                         crs({aml::memory32(low32(pci.config.base()),
+                                            static_cast<std::uint32_t>(pci.config.size()))})});
+}
+
 }  // namespace
 
 Term dsdt_body(const AcpiConfig& config) {
@@ -56,6 +84,11 @@ Term dsdt_body(const AcpiConfig& config) {
   if (config.keyboard_controller) devices.push_back(keyboard());
   if (config.keyboard_controller && config.aux_port) devices.push_back(mouse());
   if (config.pvpanic_port) devices.push_back(pvpanic(*config.pvpanic_port));
+  if (config.fw_cfg_port) devices.push_back(fw_cfg(*config.fw_cfg_port));
+  if (config.pci) {
+    devices.push_back(pci_root(*config.pci));
+    devices.push_back(board_resources(*config.pci));
+  }
   devices.insert(devices.end(), config.devices.begin(), config.devices.end());
 
   // Values for SLP_TYP of PM1a and PM1b; the other two are reserved (ACPI 6.5, 7.4.2).

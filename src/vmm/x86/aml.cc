@@ -254,6 +254,46 @@ Term interrupt(std::uint32_t gsi, Trigger trigger, Polarity polarity) {
   return term;
 }
 
+namespace {
+
+// Address space descriptors (6.4.3.5): all fields are of one width.
+Term address_window(std::uint8_t tag, std::size_t width, std::uint8_t type, std::uint8_t flags,
+                    std::uint64_t first, std::uint64_t last) {
+  constexpr std::uint8_t kBothEndsFixed = 0x0c;  // producer, positive decode
+  Term term;
+  add(term, tag, 1);
+  add(term, 3 + 5 * width, 2);
+  add(term, type, 1);
+  add(term, kBothEndsFixed, 1);
+  add(term, flags, 1);
+  add(term, 0, width);  // granularity
+  add(term, first, width);
+  add(term, last, width);
+  add(term, 0, width);  // translation
+  add(term, last - first + 1, width);
+  return term;
+}
+
+constexpr std::uint8_t kWordSpaceTag = 0x88;
+constexpr std::uint8_t kDWordSpaceTag = 0x87;
+
+}  // namespace
+
+Term bus_numbers(std::uint16_t first, std::uint16_t last) {
+  constexpr std::uint8_t kBusNumbers = 2;
+  return address_window(kWordSpaceTag, 2, kBusNumbers, 0, first, last);
+}
+
+Term io_window(std::uint16_t first, std::uint16_t last) {
+  constexpr std::uint8_t kIo = 1, kEntireRange = 3;
+  return address_window(kWordSpaceTag, 2, kIo, kEntireRange, first, last);
+}
+
+Term memory_window(std::uint32_t first, std::uint32_t last) {
+  constexpr std::uint8_t kMemory = 0, kReadWrite = 1;
+  return address_window(kDWordSpaceTag, 4, kMemory, kReadWrite, first, last);
+}
+
 Term resource_template(const Terms& descriptors) {
   constexpr std::uint8_t kEndTag = 0x79;
   Term content = join(descriptors);

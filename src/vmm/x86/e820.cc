@@ -58,6 +58,8 @@ E820Map machine_e820(std::uint64_t ram_bytes) {
   map.set(kAcpiTables, E820Type::kAcpi);
   map.set(kAcpiNvs, E820Type::kNvs);
   map.set(kBiosArea, E820Type::kReserved);
+  // A kernel believes the MCFG table only when the map agrees.
+  map.set(kPciConfig, E820Type::kReserved);
   map.set(between(kKvmIdentityMap.base(), kKvmTss.end()), E820Type::kReserved);
   return map;
 }

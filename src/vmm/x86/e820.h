@@ -37,8 +37,8 @@ class E820Map {
 };
 
 // The map of a machine with `ram_bytes` of RAM (layout.h): RAM without the video window and the
-// option ROMs, the EBDA and BIOS areas reserved, the ACPI areas as such, and KVM's own pages
-// reserved.
+// option ROMs, the EBDA and BIOS areas reserved, the ACPI areas as such, PCI configuration
+// space and KVM's own pages reserved.
 E820Map machine_e820(std::uint64_t ram_bytes);
 
 }  // namespace vmm::x86

@@ -8,9 +8,10 @@
 //   0x0009fc00  extended BIOS data area                                   reserved
 //   0x000a0000  VGA window and option ROMs: RAM is there, but no map names it
 //   0x000e0000  ACPI tables                                               ACPI data, NVS
-//   0x000f0000  MP table, where a BIOS would be                           reserved
+//   0x000f0000  MP table, SMBIOS tables, where a BIOS would be            reserved
 //   0x00100000  RAM up to at most 3 GiB
-//   0xc0000000  hole for devices: I/O APIC, local APIC, KVM's own pages
+//   0xc0000000  hole for devices: PCI BARs, PCI configuration, I/O APIC, local APIC, KVM's own
+//               pages
 //   0x100000000 the rest of RAM
 #pragma once
 
@@ -74,6 +75,7 @@ inline constexpr GpaRange kAcpiNvs = fixed_range(0xe'f000, kPageSize);  // FACS
 inline constexpr GpaRange kMpTable = fixed_range(0xf'0000, KiB(32));
 // Real-mode handlers, where a Multiboot kernel may look for a BIOS.
 inline constexpr GpaRange kBiosStub = fixed_range(0xf'f000, KiB(1));
+inline constexpr GpaRange kSmbios = fixed_range(0xf'8000, 7 * kPageSize);
 inline constexpr GpaRange kBiosArea = fixed_range(0xf'0000, KiB(64));
 inline constexpr Gpa kExtendedRamBase{MiB(1)};
 
@@ -82,6 +84,9 @@ inline constexpr GpaRange kTrampolineArea = fixed_range(0x8000, 0x6000);
 
 // --- The device hole -----------------------------------------------------------------------------
 
+// Where the BARs of PCI functions go, and all configuration space of bus 0.
+inline constexpr GpaRange kPciMemory = fixed_range(0xc000'0000, 0x2000'0000);
+inline constexpr GpaRange kPciConfig = fixed_range(0xe000'0000, MiB(1));
 // Power-on addresses (82093AA datasheet; SDM volume 3, 11.4.1).
 inline constexpr GpaRange kIoApic = fixed_range(0xfec0'0000, kPageSize);
 inline constexpr GpaRange kLocalApic = fixed_range(0xfee0'0000, kPageSize);

@@ -120,9 +120,17 @@ TEST_F(AcpiIasl, AMachineWithEverything) {
                                   .hpet = true,
                                   .serial_ports = {{}, {.name = "COM2", .port = 0x2f8, .irq = 3}},
                                   .aux_port = true,
+                                  .fw_cfg_port = 0x510,
+                                  .pci = AcpiPciRoot{kPciConfig, kPciMemory},
                                   .devices = {extra}});
   EXPECT_THAT(dsdt, HasSubstr("Device (COM2)"));
   EXPECT_THAT(dsdt, HasSubstr("PNP0F13"));
+  EXPECT_THAT(dsdt, HasSubstr("\"QEMU0002\""));
+  EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0A08\")"));
+  EXPECT_THAT(dsdt, HasSubstr("WordBusNumber (ResourceProducer"));
+  EXPECT_THAT(dsdt, HasSubstr("WordIO (ResourceProducer"));
+  EXPECT_THAT(dsdt, HasSubstr("DWordMemory (ResourceProducer"));
+  EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0C02\")"));
   EXPECT_THAT(dsdt, HasSubstr("Method (_STA, 0, NotSerialized)"));
   EXPECT_THAT(dsdt, HasSubstr("0xD0000000,"));
   EXPECT_THAT(dsdt, HasSubstr("Edge, ActiveHigh, Exclusive"));

@@ -168,6 +168,17 @@ TEST(Acpi, MadtRoutesTheTimerAndTheSci) {
   EXPECT_EQ(entries_of_type(madt, 4).size(), 1U);
 }
 
+TEST(Acpi, McfgNamesTheConfigurationSpaceOfBusZero) {
+  const auto tables = tables_of({.pci = AcpiPciRoot{kPciConfig, kPciMemory}});
+  const TableBytes& mcfg = tables.at("MCFG");
+  ASSERT_EQ(mcfg.size(), 60U);
+  EXPECT_EQ(sum_of(mcfg, mcfg.size()), 0U);
+  EXPECT_EQ(field<std::uint64_t>(mcfg, 44), kPciConfig.base().value);
+  EXPECT_EQ(field<std::uint16_t>(mcfg, 52), 0);  // segment
+  EXPECT_EQ(field<std::uint8_t>(mcfg, 55), 0);   // last bus
+  EXPECT_THAT(signatures(tables_of({})), Not(Contains("MCFG")));
+}
+
 TEST(Acpi, WithoutInterruptControllersThereIsNoMadt) {
   EXPECT_THAT(signatures(tables_of({.interrupt_controllers = false})), Not(Contains("APIC")));
 }

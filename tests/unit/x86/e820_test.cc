@@ -61,14 +61,15 @@ TEST(E820, MachineBelowTheHole) {
                   entry(0xe0000, 0xef000, E820Type::kAcpi), entry(0xef000, 0xf0000, E820Type::kNvs),
                   entry(0xf0000, 0x100000, E820Type::kReserved),
                   entry(0x100000, MiB(512), E820Type::kRam),
+                  entry(0xe0000000, 0xe0100000, E820Type::kReserved),
                   entry(0xfffbc000, 0xfffc0000, E820Type::kReserved)));
 }
 
 TEST(E820, MachineThatReachesPastTheHole) {
   const E820Map map = machine_e820(GiB(5));
-  ASSERT_EQ(map.entries().size(), 8U);
+  ASSERT_EQ(map.entries().size(), 9U);
   EXPECT_EQ(map.entries()[5], entry(MiB(1), GiB(3), E820Type::kRam));
-  EXPECT_EQ(map.entries()[7], entry(GiB(4), GiB(6), E820Type::kRam));
+  EXPECT_EQ(map.entries()[8], entry(GiB(4), GiB(6), E820Type::kRam));
 }
 
 }  // namespace

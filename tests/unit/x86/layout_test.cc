@@ -48,9 +48,11 @@ TEST(Layout, BootAreaHoldsAllThatIsWrittenBelowTheEbda) {
 }
 
 TEST(Layout, FixedDevicesAreInTheHole) {
-  constexpr std::array kDevices = {kIoApic, kLocalApic, kKvmIdentityMap, kKvmTss};
+  constexpr std::array kDevices = {kPciMemory, kPciConfig,      kIoApic,
+                                   kLocalApic, kKvmIdentityMap, kKvmTss};
   for (const GpaRange& device : kDevices) EXPECT_TRUE(kDeviceHole.contains(device));
   EXPECT_FALSE(kKvmIdentityMap.overlaps(kKvmTss));
+  EXPECT_FALSE(kPciMemory.overlaps(kPciConfig));
 }
 
 }  // namespace
