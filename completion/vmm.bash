@@ -45,6 +45,15 @@ _vmm_value() {
       _vmm_files "$value"
       COMPREPLY+=("${words[@]}")
       ;;
+    --fw-cfg)
+      case $value in
+        *file=*) _vmm_files "${value#*file=}" ;;
+        *)
+          _vmm_words "$value" 'name=opt/'
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
     --debug-exit) _vmm_words "$value" '0xf4 off' ;;
     --quirk)
       case $value in
@@ -93,7 +102,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk
+          --tick-share --quirk --fw-cfg --uuid --testdev
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

@@ -102,6 +102,57 @@ Result<BootModule> parse_module(std::string_view text) {
   return module;
 }
 
+Result<FwCfgFile> parse_fw_cfg(std::string_view text) {
+  FwCfgFile file;
+  bool content = false;
+  while (!text.empty()) {
+    const auto pair = key_value(text);
+    // A text may contain commas, so it comes last.
+    const bool last = pair && pair->first == "string";
+    const auto comma = last ? std::string_view::npos : text.find(',');
+    const auto part = key_value(text.substr(0, comma));
+    if (part && part->first == "name") {
+      file.name = part->second;
+    } else if (part && part->first == "file" && !part->second.empty()) {
+      file.file = part->second;
+      content = true;
+    } else if (last) {
+      file.text = pair->second;
+      content = true;
+    } else {
+      return fail(ErrorCode::kBadConfig,
+                  "'{}' is unknown: write name=NAME,file=PATH or name=NAME,string=TEXT",
+                  text.substr(0, comma));
+    }
+    text = comma == std::string_view::npos ? "" : text.substr(comma + 1);
+  }
+  if (file.name.empty() || !content || (file.file && !file.text.empty())) {
+    return fail(ErrorCode::kBadConfig,
+                "needs a name and a content: name=NAME,file=PATH or name=NAME,string=TEXT");
+  }
+  return file;
+}
+
+Result<std::array<std::uint8_t, 16>> parse_uuid(std::string_view text) {
+  std::string digits;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    if (dash != (text[i] == '-')) digits.clear();
+    if (dash != (text[i] == '-')) break;
+    if (!dash) digits += text[i];
+  }
+  std::array<std::uint8_t, 16> uuid{};
+  bool good = text.size() == 36 && digits.size() == 2 * uuid.size();
+  for (std::size_t i = 0; good && i < uuid.size(); ++i) {
+    const char* const at = digits.data() + 2 * i;
+    const auto [end, error] = std::from_chars(at, at + 2, uuid[i], 16);
+    good = error == std::errc{} && end == at + 2;
+  }
+  if (good) return uuid;
+  return fail(ErrorCode::kBadConfig,
+              "'{}' is no UUID: 8-4-4-4-12 hexadecimal digits with dashes between", text);
+}
+
 Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count) {
   CpuConfig cpu;
   cpu.count = count;

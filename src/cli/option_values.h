@@ -2,6 +2,7 @@
 // with the text and what would be right; the caller adds the option's name.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <optional>
@@ -27,6 +28,12 @@ Result<BootChoice> parse_boot(std::string_view text);
 
 // --module FILE[,ARGUMENTS]; the arguments may contain commas.
 Result<BootModule> parse_module(std::string_view text);
+
+// --fw-cfg name=NAME,file=PATH | name=NAME,string=TEXT; the text may contain commas.
+Result<FwCfgFile> parse_fw_cfg(std::string_view text);
+
+// --uuid 01234567-89ab-cdef-0123-456789abcdef
+Result<std::array<std::uint8_t, 16>> parse_uuid(std::string_view text);
 
 // --cpu host[,-feature | ,+feature]...; keeps `count`.
 Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count);

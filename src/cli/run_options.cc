@@ -55,6 +55,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      kMachine},
     {"quirk", kList, "NAME=on|off|auto",
      "Switch a workaround for this host's KVM; vmm doctor lists them. May be repeated", kMachine},
+    {"fw-cfg", kList, "name=NAME,file=PATH|string=TEXT",
+     "File for the guest in the firmware configuration device. May be repeated", kMachine},
+    {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
+    {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kMachine},
     {"serial", kValue, "WHERE",
      "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
     {"escape", kValue, "KEY",
@@ -173,6 +177,19 @@ void read_machine(Reader& reader, VmConfig& config) {
       reader.problem("quirk", quirk.error().message());
     }
   }
+}
+
+void read_machine_data(Reader& reader, VmConfig& config) {
+  for (const std::string& text : reader.list("fw-cfg")) {
+    auto file = parse_fw_cfg(text);
+    if (file) {
+      config.fw_cfg.push_back(*std::move(file));
+    } else {
+      reader.problem("fw-cfg", file.error().message());
+    }
+  }
+  config.uuid = reader.value<std::array<std::uint8_t, 16>>("uuid", config.uuid, parse_uuid);
+  config.test_device = reader.flag("testdev");
 }
 
 // Options that mean nothing for what is booted are mistakes, not wishes.
@@ -312,6 +329,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   RunRequest request;
   Reader reader(raw, problems);
   read_machine(reader, request.config);
+  read_machine_data(reader, request.config);
   read_boot(reader, request);
   read_consoles(reader, request);
   read_control(reader, request);

@@ -21,6 +21,7 @@
 #include "vmm/x86/mptable.h"
 #include "vmm/x86/multiboot_info.h"
 #include "vmm/x86/pvh.h"
+#include "vmm/x86/smbios.h"
 
 namespace vmm {
 namespace {
@@ -31,6 +32,7 @@ struct Boot {
   HostPlan& plan;
   const GuestMemory& memory;
   bool hpet;
+  const std::optional<DeviceHandle<FwCfg>>& fw_cfg;
 };
 
 // An initrd in guest memory, and how much of it there is.
@@ -84,12 +86,29 @@ x86::AcpiConfig acpi_config(const Boot& boot) {
   x86::AcpiConfig acpi;
   acpi.cpus = boot.config.cpus.count;
   acpi.interrupt_controllers = boot.plan.irqchip != IrqchipMode::kNone;
+  acpi.fw_cfg_port = FwCfg::kSelectorPort;
+  acpi.pci = x86::AcpiPciRoot{x86::kPciConfig, x86::kPciMemory};
   acpi.hpet = boot.hpet;
   return acpi;
 }
 
-// What any kernel may look for in low memory: ACPI, the MP table for those that know nothing else,
-// and the BIOS's own words. Returns the RSDP's address.
+// The tables as files of fw_cfg: the RSDP, and all that lies behind it.
+Result<void> show_acpi_tables(const Boot& boot, Gpa rsdp) {
+  constexpr std::size_t kRsdpSize = 36;
+  std::vector<std::byte> area(static_cast<std::size_t>(x86::kAcpiTables.size()));
+  VMM_TRY(boot.memory.read(rsdp, area));
+  const auto used = std::find_if(area.rbegin(), area.rend(), [](std::byte b) {
+                      return b != std::byte{0};
+                    }).base();
+  const auto behind = area.begin() + kRsdpSize;
+  return boot.fw_cfg->with([&](FwCfg& fw_cfg) -> Result<void> {
+    VMM_TRY(fw_cfg.add_file("etc/acpi/rsdp", {area.begin(), behind}));
+    return fw_cfg.add_file("etc/acpi/tables", {behind, std::max(behind, used)});
+  });
+}
+
+// What any kernel may look for in low memory: ACPI, SMBIOS, the MP table for those that know
+// nothing else, and the BIOS's own words. Returns the RSDP's address.
 Result<Gpa> write_platform_tables(const Boot& boot) {
   VMM_TRY(x86::write_bios_data(boot.memory));
   if (boot.plan.irqchip != IrqchipMode::kNone) {
@@ -97,7 +116,14 @@ Result<Gpa> write_platform_tables(const Boot& boot) {
     mp.cpus = boot.config.cpus.count;
     VMM_TRY(x86::write_mp_table(boot.memory, mp));
   }
-  return x86::write_acpi_tables(boot.memory, acpi_config(boot));
+  x86::SmbiosConfig smbios;
+  smbios.cpus = boot.config.cpus.count;
+  smbios.ram_bytes = boot.memory.size();
+  smbios.uuid = boot.config.uuid;
+  VMM_TRY(x86::write_smbios_tables(boot.memory, smbios));
+  const Gpa rsdp = VMM_TRY(x86::write_acpi_tables(boot.memory, acpi_config(boot)));
+  if (boot.fw_cfg) VMM_TRY(show_acpi_tables(boot, rsdp));
+  return rsdp;
 }
 
 struct LinuxBoot {
@@ -238,7 +264,7 @@ Result<x86::EntryState> load(const Boot& boot, const FlatBoot& flat) {
 }  // namespace
 
 Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine) {
-  const Boot boot{config, plan, machine.memory, machine.pit_gate != nullptr};
+  const Boot boot{config, plan, machine.memory, machine.pit_gate != nullptr, machine.fw_cfg};
   return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
 }
 

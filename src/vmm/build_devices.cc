@@ -1,18 +1,24 @@
 #include "vmm/build_devices.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
+#include "base/le.h"
 #include "devices/acpi_pm.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/fw_cfg.h"
 #include "devices/hpet.h"
 #include "devices/i8042.h"
+#include "devices/pci/host_bridge.h"
 #include "devices/pit8254.h"
 #include "devices/port92.h"
 #include "devices/post_code.h"
 #include "devices/pvpanic.h"
-#include "devices/reset_control.h"
 #include "devices/rtc_cmos.h"
+#include "devices/test_device.h"
+#include "vmm/loader/input_file.h"
 #include "vmm/x86/layout.h"
 
 namespace vmm {
@@ -139,6 +145,90 @@ Result<void> add_hpet(Machine& machine) {
   return {};
 }
 
+// The host bridge has the reset control register, too.
+Result<void> add_pci(Machine& machine) {
+  using pci::HostBridge;
+  const auto bridge = make_device<HostBridge>("pci", &machine);
+  VMM_TRY(machine.pio.insert({HostBridge::kPort, HostBridge::kPortSize, Widths{1, 2, 4}}, bridge));
+  VMM_TRY(machine.mmio.insert(
+      {x86::kPciConfig.base().value, HostBridge::kMemorySize, Widths{1, 2, 4}, HostBridge::kMemory},
+      bridge));
+  machine.devices.push_back(bridge);
+  return {};
+}
+
+std::vector<std::byte> little_endian(std::uint64_t value, std::size_t size) {
+  std::vector<std::byte> bytes(size);
+  store_le(bytes, value);
+  return bytes;
+}
+
+Result<std::vector<std::byte>> content(const FwCfgFile& file) {
+  constexpr std::uint64_t kMost = MiB(256);
+  if (!file.file) {
+    const auto text = std::as_bytes(std::span(file.text));
+    return std::vector<std::byte>(text.begin(), text.end());
+  }
+  const loader::InputFile input = VMM_TRY(loader::InputFile::open(*file.file, kMost));
+  std::vector<std::byte> bytes(static_cast<std::size_t>(input.size()));
+  VMM_TRY(input.read_at(0, bytes));
+  return bytes;
+}
+
+Result<void> add_fw_cfg(const VmConfig& config, Machine& machine) {
+  const auto device = make_device<FwCfg>("fw_cfg", &machine.memory);
+  const Result<void> filled = device.with([&](FwCfg& fw_cfg) -> Result<void> {
+    const auto uuid = std::as_bytes(std::span(config.uuid));
+    fw_cfg.set_item(FwCfg::kUuid, {uuid.begin(), uuid.end()});
+    fw_cfg.set_item(FwCfg::kRamSize, little_endian(machine.memory.size(), 8));
+    fw_cfg.set_item(FwCfg::kGraphics, little_endian(1, 2));
+    fw_cfg.set_item(FwCfg::kCpus, little_endian(config.cpus.count, 2));
+    fw_cfg.set_item(FwCfg::kMostCpus, little_endian(config.cpus.count, 2));
+    for (const FwCfgFile& file : config.fw_cfg) {
+      std::vector<std::byte> bytes = VMM_TRY(content(file));
+      VMM_TRY(fw_cfg.add_file(file.name, std::move(bytes)));
+    }
+    return {};
+  });
+  VMM_TRY(filled);
+  VMM_TRY(machine.pio.insert({FwCfg::kSelectorPort, FwCfg::kSelectorSize, Widths{1, 2}}, device));
+  VMM_TRY(
+      machine.pio.insert({FwCfg::kDmaPort, FwCfg::kDmaSize, Widths::any(), FwCfg::kDma}, device));
+  machine.devices.push_back(device);
+  machine.fw_cfg = device;
+  return {};
+}
+
+// Makes the kernel forget how the page is mapped, so that the guest's next access finds out anew.
+// It stays accessible all the time: a change of rights forth and back is what makes KVM drop it.
+void remap_page(const GuestMemory& memory, Gpa address) {
+  const auto page = GpaRange::create(address.align_down(x86::kPageSize), x86::kPageSize);
+  if (!page) return;
+  (void)memory.with_view(*page, [](std::span<std::byte> view) {
+    (void)::mprotect(view.data(), view.size(), PROT_READ | PROT_WRITE | PROT_EXEC);
+    (void)::mprotect(view.data(), view.size(), PROT_READ | PROT_WRITE);
+  });
+}
+
+Result<void> add_test_device(Machine& machine) {
+  TestDevice::Ports ports;
+  for (std::uint32_t gsi = 0; gsi < TestDevice::kLines; ++gsi) {
+    ports.lines[gsi] = machine.irqs.line(gsi);
+  }
+  ports.remap_page = [&memory = machine.memory](Gpa page) { remap_page(memory, page); };
+  const auto device = make_device<TestDevice>("test_device", std::move(ports));
+  using T = TestDevice;
+  for (const std::uint16_t port : {T::kLatchPort, T::kSecondLatchPort}) {
+    VMM_TRY(machine.pio.insert({port, T::kLatchSize, Widths{1, 2, 4}, T::kLatch}, device));
+  }
+  VMM_TRY(machine.pio.insert({T::kFlushPort, 4, Widths{1, 2, 4}, T::kFlush}, device));
+  VMM_TRY(machine.pio.insert({T::kLinePort, T::kLines, Widths{1, 2, 4}, T::kLineBase}, device));
+  VMM_TRY(machine.mmio.insert({T::kMemory.value, T::kMemorySize, Widths::any(), T::kMemoryBase},
+                              device));
+  machine.devices.push_back(device);
+  return {};
+}
+
 // A device that is one port, and needs nothing but itself.
 template <typename D>
 Result<void> add_port(Machine& machine, const DeviceHandle<D>& device) {
@@ -157,11 +247,13 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_pit(machine));
   VMM_TRY(add_hpet(machine));
   VMM_TRY(add_port(machine, make_device<Port92>("port92", &machine)));
-  VMM_TRY(add_port(machine, make_device<ResetControl>("reset_control", &machine)));
+  VMM_TRY(add_pci(machine));
   VMM_TRY(add_port(machine, make_device<Pvpanic>("pvpanic", &machine)));
   VMM_TRY(add_port(machine, make_device<PostCode>("post_code")));
   VMM_TRY(add_port(machine, make_device<DebugConsole>("debug_console", config.debug_console)));
   VMM_TRY(add_debug_exit(config, machine));
+  VMM_TRY(add_fw_cfg(config, machine));
+  if (config.test_device) VMM_TRY(add_test_device(machine));
   return {};
 }
 

@@ -2,6 +2,7 @@
 // function that returns all problems at once.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -103,6 +104,13 @@ struct SerialConfig {
       nullptr;  // COM1's transmitted bytes; borrowed, outlives the Vm; nullptr drops them
 };
 
+// A file that the guest finds in fw_cfg: text, or the content of a file of the host.
+struct FwCfgFile {
+  std::string name = {};  // "opt/org.example/name": at most 55 printable characters
+  std::optional<std::filesystem::path> file = {};
+  std::string text = {};
+};
+
 // On or off for one named quirk (vmm doctor lists the names); what is not named is probed.
 struct QuirkOverride {
   std::string name = {};
@@ -119,7 +127,10 @@ struct VmConfig {
   BootSource boot = BuiltinGuest{};
   SerialConfig serial = {};
   std::optional<std::uint16_t> debug_exit_port = std::uint16_t{0xf4};  // isa-debug-exit
-  ByteSink* debug_console = nullptr;  // bytes written to port 0xe9; borrowed
+  bool test_device = false;                                            // QEMU's pc-testdev
+  std::vector<FwCfgFile> fw_cfg = {};
+  std::array<std::uint8_t, 16> uuid = {};  // of the machine; all zeroes: not set
+  ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
   std::vector<QuirkOverride> quirks = {};
   // Time between two looks at the guest that quirks need on a software KVM; 0 chooses.
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.

@@ -11,6 +11,7 @@
 #include "base/event_fd.h"
 #include "devices/bus.h"
 #include "devices/device_ref.h"
+#include "devices/fw_cfg.h"
 #include "devices/irq_gate.h"
 #include "devices/machine_events.h"
 #include "devices/uart16550.h"
@@ -58,6 +59,7 @@ struct Machine final : MachineEvents {
   Bus mmio{BusKind::kMmio};
   DeviceTimers timers;
   std::optional<DeviceHandle<Uart16550>> com1;
+  std::optional<DeviceHandle<FwCfg>> fw_cfg;
   std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
 
   // A device passes on what the guest asked for: becomes a reason to stop.

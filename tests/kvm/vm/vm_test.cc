@@ -27,6 +27,7 @@ DECLARE_GUEST(echo);
 DECLARE_GUEST(registers);
 DECLARE_GUEST(real_mode);
 DECLARE_GUEST(protected_mode);
+DECLARE_GUEST(platform);
 
 #define GUEST_CODE(name) guest_code(guest_##name##_begin, guest_##name##_end)
 
@@ -205,6 +206,32 @@ TEST_F(VmTest, FlatImage_startsInProtectedMode) {
   std::get<FlatBoot>(config.boot).mode = FlatMode::kProtected;
   EXPECT_EQ(run(std::move(config)).reason, StopReason::kDebugExit);
   EXPECT_EQ(console_.text(), "p");
+}
+
+TEST_F(VmTest, Platform_hasWhatTestKernelsLookFor) {
+  VmConfig config = flat(GUEST_CODE(platform));
+  config.test_device = true;
+  config.fw_cfg = {{.name = "opt/text", .text = "hello"}};
+  CREATE_OR_RETURN(vm, std::move(config));
+  EXPECT_EQ(run(*vm).reason, StopReason::kDebugExit);
+  EXPECT_EQ(console_.text(), "QEMUhello");
+  const auto word = [&](std::uint64_t at) {
+    return vm->memory().read<std::uint32_t>(Gpa(at)).value();
+  };
+  EXPECT_EQ(word(0x2000), 0x00081b36U);
+  EXPECT_EQ(word(0x2004), 0x00081b36U);
+  EXPECT_EQ(word(0x2008), 0x12345678U);
+  EXPECT_EQ(word(0x200c), 0x600dcafeU);
+  EXPECT_EQ(word(0x2010), 0x5eed5eedU);
+  EXPECT_EQ(vm->stats().unclaimed, 0U);
+}
+
+TEST_F(VmTest, FwCfg_refusesAFileThatIsNotThere) {
+  VmConfig config = flat(GUEST_CODE(hello));
+  config.fw_cfg = {{.name = "opt/file", .file = "/no/such/file"}};
+  const auto vm = Vm::create(std::move(config));
+  ASSERT_FALSE(vm);
+  EXPECT_TRUE(vm.error().code() == ErrorCode::kBadKernel || vm.error().code() == ErrorCode::kNoKvm);
 }
 
 TEST_F(VmTest, TwoMachines_inOneProcessKnowNothingOfEachOther) {

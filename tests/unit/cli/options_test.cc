@@ -92,6 +92,25 @@ TEST(Options, ModulesHaveArgumentsBehindTheFirstComma) {
   EXPECT_EQ(boot.modules[1].arguments, "x=1,y");
 }
 
+TEST(Options, FwCfgFilesHaveANameAndAContent) {
+  const VmConfig config = run({"--fw-cfg", "name=opt/a,file=/some/file", "--fw-cfg",
+                               "name=opt/b,string=x=1,y", "--testdev"})
+                              .config;
+  ASSERT_EQ(config.fw_cfg.size(), 2U);
+  EXPECT_EQ(config.fw_cfg[0].name, "opt/a");
+  EXPECT_EQ(config.fw_cfg[0].file, "/some/file");
+  EXPECT_EQ(config.fw_cfg[1].name, "opt/b");
+  EXPECT_EQ(config.fw_cfg[1].text, "x=1,y");
+  EXPECT_TRUE(config.test_device);
+}
+
+TEST(Options, UuidIsReadInTheOrderOfItsText) {
+  const auto uuid = run({"--uuid", "00112233-4455-6677-8899-aabbccddeeff"}).config.uuid;
+  EXPECT_EQ(uuid[0], 0x00);
+  EXPECT_EQ(uuid[5], 0x55);
+  EXPECT_EQ(uuid[15], 0xff);
+}
+
 TEST(Options, CmdlineGoesToTheBuiltInGuest) {
   const auto boot = std::get<BuiltinGuest>(run({"--cmdline", "cmd=mem off"}).config.boot);
   EXPECT_EQ(boot.cmdline, "cmd=mem off");
