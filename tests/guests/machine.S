@@ -144,3 +144,51 @@ END_GUEST(protected_mode)
 .code64
 
 .section .note.GNU-stack, "", @progbits
+
+// What test kernels look for: prints fw_cfg's signature and the text of its first file, stores what PCI configuration
+// gives by port (0x2000) and by memory (0x2004), the test device's latch (0x2008) and memory (0x200c), and a word of a
+// page that was mapped anew (0x2010).
+GUEST(platform)
+  xor %eax, %eax
+  mov $4, %ecx
+  call 1f
+  mov $0x20, %eax
+  mov $5, %ecx
+  call 1f
+  mov $0x80000000, %eax
+  mov $0xcf8, %dx
+  out %eax, (%dx)
+  mov $0xcfc, %dx
+  in (%dx), %eax
+  mov %eax, 0x2000
+  mov $0xe0000000, %ecx
+  mov (%rcx), %eax
+  mov %eax, 0x2004
+  mov $0x12345678, %eax
+  out %eax, $0xe0
+  xor %eax, %eax
+  in $0xe9 - 1, %eax
+  mov %eax, 0x2008
+  mov $0xff000000, %ecx
+  movl $0x600dcafe, 0x10(%rcx)
+  mov 0x10(%rcx), %eax
+  mov %eax, 0x200c
+  movl $0x5eed5eed, 0x3000
+  mov $0x3000, %eax
+  out %eax, $0xe4
+  mov 0x3000, %eax
+  mov %eax, 0x2010
+  mov $DEBUG_EXIT, %dx
+  out %al, (%dx)
+  jmp .
+1: // ECX bytes of item AX
+  mov $0x510, %dx
+  out %ax, (%dx)
+2:
+  mov $0x511, %dx
+  in (%dx), %al
+  mov $COM1, %dx
+  out %al, (%dx)
+  loop 2b
+  ret
+END_GUEST(platform)
