@@ -33,6 +33,7 @@ struct Boot {
   const GuestMemory& memory;
   bool hpet;
   const std::optional<DeviceHandle<FwCfg>>& fw_cfg;
+  const loader::LoadedKernel& kernel;  // for a KernelBoot
 };
 
 // An initrd in guest memory, and how much of it there is.
@@ -50,23 +51,6 @@ GpaRange low_ram(const GuestMemory& memory) {
   const GpaRange first = memory.regions().front().range();
   const std::uint64_t size = first.size() - std::min(first.size(), x86::kExtendedRamBase.value);
   return x86::fixed_range(x86::kExtendedRamBase.value, size);
-}
-
-Result<loader::LoadedKernel> load_image(const Boot& boot, const KernelBoot& source) {
-  const auto image = VMM_TRY(loader::KernelImage::open(source.kernel));
-  loader::LoadOptions options;
-  options.protocol = source.protocol;
-  options.bounds.highest = low_ram(boot.memory).end();
-  if (loader::multiboot_version(image, source.protocol)) {
-    // Small ones lie in conventional memory, where there is more than their own.
-    options.bounds.lowest = Gpa(0);
-    options.bounds.keep_out = {x86::kBdaArea, x86::kBootArea, x86::kUpperArea};
-  }
-  options.memory_is_zero = true;
-  if (source.kaslr) options.kaslr = loader::Kaslr{random_bits, {low_ram(boot.memory)}};
-  loader::LoadedKernel kernel = VMM_TRY(loader::load_kernel(image, boot.memory, options));
-  for (std::string& note : kernel.notes) boot.plan.decisions.push_back(std::move(note));
-  return kernel;
 }
 
 Result<Initrd> load_initrd(const Boot& boot, const KernelBoot& source,
@@ -228,7 +212,8 @@ bool is_multiboot(const loader::LoadedKernel& kernel) {
 }
 
 Result<x86::EntryState> load(const Boot& boot, const KernelBoot& source) {
-  const loader::LoadedKernel kernel = VMM_TRY(load_image(boot, source));
+  const loader::LoadedKernel& kernel = boot.kernel;
+  boot.plan.decisions.insert(boot.plan.decisions.end(), kernel.notes.begin(), kernel.notes.end());
   if (is_multiboot(kernel)) return enter_multiboot(boot, source, kernel);
   if (!source.modules.empty()) {
     return fail(ErrorCode::kBadConfig, "{}: modules are for Multiboot kernels, this is none",
@@ -263,8 +248,25 @@ Result<x86::EntryState> load(const Boot& boot, const FlatBoot& flat) {
 
 }  // namespace
 
-Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine) {
-  const Boot boot{config, plan, machine.memory, machine.pit_gate != nullptr, machine.fw_cfg};
+Result<loader::LoadedKernel> load_kernel(const KernelBoot& source, const GuestMemory& memory) {
+  const auto image = VMM_TRY(loader::KernelImage::open(source.kernel));
+  loader::LoadOptions options;
+  options.protocol = source.protocol;
+  options.bounds.highest = low_ram(memory).end();
+  if (loader::multiboot_version(image, source.protocol)) {
+    // Small ones lie in conventional memory, where there is more than their own.
+    options.bounds.lowest = Gpa(0);
+    options.bounds.keep_out = {x86::kBdaArea, x86::kBootArea, x86::kUpperArea};
+  }
+  options.memory_is_zero = true;
+  if (source.kaslr) options.kaslr = loader::Kaslr{random_bits, {low_ram(memory)}};
+  return loader::load_kernel(image, memory, options);
+}
+
+Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine,
+                                   const loader::LoadedKernel& kernel) {
+  const Boot boot{config,         plan,  machine.memory, machine.pit_gate != nullptr,
+                  machine.fw_cfg, kernel};
   return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
 }
 

@@ -1,8 +1,11 @@
 #include "vmm/build_machine.h"
 
+#include <array>
+#include <optional>
 #include <utility>
 #include <vector>
 
+#include "base/background.h"
 #include "vmm/boot_guest.h"
 #include "vmm/build_devices.h"
 #include "vmm/cpu_setup.h"
@@ -103,13 +106,21 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
 }  // namespace
 
 Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
-  // Before anything is created: what kind of host this is.
+  // Before anything is created: is there a KVM at all.
   kvm::System system = VMM_TRY(kvm::System::open());
-  HostPlan plan = VMM_TRY(plan_for_host(config, system));
 
   // Memory comes first, because the loaders write into it and slots point at it.
   GuestMemory memory = VMM_TRY(map_guest_ram(config.memory));
   VMM_TRY(preallocate_guest_ram(config.memory, memory));
+
+  // A kernel is unpacked while KVM is asked and prepared: both take milliseconds.
+  std::optional<Background<Result<loader::LoadedKernel>>> loading;
+  if (const auto* const source = std::get_if<KernelBoot>(&config.boot)) {
+    loading.emplace("loader", [source, &memory] { return load_kernel(*source, memory); });
+  }
+
+  // What kind of host this is decides about chips and quirks.
+  HostPlan plan = VMM_TRY(plan_for_host(config, system));
 
   // Slots before chips: with in-kernel chips each change of the slots waits for a grace period of
   // the kernel.
@@ -124,6 +135,10 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   for (std::uint32_t id = 0; id < config.cpus.count; ++id)
     cpus.push_back(VMM_TRY(vm.create_vcpu(id)));
 
+  // The loader is done with memory before memory moves into the machine.
+  loader::LoadedKernel kernel;
+  if (loading) kernel = VMM_TRY(loading->get());
+
   // Devices, now that their interrupt lines lead somewhere.
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(std::move(system), std::move(memory), std::move(vm),
@@ -135,8 +150,8 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   VMM_TRY(set_up_cpus(config, plan, machine->system, cpus));
   if (plan.irqchip == IrqchipMode::kUser) VMM_TRY(show_local_apics(cpus));
 
-  // What is booted: kernel, initrd, command line, tables; and the first CPU at its entry.
-  const x86::EntryState entry = VMM_TRY(boot_guest(config, plan, *machine));
+  // What else is booted: initrd, command line, tables; and the first CPU at its entry.
+  const x86::EntryState entry = VMM_TRY(boot_guest(config, plan, *machine, kernel));
   VMM_TRY(cpus.front().set_system_registers(entry.system));
   VMM_TRY(cpus.front().set_registers(entry.registers));
   return BuiltMachine{std::move(machine), std::move(cpus), std::move(plan)};

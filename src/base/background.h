@@ -1,0 +1,43 @@
+// One computation on a thread of its own, and its result.
+#pragma once
+
+#include <pthread.h>
+
+#include <optional>
+#include <thread>
+#include <type_traits>
+#include <utility>
+
+namespace vmm {
+
+// Starts fn() on a new thread at once. The owner takes the result with get(); the destructor waits
+// for the thread when nobody did. What fn refers to outlives this object. Not movable: declare it
+// behind what fn uses, so that it is destroyed first.
+template <typename T>
+class Background {
+ public:
+  // `name`: at most 15 characters, the thread's.
+  template <typename Fn>
+  Background(const char* name, Fn fn)
+      : thread_([this, name, fn = std::move(fn)]() mutable {
+          pthread_setname_np(pthread_self(), name);
+          result_.emplace(fn());
+        }) {}
+  Background(const Background&) = delete;
+  Background& operator=(const Background&) = delete;
+  ~Background() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+  // Waits, and moves the result out. Once.
+  T get() {
+    thread_.join();
+    return *std::move(result_);
+  }
+
+ private:
+  std::optional<T> result_;
+  std::thread thread_;  // the last member: it writes the other
+};
+
+}  // namespace vmm
