@@ -20,12 +20,6 @@ Result<HostQuirks> probe_host_quirks(const kvm::System& system) {
   quirks.interpreted_kernel = doctor::is_interpreted(speed);
   quirks.interpreted_kernel_why = fmt::format("{:.0f} ns an instruction at CPL 0", speed);
 
-  const doctor::Finding breakpoint = VMM_TRY(doctor::probe_breakpoint(guest));
-  const doctor::Finding popcnt = VMM_TRY(doctor::probe_popcnt(guest));
-  quirks.emulation_gaps = !breakpoint.works || !popcnt.works;
-  quirks.emulation_gaps_why =
-      fmt::format("INT3 at CPL 0: {}; POPCNT at CPL 0: {}", breakpoint.seen, popcnt.seen);
-
   const doctor::Finding syscall = VMM_TRY(doctor::probe_syscall(guest));
   quirks.syscall_broken = !syscall.works;
   quirks.syscall_broken_why = fmt::format("SYSCALL at CPL 3: {}", syscall.seen);
@@ -44,11 +38,12 @@ Result<HostQuirks> host_quirks(const kvm::System& system) {
 
 std::vector<QuirkReport> quirk_reports(const HostQuirks& quirks) {
   return {
-      // On everywhere: an ordinary KVM, too, fails on unusual instructions that touch MMIO, and
-      // until one does, completion costs nothing.
+      // On everywhere, and so not worth a probe: an ordinary KVM, too, fails on unusual
+      // instructions
+      // that touch MMIO, and until one does, completion costs nothing.
       {std::string(kQuirkCompleteInstructions), true,
-       quirks.emulation_gaps ? quirks.emulation_gaps_why
-                             : "for the rare instruction on MMIO that KVM cannot emulate"},
+       quirks.interpreted_kernel ? "an interpreter of CPL 0 does not know every instruction"
+                                 : "for the rare instruction on MMIO that KVM cannot emulate"},
       {std::string(kQuirkSyscallFixup), quirks.syscall_broken, quirks.syscall_broken_why},
       {std::string(kQuirkHideHypercalls), quirks.hypercall_broken, quirks.hypercall_broken_why},
       {std::string(kQuirkUnpackInitrd), quirks.interpreted_kernel, quirks.interpreted_kernel_why},

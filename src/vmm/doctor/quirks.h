@@ -27,11 +27,9 @@ inline constexpr std::array<std::string_view, 4> kQuirkNames{
 // Facts, each with half a sentence on what was seen. Default: an ordinary host.
 struct HostQuirks {
   bool interpreted_kernel = false;  // CPL 0 is interpreted, about a thousand times slower
-  bool emulation_gaps = false;      // instructions that a kernel needs end in emulation failures
   bool syscall_broken = false;      // SYSCALL from CPL 3 does not arrive at CPL 0
   bool hypercall_broken = false;    // VMCALL never completes
   std::string interpreted_kernel_why{};
-  std::string emulation_gaps_why{};
   std::string syscall_broken_why{};
   std::string hypercall_broken_why{};
 };
