@@ -11,12 +11,15 @@ namespace vmm::loader {
 
 Result<HostBuffer> HostBuffer::create(std::size_t size, Pages pages, std::string_view what) {
   if (size == 0) return HostBuffer();
-  const int flags =
-      MAP_PRIVATE | MAP_ANONYMOUS | (pages == Pages::kNow ? MAP_POPULATE : MAP_NORESERVE);
-  void* const address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+  void* const address = ::mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (address == MAP_FAILED) {
     return fail_errno(errno, "Allocate {} of host memory for {}", format_size(size), what);
   }
+  // It is written once and read once: faults on small pages would cost more than that. Advice,
+  // both.
+  (void)::madvise(address, size, MADV_HUGEPAGE);
+  if (pages == Pages::kNow) (void)::madvise(address, size, MADV_POPULATE_WRITE);
   return HostBuffer(static_cast<std::byte*>(address), size);
 }
 
