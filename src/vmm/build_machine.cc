@@ -1,6 +1,5 @@
 #include "vmm/build_machine.h"
 
-#include <array>
 #include <optional>
 #include <utility>
 #include <vector>
