@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "vmm/doctor/quirks.h"
@@ -25,14 +26,28 @@ constexpr std::array<PlanField, 4> kPlanFields{{
     {kQuirkUnpackInitrd, &HostPlan::unpack_initrd},
 }};
 
-Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& caps, HostPlan& plan) {
-  plan.irqchip = config.irqchip;
-  if (config.irqchip == IrqchipMode::kAuto) {
-    plan.irqchip = caps.irqchip ? IrqchipMode::kKernel : IrqchipMode::kNone;
-    plan.decisions.push_back(plan.irqchip == IrqchipMode::kKernel
-                                 ? "irqchip kernel: PIC, I/O APIC, local APICs and PIT in KVM"
-                                 : "irqchip none: this KVM has no interrupt controllers");
+// What a guest is given that did not say. `quirks` is there when the host was probed.
+void choose_automatically(const kvm::Capabilities& caps, const std::optional<HostQuirks>& quirks,
+                          HostPlan& plan) {
+  if (quirks && quirks->interpreted_kernel) {
+    plan.irqchip = IrqchipMode::kUser;
+    plan.decisions.push_back(fmt::format(
+        "irqchip user: kernel code is interpreted here ({}), and only a timer of ours can wait "
+        "until a tick is handled",
+        quirks->interpreted_kernel_why));
+  } else if (caps.irqchip && caps.pit2) {
+    plan.irqchip = IrqchipMode::kKernel;
+    plan.decisions.emplace_back("irqchip kernel: PIC, I/O APIC, local APICs and PIT in KVM");
+  } else {
+    plan.irqchip = IrqchipMode::kUser;
+    plan.decisions.emplace_back("irqchip user: this KVM has no interrupt controllers");
   }
+}
+
+Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& caps,
+                            const std::optional<HostQuirks>& quirks, HostPlan& plan) {
+  plan.irqchip = config.irqchip;
+  if (config.irqchip == IrqchipMode::kAuto) choose_automatically(caps, quirks, plan);
   if (plan.irqchip == IrqchipMode::kKernel && !(caps.irqchip && caps.pit2)) {
     return fail(ErrorCode::kUnsupported,
                 "This host's KVM has no in-kernel interrupt controllers (irqchip kernel)");
@@ -43,10 +58,6 @@ Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& cap
   }
   if (plan.irqchip == IrqchipMode::kUser) {
     plan.apic_msrs = caps.user_space_msr && caps.msr_filter;
-  }
-  if (plan.irqchip == IrqchipMode::kNone && config.cpus.count > 1) {
-    return fail(ErrorCode::kUnsupported,
-                "More than one CPU needs interrupt controllers, and this host's KVM has none");
   }
   return {};
 }
@@ -74,16 +85,22 @@ Toggle chosen(const VmConfig& config, std::string_view name) {
 Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system) {
   VMM_TRY(check_names(config.quirks));
   HostPlan plan;
-  VMM_TRY(choose_irqchip(config, system.capabilities(), plan));
-
-  // Finishing instructions costs nothing until one fails, on any host; the other facts need a
-  // probe, and only a real kernel can tell the difference.
-  plan.complete_instructions = system.capabilities().exit_on_emulation_failure;
   const bool open = std::any_of(kPlanFields.begin(), kPlanFields.end(), [&](const PlanField& f) {
     return chosen(config, f.name) == Toggle::kAuto;
   });
-  if (open && std::holds_alternative<KernelBoot>(config.boot)) {
-    for (const QuirkReport& report : quirk_reports(VMM_TRY(host_quirks(system)))) {
+  // Only a real kernel can tell the difference.
+  std::optional<HostQuirks> quirks;
+  if ((open || config.irqchip == IrqchipMode::kAuto) &&
+      std::holds_alternative<KernelBoot>(config.boot)) {
+    quirks = VMM_TRY(host_quirks(system));
+  }
+  VMM_TRY(choose_irqchip(config, system.capabilities(), quirks, plan));
+
+  // Finishing instructions costs nothing until one fails, on any host; the other facts need a
+  // probe.
+  plan.complete_instructions = system.capabilities().exit_on_emulation_failure;
+  if (quirks) {
+    for (const QuirkReport& report : quirk_reports(*quirks)) {
       for (const PlanField& f : kPlanFields) {
         if (f.name != report.name || chosen(config, f.name) != Toggle::kAuto) continue;
         if (report.on) {

@@ -1,4 +1,5 @@
-"""Linux to user space with a plain command line, on one and on two CPUs: one boot, many checks."""
+"""Linux to user space with a plain command line, on one and on two CPUs, with the interrupt controllers in KVM and
+here: one boot, many checks."""
 import pathlib
 import re
 import tempfile
@@ -30,9 +31,10 @@ section end
 
 
 class LinuxBoot:
-    """The checks; the classes below say on how many CPUs."""
+    """The checks; the classes below say on how many CPUs, and who plays the interrupt controllers."""
 
     cpus = 1
+    irqchip = "kernel"
 
     @classmethod
     def setUpClass(cls):
@@ -42,7 +44,7 @@ class LinuxBoot:
             script.write_text(SCRIPT, encoding="utf-8")
             initramfs = make_initramfs(folder, "--script", script)
             arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", f"{MEMORY_MIB}M"]
-            arguments += ["--cpus", str(cls.cpus), "--cmdline", "vmm.test=a-mark"]
+            arguments += ["--irqchip", cls.irqchip, "--cpus", str(cls.cpus), "--cmdline", "vmm.test=a-mark"]
             with Machine(arguments) as machine:
                 machine.close_input()
                 cls.status = machine.wait_for_end()
@@ -151,8 +153,13 @@ class OneCpu(LinuxBoot, unittest.TestCase):
     cpus = 1
 
 
-class TwoCpus(LinuxBoot, unittest.TestCase):
+class OneCpuUserIrqchip(LinuxBoot, unittest.TestCase):
+    irqchip = "user"
+
+
+class TwoCpusUserIrqchip(LinuxBoot, unittest.TestCase):
     cpus = 2
+    irqchip = "user"
 
     def test_cpus_interrupt_each_other(self):
         self.assertGreater(sum(self.counts("Rescheduling interrupts")) + sum(self.counts("Function call interrupts")), 0)

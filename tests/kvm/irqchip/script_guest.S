@@ -6,6 +6,8 @@
 #   5 report the byte read from port     6 interrupts on, wait for one, off again
 #   7 interrupts on                      8 interrupts off
 #   9 loop value times                   0 the end
+#   10 write value (low) and the fourth word (high) to MSR address
+#   11 report MSR address                12 IA32_TSC_DEADLINE value ticks from now
 # Ports: 0x10 a reported value (32 bits), 0x11 an interrupt's vector (8 bits, from its handler),
 # 0x12 the end, 0x13 an exception's vector.
 # Handlers of vectors 0x20 to 0x4f end their interrupt at the PIC (slave from 0x38 on), those from
@@ -58,6 +60,12 @@ next:
   je interrupts_off
   cmp $9, %eax
   je loop
+  cmp $10, %eax
+  je write_msr
+  cmp $11, %eax
+  je report_msr
+  cmp $12, %eax
+  je deadline
   out %al, $0x12
 2: cli
   hlt
@@ -94,6 +102,27 @@ interrupts_on:
   jmp next
 interrupts_off:
   cli
+  jmp next
+write_msr:
+  mov %edi, %ecx
+  mov %ebx, %eax
+  mov -4(%rsi), %edx
+  wrmsr
+  jmp next
+report_msr:
+  mov %edi, %ecx
+  rdmsr
+  mov %eax, %ebx
+  jmp report_value
+deadline:
+  rdtsc
+  shl $32, %rdx
+  or %rdx, %rax
+  add %rbx, %rax
+  mov %rax, %rdx
+  shr $32, %rdx
+  mov $0x6e0, %ecx
+  wrmsr
   jmp next
 loop:
 3: dec %ebx

@@ -1,4 +1,4 @@
-// A machine with a split irqchip and one CPU that runs a script (script_guest.S).
+// A machine with one CPU that runs a script (script_guest.S), in any irqchip mode.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -18,10 +18,13 @@
 #include "devices/device_ref.h"
 #include "devices/pit8254.h"
 #include "memory/guest_memory.h"
+#include "vmm/config.h"
+#include "vmm/guest_clock.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
 #include "vmm/split_irqchip.h"
+#include "vmm/user_irqchip.h"
 #include "vmm/vcpu.h"
 
 namespace vmm::test {
@@ -40,6 +43,12 @@ inline Step wait() { return {6}; }
 inline Step interrupts_on() { return {7}; }
 inline Step interrupts_off() { return {8}; }
 inline Step loop(std::uint32_t times) { return {9, 0, times}; }
+inline Step write_msr(std::uint32_t index, std::uint32_t low, std::uint32_t high = 0) {
+  return {10, index, low, high};
+}
+inline Step report_msr(std::uint32_t index) { return {11, index}; }
+// Sets the TSC deadline that many ticks from now.
+inline Step deadline_in(std::uint32_t ticks) { return {12, 0, ticks}; }
 
 // What the guest did, in its order: "report 5", "interrupt 0x31", "eoi 0x31", "end".
 using Events = std::vector<std::string>;
@@ -47,7 +56,7 @@ using Events = std::vector<std::string>;
 class ScriptMachine final : public ExitHandler {
  public:
   // Errors: kNoKvm or kUnsupported when this host cannot run it, the reason to skip.
-  static Result<std::unique_ptr<ScriptMachine>> create();
+  static Result<std::unique_ptr<ScriptMachine>> create(IrqchipMode mode);
   ~ScriptMachine() override;
 
   // Called on the vCPU's thread when the guest reports this value, before it goes on.
@@ -58,34 +67,39 @@ class ScriptMachine final : public ExitHandler {
   void start(std::vector<Step> steps);
   // Waits for the end, a minute at most (the host may be slow), and tells what happened.
   Events finish();
+  // The same without EOI exits, which only split mode has.
+  Events finish_without_eois();
   // Waits until that event has happened, a minute at most.
   bool wait_for(const std::string& event);
 
   IrqLine line(std::uint32_t gsi) { return irqs_->line(gsi); }
   // An interval timer at its ports, interrupt 0. Somebody has to call its on_time().
   DeviceHandle<Pit8254> add_pit(const Clock& clock);
-  SplitIrqchip& chips() { return *chips_; }
   Bus& pio() { return pio_; }
+  IrqchipMode mode() const { return mode_; }
   std::size_t route_changes() const { return route_changes_; }
 
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
-  Result<NextStep> before_entry(kvm::VcpuFd& cpu) override {
-    VMM_TRY(chips_->before_entry(cpu));
-    return NextStep{};
-  }
+  Result<NextStep> before_entry(kvm::VcpuFd& cpu) override;
   void host_error(Error error) override { note("error " + error.message()); }
 
  private:
-  ScriptMachine(GuestMemory memory, kvm::VmFd vm);
+  ScriptMachine(IrqchipMode mode, GuestMemory memory, kvm::VmFd vm);
   Result<void> build(const kvm::System& system);
+  Result<void> create_chips(const kvm::System& system);
+  Result<std::unique_ptr<IrqController>> connect_chips(const kvm::VcpuFd& cpu);
+  void on_mmio(MmioExit& exit);
   void note(std::string event);
   void on_write(std::uint16_t port, std::uint32_t value);
 
+  const IrqchipMode mode_;
   GuestMemory memory_;
   kvm::VmFd vm_;
+  GuestClock clock_;
   kvm::KvmMsiSink messages_{vm_};
   std::optional<IrqFabric> irqs_;
-  SplitIrqchip* chips_ = nullptr;  // owned by irqs_
+  SplitIrqchip* split_ = nullptr;  // owned by irqs_, as is the next
+  UserIrqchip* user_ = nullptr;
   Bus pio_{BusKind::kPio};
   Bus mmio_{BusKind::kMmio};
   BusCache pio_cache_{VcpuId{0}};
