@@ -250,7 +250,10 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_pci(machine));
   VMM_TRY(add_port(machine, make_device<Pvpanic>("pvpanic", &machine)));
   VMM_TRY(add_port(machine, make_device<PostCode>("post_code")));
-  VMM_TRY(add_port(machine, make_device<DebugConsole>("debug_console", config.debug_console)));
+  // The test device's second latch covers the debug console's port.
+  if (!config.test_device) {
+    VMM_TRY(add_port(machine, make_device<DebugConsole>("debug_console", config.debug_console)));
+  }
   VMM_TRY(add_debug_exit(config, machine));
   VMM_TRY(add_fw_cfg(config, machine));
   if (config.test_device) VMM_TRY(add_test_device(machine));

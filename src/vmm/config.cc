@@ -74,6 +74,10 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.push_back(fmt::format("A tick share of {} percent is not possible: choose 0 to 95",
                                    config.tick_share));
   }
+  if (config.test_device && config.debug_console != nullptr) {
+    problems.emplace_back(
+        "The test device covers port 0xe9: no debug console beside it (--debug-console)");
+  }
   check_boot(config, problems);
   return problems;
 }

@@ -127,12 +127,11 @@ struct VmConfig {
   BootSource boot = BuiltinGuest{};
   SerialConfig serial = {};
   std::optional<std::uint16_t> debug_exit_port = std::uint16_t{0xf4};  // isa-debug-exit
-  bool test_device = false;                                            // QEMU's pc-testdev
+  bool test_device = false;  // QEMU's pc-testdev; covers port 0xe9
   std::vector<FwCfgFile> fw_cfg = {};
   std::array<std::uint8_t, 16> uuid = {};  // of the machine; all zeroes: not set
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
   std::vector<QuirkOverride> quirks = {};
-  // Time between two looks at the guest that quirks need on a software KVM; 0 chooses.
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md
   Log log = {};

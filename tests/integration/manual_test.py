@@ -86,7 +86,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("vmm", "run", "--irqchip", "s"), ["split"])
         self.assertEqual(self.complete("vmm", "run", "--irqchip", "=", "k"), ["kernel"])
         self.assertEqual(self.complete("vmm", "run", "--boot", "="),
-                         ["auto", "linux64", "bzimage", "pvh", "flat"])
+                         ["auto", "linux64", "bzimage", "pvh", "multiboot", "multiboot2", "flat"])
         self.assertEqual(self.complete("vmm", "run", "--serial", "u"), ["unix:"])
 
     def test_quirks_and_their_values(self):
