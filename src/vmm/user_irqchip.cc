@@ -39,7 +39,10 @@ UserIrqchip::UserIrqchip(const Options& options)
   }
   lapics_.with([this](LapicBank& bank) {
     bank_ = &bank;
-    for (std::uint32_t i = 0; i < bank.count(); ++i) attend(VcpuId{i});
+    for (std::uint32_t i = 0; i < bank.count(); ++i) {
+      attend(VcpuId{i});
+      cpus_[i]->base = bank.lapic(VcpuId{i}).state().base;
+    }
   });
 }
 
@@ -94,7 +97,7 @@ void UserIrqchip::on_exit(const kvm::VcpuFd& fd) {
     Lapic& lapic = bank.lapic(id_of(fd));
     if (mine.cr8 != cr8) lapic.set_cr8(cr8);
     // KVM has judged the write, by the same rules, and keeps the value.
-    if (mine.base && *mine.base != base) lapic.set_base(base);
+    if (mine.base != base) lapic.set_base(base);
   });
   mine.base = base;
   mine.cr8 = cr8;

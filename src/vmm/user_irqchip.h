@@ -93,9 +93,9 @@ class UserIrqchip final : public IrqController, public MsiSink {
     std::atomic<std::uint64_t> page{kNoPage};    // written under the local APICs' lock
     std::atomic<bool> interrupts_on{true};       // RFLAGS.IF of a halted CPU
     // Of the CPU's thread.
-    std::bitset<256> ended = {};             // vectors whose EOIs are to be broadcast
-    std::optional<std::uint64_t> base = {};  // as KVM last had it
-    std::uint8_t cr8 = 0;                    // likewise
+    std::bitset<256> ended = {};  // vectors whose EOIs are to be broadcast
+    std::uint64_t base = 0;       // as KVM last had it
+    std::uint8_t cr8 = 0;         // likewise
     TickGovernor governor;
     bool holding = false;  // the local APIC's timer is held
   };
