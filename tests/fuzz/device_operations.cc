@@ -14,6 +14,7 @@
 #include "devices/fw_cfg.h"
 #include "devices/i8042.h"
 #include "devices/ioapic.h"
+#include "devices/lapic_bank.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pic8259.h"
 #include "devices/port92.h"
@@ -58,9 +59,17 @@ class NullEvents final : public MachineEvents {
   void request(GuestRequest, std::uint32_t) override {}
 };
 
-class NullMessages final : public MsiSink {
+// From the I/O APIC to the local APICs, whose lock comes after its own.
+class ApicMessages final : public MsiSink {
  public:
-  void send(std::uint64_t, std::uint32_t) override {}
+  explicit ApicMessages(const DeviceHandle<LapicBank>& lapics) : lapics_(lapics) {}
+  void send(std::uint64_t address, std::uint32_t data) override {
+    const auto message = decode_msi(address, data);
+    if (message) lapics_.with([&](LapicBank& bank) { bank.deliver(*message); });
+  }
+
+ private:
+  const DeviceHandle<LapicBank>& lapics_;
 };
 
 // A bounded sink that falls behind on demand.
@@ -127,6 +136,8 @@ class Board {
           {.base = Pic8259::kElcrPort, .size = 2, .widths = {1}, .offset = Pic8259::kElcr});
     place(mmio_, ioapic_,
           {.base = Ioapic::kDefaultBase, .size = Ioapic::kWindowSize, .widths = {1, 4}});
+    place(mmio_, lapics_,
+          {.base = Lapic::kDefaultBase, .size = Lapic::kWindowSize, .widths = {1, 2, 4}});
   }
 
   const char* step(Bytes& program);
@@ -144,11 +155,11 @@ class Board {
   void move_a_window(Bytes& program);
   void push_input(Bytes& program);
   void drive_pins(Bytes& program);
+  void drive_cpus(Bytes& program);
   void advance(Bytes& program);
 
   ManualClock clock_;
   NullEvents events_;
-  NullMessages messages_;
   Output output_;
   std::array<RecordingIrqPin, 7> pins_;
   Bus pio_{BusKind::kPio};
@@ -184,6 +195,9 @@ class Board {
   DeviceHandle<PostCode> post_ = make_device<PostCode>("post_code");
   DeviceHandle<Pic8259> pic_ =
       make_device<Pic8259>("pic", Pic8259::Ports{.intr = IrqLine(&pins_[5])});
+  DeviceHandle<LapicBank> lapics_ = make_device<LapicBank>(
+      "lapics", 2U, LapicBank::Ports{.clock = &clock_, .tsc_khz = 2'000'000, .x2apic = true});
+  ApicMessages messages_{lapics_};
   DeviceHandle<Ioapic> ioapic_ =
       make_device<Ioapic>("ioapic", Ioapic::Ports{.messages = &messages_, .routes_changed = {}});
 };
@@ -233,7 +247,56 @@ const char* wake_one(const DeviceHandle<D>& device, std::chrono::nanoseconds now
 
 const char* Board::wake() {
   const char* rtc = wake_one(rtc_, clock_.now());
-  return rtc != nullptr ? rtc : wake_one(pm_, clock_.now());
+  if (rtc != nullptr) return rtc;
+  const char* pm = wake_one(pm_, clock_.now());
+  if (pm != nullptr) return pm;
+  return lapics_.with([this](LapicBank& bank) -> const char* {
+    for (std::uint32_t i = 0; i < bank.count(); ++i) {
+      Lapic& lapic = bank.lapic(VcpuId{i});
+      lapic.on_time();
+      const auto next = lapic.next_event();
+      if (next && *next <= clock_.now()) return "a local APIC asks to be woken without end";
+    }
+    return nullptr;
+  });
+}
+
+// What a CPU does with its local APIC but for the page.
+void Board::drive_cpus(Bytes& program) {
+  const std::uint8_t what = program.u8();
+  const std::uint32_t number = program.u8();
+  const std::uint64_t value = program.number(8);
+  lapics_.with([&](LapicBank& bank) {
+    Lapic& lapic = bank.lapic(VcpuId{what & 1U});
+    switch (what >> 1 & 7) {
+      case 0:
+        lapic.set_base(value);
+        break;
+      case 1:
+        lapic.write_msr(Lapic::kFirstMsr + number, value);
+        break;
+      case 2:
+        lapic.read_msr(Lapic::kFirstMsr + number);
+        break;
+      case 3:
+        lapic.set_tsc_deadline(value, value / 3);
+        break;
+      case 4:
+        if (lapic.has_interrupt() && !lapic.wants_ext_int()) lapic.acknowledge();
+        break;
+      case 5:
+        lapic.set_cr8(value & 0xf);
+        lapic.set_lint(number, (value & 0x10) != 0);
+        break;
+      case 6:
+        lapic.take_init();
+        lapic.take_start_up();
+        lapic.take_nmi();
+        break;
+      default:
+        lapic.set_halted((value & 1) != 0);
+    }
+  });
 }
 
 const char* Board::save_and_restore() {
@@ -326,6 +389,10 @@ const char* Board::step(Bytes& program) {
       return access(pio_, pio_cache_, at, write, program);
     }
     case 7:
+      if ((operation & 0x40) != 0) {
+        return access(mmio_, mmio_cache_, Lapic::kDefaultBase + program.number(2) % 0x400, write,
+                      program);
+      }
       return access(mmio_, mmio_cache_, Ioapic::kDefaultBase + program.number(2) % 0x48, write,
                     program);
     case 8: {
@@ -356,6 +423,10 @@ const char* Board::step(Bytes& program) {
       hostile_restore(program);
       return nullptr;
     case 14:
+      if (write) {
+        drive_cpus(program);
+        return nullptr;
+      }
       drive_pins(program);
       return nullptr;
     default:

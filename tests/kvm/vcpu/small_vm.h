@@ -39,8 +39,10 @@ class FunctionHandler final : public ExitHandler {
   }
   Result<NextStep> before_entry(kvm::VcpuFd&) override {
     entries_.fetch_add(1, std::memory_order_relaxed);
-    return {};
+    return next_step_ ? next_step_() : NextStep{};
   }
+  // What before_entry() answers; set before the CPU runs.
+  void set_next_step(std::function<NextStep()> next_step) { next_step_ = std::move(next_step); }
   void host_error(Error error) override {
     std::lock_guard<std::mutex> lock(mutex_);
     errors_.push_back(std::move(error));
@@ -54,6 +56,7 @@ class FunctionHandler final : public ExitHandler {
 
  private:
   Function function_;
+  std::function<NextStep()> next_step_;
   std::atomic<std::uint64_t> entries_{0};
   mutable std::mutex mutex_;
   std::vector<Error> errors_;

@@ -154,6 +154,58 @@ TEST_F(VcpuTest, NudgeLeadsToAnotherEntry) {
   }
 }
 
+// A CPU that its handler does not let into KVM_RUN: halted, or not started.
+TEST_F(VcpuTest, WaitingCpu_answersCallsAndPauses) {
+  auto vm = SmallVm::create(system(), kSpin, nullptr);
+  ASSERT_TRUE(vm);
+  vm->handler().set_next_step([] { return NextStep{.enter = false, .deadline = {}}; });
+  vm->cpu().resume();
+  EXPECT_EQ(vm->registers().rip, kCode.value);
+  vm->pause();
+  vm->cpu().resume();
+  vm->call([](kvm::VcpuFd&) {});
+  EXPECT_EQ(vm->cpu().exits(), 0U);
+}
+
+TEST_F(VcpuTest, Nudge_endsAWait) {
+  std::atomic<bool> halted{true};
+  std::latch ran(1);
+  auto vm = SmallVm::create(system(), kHalt,
+                            [&](auto&, VcpuExit& exit) { return park_at_halt(exit, ran); });
+  ASSERT_TRUE(vm);
+  vm->handler().set_next_step([&] { return NextStep{.enter = !halted, .deadline = {}}; });
+  vm->cpu().resume();
+  while (vm->handler().entries() == 0) std::this_thread::yield();
+  halted = false;
+  vm->cpu().nudge();
+  ran.wait();
+}
+
+TEST_F(VcpuTest, Deadline_endsAWait) {
+  std::latch ran(1);
+  auto vm = SmallVm::create(system(), kHalt,
+                            [&](auto&, VcpuExit& exit) { return park_at_halt(exit, ran); });
+  ASSERT_TRUE(vm);
+  const auto due = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);
+  vm->handler().set_next_step([due] {
+    return NextStep{.enter = std::chrono::steady_clock::now() >= due, .deadline = due};
+  });
+  vm->cpu().resume();
+  ran.wait();
+  EXPECT_GE(std::chrono::steady_clock::now(), due);
+}
+
+TEST_F(VcpuTest, Deadline_leavesASpinningGuest) {
+  auto vm = SmallVm::create(system(), kSpin, nullptr);
+  ASSERT_TRUE(vm);
+  vm->handler().set_next_step([] {
+    return NextStep{.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1)};
+  });
+  vm->cpu().resume();
+  while (vm->handler().entries() < 10) std::this_thread::yield();
+  vm->pause();
+}
+
 TEST_F(VcpuTest, CallDoesNotStopTheGuest) {
   NumberCheck check;
   auto vm = SmallVm::create(system(), kCount, [&](auto&, VcpuExit& exit) { return check(exit); });
