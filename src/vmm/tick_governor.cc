@@ -14,7 +14,8 @@ void TickGovernor::handled(Time run_time) {
   if (!handling_) return;
   handling_ = false;
   const Time seen = run_time - delivered_;
-  if (seen < kCheap) {
+  if (seen < kCheap || free_ticks_ > 0) {
+    if (seen >= kCheap) --free_ticks_;
     until_ = run_time;
     return;
   }

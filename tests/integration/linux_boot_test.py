@@ -157,12 +157,23 @@ class OneCpuUserIrqchip(LinuxBoot, unittest.TestCase):
     irqchip = "user"
 
 
-class TwoCpusUserIrqchip(LinuxBoot, unittest.TestCase):
+class OneCpuSplitIrqchip(LinuxBoot, unittest.TestCase):
+    irqchip = "split"
+
+
+class TwoCpuBoot(LinuxBoot):
     cpus = 2
-    irqchip = "user"
 
     def test_cpus_interrupt_each_other(self):
         self.assertGreater(sum(self.counts("Rescheduling interrupts")) + sum(self.counts("Function call interrupts")), 0)
+
+
+class TwoCpus(TwoCpuBoot, unittest.TestCase):
+    pass
+
+
+class TwoCpusUserIrqchip(TwoCpuBoot, unittest.TestCase):
+    irqchip = "user"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,19 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using Time = TickGovernor::Time;
 
+// One whose first ticks are over.
+TickGovernor governor_of(unsigned share) {
+  TickGovernor governor(share);
+  for (int i = 0; i < TickGovernor::kFreeTicks; ++i) {
+    governor.delivered(milliseconds(-100));
+    governor.handled(milliseconds(-90));
+  }
+  return governor;
+}
+
 // A guest whose every tick takes `cost` with interrupts off and twice that with interrupts on, and
 // falls due each `period`. Returns how much of `total` it has for itself, in percent.
-int own_share(unsigned share, Time cost, Time period, Time total = std::chrono::seconds(2)) {
+int own_share(unsigned share, Time cost, Time period, Time total = std::chrono::seconds(60)) {
   TickGovernor governor(share);
   Time now{0}, due = period, own{0}, softirq{0};
   while (now < total) {
@@ -45,6 +55,18 @@ TEST(TickGovernor, ExpensiveTicks_leaveTheShare) {
   EXPECT_NEAR(own_share(10, milliseconds(4), milliseconds(4)), 10, 3);
 }
 
+TEST(TickGovernor, FirstTicks_areNeverHeld) {
+  TickGovernor governor(50);
+  for (int i = 0; i < TickGovernor::kFreeTicks; ++i) {
+    governor.delivered(milliseconds(10) * i);
+    governor.handled(milliseconds(10) * i + milliseconds(9));
+    EXPECT_EQ(governor.left(milliseconds(10) * (i + 1)), Time(0)) << i;
+  }
+  governor.delivered(milliseconds(1000));
+  governor.handled(milliseconds(1009));
+  EXPECT_GT(governor.left(milliseconds(1010)), Time(0));
+}
+
 TEST(TickGovernor, CheapTicks_areNeverHeld) {
   TickGovernor governor(95);
   for (int i = 0; i < 1000; ++i) {
@@ -56,7 +78,7 @@ TEST(TickGovernor, CheapTicks_areNeverHeld) {
 }
 
 TEST(TickGovernor, RareTicks_areNeverLate) {
-  TickGovernor governor(50);
+  TickGovernor governor = governor_of(50);
   governor.delivered(milliseconds(0));
   governor.handled(milliseconds(2));
   EXPECT_GT(governor.left(milliseconds(2)), Time(0));
@@ -64,7 +86,7 @@ TEST(TickGovernor, RareTicks_areNeverLate) {
 }
 
 TEST(TickGovernor, IdleCpu_getsItsTickAtOnce) {
-  TickGovernor governor(50);
+  TickGovernor governor = governor_of(50);
   governor.delivered(milliseconds(0));
   governor.handled(milliseconds(2));
   governor.idle();
