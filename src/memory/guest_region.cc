@@ -31,6 +31,35 @@ Result<UniqueFd> backing_file(GpaRange range, MemoryBacking backing) {
   return fd;
 }
 
+// Maps `range` where host-virtual and guest-physical addresses agree within a huge page: only then
+// can the host back the guest by huge pages in its second-level page tables, too.
+void* map_aligned(GpaRange range, int flags, int fd) {
+  const std::uint64_t size = range.size();
+  if (size < kHugePage) return ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+  const auto room = checked_add(size, kHugePage);
+  if (!room) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  void* const reserved =
+      ::mmap(nullptr, *room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return MAP_FAILED;
+  std::byte* const begin = static_cast<std::byte*>(reserved);
+  const auto at = reinterpret_cast<std::uintptr_t>(reserved);
+  const std::uint64_t before = (range.base().value - at) % kHugePage;
+  void* const mapped =
+      ::mmap(begin + before, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+  if (mapped == MAP_FAILED) {
+    const int errnum = errno;
+    ::munmap(reserved, *room);
+    errno = errnum;
+    return MAP_FAILED;
+  }
+  if (before != 0) ::munmap(begin, before);
+  if (before != kHugePage) ::munmap(begin + before + size, kHugePage - before);
+  return mapped;
+}
+
 }  // namespace
 
 Result<GuestRegion> GuestRegion::create(GpaRange range, const Options& options) {
@@ -43,8 +72,7 @@ Result<GuestRegion> GuestRegion::create(GpaRange range, const Options& options) 
   UniqueFd fd = VMM_TRY(backing_file(range, options.backing));
   int flags = fd ? MAP_SHARED : (MAP_PRIVATE | MAP_ANONYMOUS);
   if (!options.reserve) flags |= MAP_NORESERVE;
-  void* const address =
-      ::mmap(nullptr, range.size(), PROT_READ | PROT_WRITE, flags, fd ? fd.get() : -1, 0);
+  void* const address = map_aligned(range, flags, fd ? fd.get() : -1);
   if (address == MAP_FAILED) {
     return fail_errno(errno, "Map {} of guest memory at GPA {}{}", format_size(range.size()), range,
                       huge ? " from huge pages (see /proc/sys/vm/nr_hugepages)" : "");
@@ -73,6 +101,11 @@ GuestRegion& GuestRegion::operator=(GuestRegion&& other) noexcept {
 
 GuestRegion::~GuestRegion() {
   if (hva_ != nullptr) ::munmap(hva_, range_.size());
+}
+
+void GuestRegion::prefer_huge_pages(std::uint64_t offset, std::uint64_t size) const {
+  const auto end = checked_add(offset, size);
+  if (end && *end <= range_.size()) (void)::madvise(hva_ + offset, size, MADV_HUGEPAGE);
 }
 
 Result<void> GuestRegion::populate(std::uint64_t offset, std::uint64_t size) const {

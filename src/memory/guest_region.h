@@ -19,8 +19,8 @@ enum class MemoryBacking : std::uint8_t {
 };
 
 // Sole owner of the mapping: unmaps on destruction, so it must outlive every memory slot and every
-// view of it. Not populated until touched. The contents stay out of the host's core dumps
-// (MADV_DONTDUMP).
+// view of it. Not populated until touched. Host-virtual and guest-physical addresses are equal
+// modulo 2 MiB. The contents stay out of the host's core dumps (MADV_DONTDUMP).
 class GuestRegion {
  public:
   struct Options {
@@ -45,6 +45,9 @@ class GuestRegion {
   // The memfd or hugetlbfs file, or -1.
   int fd() const noexcept { return fd_.get(); }
 
+  // Advice, for a part that will be used densely: back it by huge pages where the host can
+  // (MADV_HUGEPAGE). Page-aligned; any thread.
+  void prefer_huge_pages(std::uint64_t offset, std::uint64_t size) const;
   // Populates [offset, offset + size) with writable pages (MADV_POPULATE_WRITE). Any thread.
   Result<void> populate(std::uint64_t offset, std::uint64_t size) const;
 

@@ -84,8 +84,8 @@ Result<void> ElfStream::check_placement() const {
   return {};
 }
 
-// One system call for each segment instead of one fault for each page. Only advice: what it cannot
-// do, the faults will.
+// One system call for each segment instead of one fault for each page, and huge pages, which a
+// kernel fills. Only advice: what it cannot do, the faults will.
 void ElfStream::populate() const {
   for (const ElfSegment& s : elf_->segments) {
     const auto bytes = GpaRange::create(place_of(s), s.file.size());
@@ -95,7 +95,9 @@ void ElfStream::populate() const {
       const std::uint64_t from =
           align_down(bytes->base().offset_from(region.range().base()), kPage);
       const std::uint64_t to = bytes->end().offset_from(region.range().base());
-      (void)region.populate(from, to - from);
+      const std::uint64_t size = align_down(to + kPage - 1, kPage) - from;
+      region.prefer_huge_pages(from, size);
+      (void)region.populate(from, size);
     }
   }
 }

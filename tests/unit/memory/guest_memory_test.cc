@@ -98,6 +98,32 @@ TEST(GuestRegion, MemfdIsSharedAndPopulates) {
   EXPECT_FALSE(shared->populate(KiB(60), KiB(8)));
 }
 
+// Only then can the host map a guest's huge page by a huge page of its own.
+TEST(GuestRegion, AddressesAgreeWithinAHugePage) {
+  for (const std::uint64_t base : {std::uint64_t{0}, KiB(4), MiB(2), MiB(3), GiB(4) + KiB(64)}) {
+    for (const MemoryBacking backing : {MemoryBacking::kAnonymous, MemoryBacking::kMemfd}) {
+      const auto region =
+          GuestRegion::create(GpaRange::create(Gpa(base), MiB(5)).value(), {.backing = backing});
+      ASSERT_TRUE(region);
+      const auto hva = reinterpret_cast<std::uintptr_t>(region->hva());
+      EXPECT_EQ((hva - base) % MiB(2), 0U) << base;
+      EXPECT_TRUE(region->populate(0, MiB(5)));
+      region->hva()[0] = region->hva()[MiB(5) - 1] = std::byte{1};
+    }
+  }
+}
+
+TEST(GuestRegion, AdviceChangesNoContents) {
+  const auto region = GuestRegion::create(GpaRange::create(Gpa(0), MiB(4)).value(), {});
+  ASSERT_TRUE(region);
+  region->hva()[MiB(2)] = std::byte{7};
+  region->prefer_huge_pages(0, MiB(4));
+  region->prefer_huge_pages(MiB(3), MiB(2));        // past the end: nothing happens
+  region->prefer_huge_pages(~std::uint64_t{0}, 2);  // wraps: the same
+  EXPECT_EQ(region->hva()[MiB(2)], std::byte{7});
+  EXPECT_EQ(region->hva()[MiB(2) - 1], std::byte{0});
+}
+
 TEST(GuestRegion, RefusesSizesThatAreNotPages) {
   EXPECT_FALSE(GuestRegion::create(GpaRange::create(Gpa(0), 5000).value(), {}));
   EXPECT_FALSE(GuestRegion::create(GpaRange::create(Gpa(1), KiB(4)).value(), {}));
