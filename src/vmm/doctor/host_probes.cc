@@ -95,7 +95,7 @@ Result<Finding> probe_syscall(ProbeGuest& guest) {
 
 // A hypercall takes microseconds, and every start of a kernel on a host without them waits this
 // long for one.
-constexpr milliseconds kHypercallDeadline{4};
+constexpr milliseconds kHypercallDeadline{2};
 
 Result<Finding> probe_hypercall(ProbeGuest& guest) {
   static constexpr std::array<std::uint8_t, 13> kCode{

@@ -7,7 +7,7 @@ namespace vmm {
 namespace {
 
 // Long enough to drown the cost of the exit at its end, short enough for an interpreter.
-constexpr std::uint32_t kSpeedInstructions = 2000;
+constexpr std::uint32_t kSpeedInstructions = 1000;
 
 }  // namespace
 

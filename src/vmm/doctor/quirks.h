@@ -42,8 +42,8 @@ struct QuirkReport {
 };
 
 // Runs the guests on the calling thread, whose signal mask is changed meanwhile (SIGRTMIN + 2 is
-// blocked; see doctor/probe_timer.h). A few milliseconds on an ordinary host, some tens on a
-// software KVM, most of it for closing the probe VM: for real kernels only. Errors: host failures.
+// blocked; see doctor/probe_timer.h). A few milliseconds on an ordinary host, about ten on a
+// software KVM: for real kernels only. Errors: host failures.
 Result<HostQuirks> probe_host_quirks(const kvm::System& system);
 
 // The same, probed at most once in a process: they are facts about the host. Any thread.
