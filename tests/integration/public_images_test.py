@@ -75,6 +75,20 @@ class Xen(unittest.TestCase):
         self.assertIn("Brought up 1 CPUs", text)
         self.assertIn("Could not construct domain 0", text)
 
+class Memtest(unittest.TestCase):
+    def setUp(self):
+        needs_kvm()
+        self.image = package("memtest86+") / "boot/memtest86+x64.bin"
+
+    def test_shows_its_test_screen(self):
+        options = ["--kernel", str(self.image), "--mem", "32M", "--cmdline", "console=ttyS0,115200"]
+        with Machine(options) as machine:
+            for part in (r"Memtest86\+ v6", r"Memory  : +32MB", r"CPU: 1 Cores", r"Status: Testing", r"Errors: 0"):
+                machine.wait_for(part)
+            # It tests memory for ever.
+            machine.process.terminate()
+            self.assertEqual(machine.wait_for_end(), 130)
+
 
 if __name__ == "__main__":
     unittest.main()
