@@ -2,6 +2,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <signal.h>
 
 #include <optional>
 #include <thread>
@@ -12,17 +13,24 @@ namespace vmm {
 
 // Starts fn() on a new thread at once. The owner takes the result with get(); the destructor waits
 // for the thread when nobody did. What fn refers to outlives this object. Not movable: declare it
-// behind what fn uses, so that it is destroyed first.
+// behind what fn uses, so that it is destroyed first. The thread has all signals blocked: they are
+// for threads that know what to do with them.
 template <typename T>
 class Background {
  public:
   // `name`: at most 15 characters, the thread's.
   template <typename Fn>
-  Background(const char* name, Fn fn)
-      : thread_([this, name, fn = std::move(fn)]() mutable {
-          pthread_setname_np(pthread_self(), name);
-          result_.emplace(fn());
-        }) {}
+  Background(const char* name, Fn fn) {
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);  // a new thread inherits it
+    thread_ = std::thread([this, name, fn = std::move(fn)]() mutable {
+      pthread_setname_np(pthread_self(), name);
+      result_.emplace(fn());
+    });
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
   ~Background() {

@@ -1,5 +1,7 @@
 // The command `vmm`: reads its arguments and hands over.
+#include <algorithm>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -7,6 +9,7 @@
 #include "cli/inspect_command.h"
 #include "cli/options.h"
 #include "cli/run_command.h"
+#include "vmm/vm.h"
 
 namespace {
 
@@ -22,9 +25,23 @@ struct Dispatch {
   }
 };
 
+// Whether this is, most likely, about to start a guest.
+bool starts_guest(const std::vector<std::string>& arguments) {
+  const auto is_help = [](const std::string& word) { return word == "-h" || word == "--help"; };
+  return !arguments.empty() && arguments.front() == "run" &&
+         std::none_of(arguments.begin(), arguments.end(), is_help);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  Command command = parse_command_line(std::vector<std::string>(argv + 1, argv + argc));
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  // KVM takes as long to get ready as the options take to be read.
+  std::shared_ptr<vmm::EarlyKvm> early_kvm;
+  if (starts_guest(arguments)) early_kvm = vmm::Vm::prepare_kvm();
+  Command command = parse_command_line(arguments);
+  if (auto* const run = std::get_if<RunCommand>(&command)) {
+    run->request.config.early_kvm = std::move(early_kvm);
+  }
   return std::visit(Dispatch{}, command);
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <cstdlib>
 
 #include "vmm/doctor/quirks.h"
 
@@ -202,9 +203,13 @@ Result<QuirkOverride> parse_quirk(std::string_view text) {
 
 Result<std::chrono::nanoseconds> parse_seconds(std::string_view text) {
   constexpr double kMost = 1e9;  // 31 years: further than a clock has to count
-  double seconds = 0;
-  const auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (ec != std::errc{} || end != text.data() + text.size()) {
+  // strtod(3) reads more than decimal numbers. std::from_chars would not, but it alone would bring
+  // in the shared mathematics library, which every start would wait for.
+  const std::string number(text);
+  char* end = nullptr;
+  const double seconds = std::strtod(number.c_str(), &end);
+  if (number.empty() || number.find_first_not_of("0123456789.eE+-") != std::string::npos ||
+      number.front() == '+' || end != number.c_str() + number.size()) {
     return fail(ErrorCode::kBadConfig, "'{}' is not a number of seconds", text);
   }
   if (!(seconds > 0 && seconds <= kMost)) {

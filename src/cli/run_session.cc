@@ -1,10 +1,12 @@
 #include "cli/run_session.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include <fstream>
+#include <array>
+#include <cerrno>
 
 #include "cli/exit_code.h"
 #include "cli/progress_bar.h"
@@ -64,19 +66,23 @@ Result<void> RunSession::open_consoles() {
 
 Result<void> RunSession::load_flat_image() {
   if (!request_.flat_file) return {};
-  std::ifstream file(*request_.flat_file, std::ios::binary);
-  if (!file) {
-    return tl::unexpected<Error>(Error::from_errno(
-        errno, ErrorCode::kBadKernel, fmt::format("Open the flat image {}", *request_.flat_file)));
-  }
+  const auto failed = [this](const char* what) {
+    return tl::unexpected<Error>(
+        Error::from_errno(errno, ErrorCode::kBadKernel,
+                          fmt::format("{} the flat image {}", what, *request_.flat_file)));
+  };
+  const UniqueFd file(::open(request_.flat_file->c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return failed("Open");
   // No more than could lie in guest memory: a device or endless file is refused, not swallowed.
   const std::uint64_t most = request_.config.memory.size;
   FlatBoot& flat = std::get<FlatBoot>(request_.config.boot);
-  std::vector<char> piece(KiB(64));
-  while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0) {
-    const auto bytes =
-        std::as_bytes(std::span(piece).first(static_cast<std::size_t>(file.gcount())));
-    flat.image.insert(flat.image.end(), bytes.begin(), bytes.end());
+  std::array<std::byte, KiB(64)> piece;  // not zeroed: a small image touches one page of it
+  for (;;) {
+    const ssize_t n = ::read(file.get(), piece.data(), piece.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return failed("Read");
+    if (n == 0) break;
+    flat.image.insert(flat.image.end(), piece.begin(), piece.begin() + n);
     if (flat.image.size() > most) {
       return fail(ErrorCode::kBadKernel,
                   "The flat image {} is larger than the guest's memory of {}", flat.name,
@@ -90,6 +96,7 @@ Result<void> RunSession::load_flat_image() {
 
 VmConfig RunSession::make_config() {
   VmConfig config = request_.config;
+  request_.config.early_kvm.reset();  // for one machine; after a reset the next one comes
   config.serial.output = console_.get();
   config.debug_console = debug_console_.get();
   config.log = Log([this](LogLevel, std::string_view category,

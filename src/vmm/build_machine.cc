@@ -8,6 +8,7 @@
 #include "vmm/boot_guest.h"
 #include "vmm/build_devices.h"
 #include "vmm/cpu_setup.h"
+#include "vmm/early_kvm.h"
 #include "vmm/guest_ram.h"
 #include "vmm/kvm/irq_line_controller.h"
 #include "vmm/kvm/pc_routing.h"
@@ -105,12 +106,10 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
 }  // namespace
 
 Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
-  // Before anything is created: is there a KVM at all.
-  kvm::System system = VMM_TRY(kvm::System::open());
+  const auto early = config.early_kvm ? config.early_kvm : std::make_shared<EarlyKvm>();
 
   // Memory comes first, because the loaders write into it and slots point at it.
   GuestMemory memory = VMM_TRY(map_guest_ram(config.memory));
-  VMM_TRY(preallocate_guest_ram(config.memory, memory));
 
   // A kernel is unpacked while KVM is asked and prepared: both take milliseconds.
   std::optional<Background<Result<loader::LoadedKernel>>> loading;
@@ -118,15 +117,20 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
     loading.emplace("loader", [source, &memory] { return load_kernel(*source, memory); });
   }
 
+  // Is there a KVM at all: before the work that may take long.
+  kvm::VmFd vm = VMM_TRY(early->take_vm());
+  const std::shared_ptr<const kvm::System> host = early->system();
+  const kvm::System& system = *host;
+  VMM_TRY(preallocate_guest_ram(config.memory, memory));
+
   // What kind of host this is decides about chips and quirks.
   HostPlan plan = VMM_TRY(plan_for_host(config, system));
 
-  // Slots before chips: with in-kernel chips each change of the slots waits for a grace period of
-  // the kernel.
-  kvm::VmFd vm = VMM_TRY(system.create_vm());
+  // The MSR filter before slots, slots before chips: each waits for a grace period of the kernel,
+  // which is short only as long as there was none before, or nothing that reads.
   VMM_TRY(place_kvm_pages(system, vm));
-  VMM_TRY(set_ram_slots(memory, vm));
   VMM_TRY(enable_capabilities(system, plan, vm));
+  VMM_TRY(set_ram_slots(memory, vm));
 
   // Chips before vCPUs: a vCPU gets its local APIC when it is created.
   VMM_TRY(create_chips(plan, vm));
@@ -140,13 +144,14 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
 
   // Devices, now that their interrupt lines lead somewhere.
   EventFd input_space = VMM_TRY(EventFd::create());
-  auto machine = std::make_unique<Machine>(std::move(system), std::move(memory), std::move(vm),
+  auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loop);
   VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));
 
   // CPUID and MSRs before registers: KVM judges control registers by the features that CPUID shows.
-  VMM_TRY(set_up_cpus(config, plan, machine->system, cpus));
+  const auto host_cpuid = VMM_TRY(early->supported_cpuid());
+  VMM_TRY(set_up_cpus(config, plan, system.capabilities(), host_cpuid, cpus));
   if (plan.irqchip == IrqchipMode::kUser) VMM_TRY(show_local_apics(cpus));
 
   // What else is booted: initrd, command line, tables; and the first CPU at its entry.

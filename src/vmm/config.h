@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <variant>
@@ -19,6 +20,8 @@
 #include "memory/guest_region.h"
 
 namespace vmm {
+
+class EarlyKvm;
 
 // RAM: where it comes from and when it is populated.
 struct MemoryConfig {
@@ -134,6 +137,8 @@ struct VmConfig {
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md
+  // KVM that was made ready beforehand, for one machine (Vm::prepare_kvm); else Vm::create() does.
+  std::shared_ptr<EarlyKvm> early_kvm = {};
   Log log = {};
   std::function<void(const std::string& line)>
       trace;  // one line for each exit while set; off and free when empty

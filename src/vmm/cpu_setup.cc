@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "vmm/kvm/system.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/msr.h"
 
@@ -16,13 +15,13 @@ x86::LocalApic local_apic(IrqchipMode irqchip) {
 }
 
 x86::CpuidPolicy policy_for(const VmConfig& config, const HostPlan& plan,
-                            const kvm::System& system) {
+                            const kvm::Capabilities& caps) {
   x86::CpuidPolicy policy;
   policy.vcpus = config.cpus.count;
   policy.local_apic = local_apic(plan.irqchip);
   const bool user = plan.irqchip == IrqchipMode::kUser;
   policy.x2apic = !user || plan.apic_msrs;
-  policy.tsc_deadline = user ? plan.apic_msrs : system.capabilities().tsc_deadline_timer;
+  policy.tsc_deadline = user ? plan.apic_msrs : caps.tsc_deadline_timer;
   if (plan.hide_hypercalls) policy.hidden_kvm_features = x86::kvm_feature::kHypercalls;
   policy.add_features = config.cpus.add_features;
   policy.remove_features = config.cpus.remove_features;
@@ -41,11 +40,11 @@ void set_boot_msrs(const kvm::VcpuFd& cpu) {
 
 }  // namespace
 
-Result<void> set_up_cpus(const VmConfig& config, const HostPlan& plan, const kvm::System& system,
+Result<void> set_up_cpus(const VmConfig& config, const HostPlan& plan,
+                         const kvm::Capabilities& caps, std::span<const x86::CpuidEntry> host,
                          std::span<kvm::VcpuFd> cpus) {
-  const std::vector<x86::CpuidEntry> host = VMM_TRY(system.supported_cpuid());
   std::vector<x86::CpuidEntry> table =
-      VMM_TRY(x86::guest_cpuid(host, policy_for(config, plan, system)));
+      VMM_TRY(x86::guest_cpuid(host, policy_for(config, plan, caps)));
   for (kvm::VcpuFd& cpu : cpus) {
     x86::set_cpu_identity(table, cpu.id());
     VMM_TRY(cpu.set_cpuid(table));

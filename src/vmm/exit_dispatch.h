@@ -92,7 +92,7 @@ class ExitDispatch final : public ExitHandler {
   // What finishing instructions needs; made when the first one has to be finished.
   struct Completion {
     Completion(Machine& machine, ExitDispatch& dispatch)
-        : bus(dispatch), sandbox(machine.system), completer(machine.memory, bus, &sandbox) {}
+        : bus(dispatch), sandbox(*machine.system), completer(machine.memory, bus, &sandbox) {}
     CompletionBus bus;
     completion::Sandbox sandbox;
     completion::Completer completer;

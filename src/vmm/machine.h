@@ -32,8 +32,8 @@ namespace vmm {
 // Members are destroyed from the last to the first: devices before the buses' maps that share them,
 // all before memory.
 struct Machine final : MachineEvents {
-  Machine(kvm::System host, GuestMemory ram, kvm::VmFd fd, ByteSink* serial_output,
-          EventFd input_space, EventLoop& loop)
+  Machine(std::shared_ptr<const kvm::System> host, GuestMemory ram, kvm::VmFd fd,
+          ByteSink* serial_output, EventFd input_space, EventLoop& loop)
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
@@ -41,7 +41,7 @@ struct Machine final : MachineEvents {
         serial_input_space(std::move(input_space)),
         timers(loop, clock) {}
 
-  kvm::System system;
+  std::shared_ptr<const kvm::System> system;
   GuestMemory memory;  // outlives the slots of `vm`
   kvm::VmFd vm;
   GuestClock clock;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "vmm/build_machine.h"
+#include "vmm/early_kvm.h"
 #include "vmm/event_loop.h"
 #include "vmm/exit_dispatch.h"
 #include "vmm/kick.h"
@@ -77,6 +78,8 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   }
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
+
+std::shared_ptr<EarlyKvm> Vm::prepare_kvm() { return std::make_shared<EarlyKvm>(); }
 
 Vm::Vm(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Vm::~Vm() = default;

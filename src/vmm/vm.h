@@ -42,6 +42,10 @@ class Vm {
   // what the host lacks or refuses (kNoKvm, kUnsupported, kResource), what is wrong with the
   // configuration (kBadConfig, all problems in one message) or with a boot file (kBadKernel).
   static Result<std::unique_ptr<Vm>> create(VmConfig config);
+  // Begins to make KVM ready, on a thread of its own: for VmConfig::early_kvm. Of use to a program
+  // that has something else to do before it can say what the machine is. Any thread; what goes
+  // wrong is create()'s to report.
+  static std::shared_ptr<EarlyKvm> prepare_kvm();
   ~Vm();
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;

@@ -86,6 +86,19 @@ TEST_F(VmTest, GuestPrintsHelloAndHalts) {
   EXPECT_EQ(vm->stats().unclaimed, 0U);
 }
 
+TEST_F(VmTest, PreparedKvm_isForOneMachine) {
+  VmConfig config = flat(GUEST_CODE(hello));
+  config.early_kvm = Vm::prepare_kvm();
+  CREATE_OR_RETURN(vm, config);
+  EXPECT_EQ(run(*vm).reason, StopReason::kHalted);
+  EXPECT_EQ(console_.text(), "hello\n");
+  const auto second = Vm::create(config);
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code(), ErrorCode::kBadState) << second.error().message();
+}
+
+TEST_F(VmTest, PreparedKvm_mayGoUnused) { EXPECT_NE(Vm::prepare_kvm(), nullptr); }
+
 TEST_F(VmTest, DebugExit_firstValueWins) {
   CREATE_OR_RETURN(vm, flat(GUEST_CODE(debug_exit)));
   const StopInfo stop = run(*vm);

@@ -1,6 +1,8 @@
 #include "base/background.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include <atomic>
 #include <string>
@@ -16,9 +18,8 @@ TEST(Background, GivesTheResult) {
 }
 
 TEST(Background, GivesTheError) {
-  Background<Result<int>> work("work", []() -> Result<int> {
-    return fail(ErrorCode::kBadKernel, "no kernel");
-  });
+  Background<Result<int>> work(
+      "work", []() -> Result<int> { return fail(ErrorCode::kBadKernel, "no kernel"); });
   const Result<int> result = work.get();
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().message(), "no kernel");
@@ -35,9 +36,23 @@ TEST(Background, RunsBesideItsOwner) {
   EXPECT_TRUE(work.get());
 }
 
+TEST(Background, TakesNoSignals) {
+  Background<bool> work("work", [] {
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, nullptr, &mask);
+    return sigismember(&mask, SIGINT) == 1 && sigismember(&mask, SIGTERM) == 1;
+  });
+  EXPECT_TRUE(work.get());
+  sigset_t mine;
+  pthread_sigmask(SIG_SETMASK, nullptr, &mine);
+  EXPECT_EQ(sigismember(&mine, SIGINT), 0);
+}
+
 TEST(Background, NobodyHasToTakeTheResult) {
   std::atomic<bool> ran{false};
-  { Background<int> work("work", [&ran] { return ran = true; }); }
+  {
+    Background<int> work("work", [&ran] { return ran = true; });
+  }
   EXPECT_TRUE(ran);
 }
 
