@@ -49,6 +49,7 @@ class Machine:
 
     def __init__(self, arguments, terminal=False):
         self.text = ""
+        self.arrivals = []  # (length of the text, time.monotonic()) whenever some came
         self.terminal = None
         self.settings_before = None
         self.errors = tempfile.TemporaryFile()
@@ -102,9 +103,14 @@ class Machine:
             return False
         text = piece.decode(errors="replace")
         self.text += text
+        self.arrivals.append((len(self.text), time.monotonic()))
         # What the guest says goes to the test's log as it comes.
         print(text.replace("\r", ""), end="", flush=True)
         return bool(piece)
+
+    def arrival(self, offset):
+        """When the character at this offset of the text came, as time.monotonic()."""
+        return next(when for length, when in self.arrivals if length > offset)
 
     def wait_for(self, pattern, since=0):
         """Reads until the regular expression matches what was said from offset `since` on."""

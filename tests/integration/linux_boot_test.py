@@ -1,5 +1,6 @@
 """Linux to user space with a plain command line, on one and on two CPUs, with the interrupt controllers in KVM and
 here: one boot, many checks."""
+import os
 import pathlib
 import re
 import tempfile
@@ -26,6 +27,12 @@ section processes;   for i in 1 2 3 4; do (echo "child $i") & done; wait
 section pipe;        yes | head -n 20000 | wc -l
 section sleep;       read -r a rest </proc/uptime; sleep 1; read -r b rest </proc/uptime; echo "$a $b"
 section interrupts;  cat /proc/interrupts
+"""
+# More than a minute by the guest's clock, which the test compares with the host's.
+CLOCK_SCRIPT = """\
+section clock;       i=0; while [ $i -le 32 ]; do read -r a rest </proc/uptime; echo "tick $a"; sleep 2; i=$((i + 1)); done
+"""
+END_SCRIPT = """\
 section end
 """
 
@@ -35,13 +42,14 @@ class LinuxBoot:
 
     cpus = 1
     irqchip = "kernel"
+    script = SCRIPT + END_SCRIPT
 
     @classmethod
     def setUpClass(cls):
         kernel = requirements()
         with tempfile.TemporaryDirectory() as folder:
             script = pathlib.Path(folder) / "script"
-            script.write_text(SCRIPT, encoding="utf-8")
+            script.write_text(cls.script, encoding="utf-8")
             initramfs = make_initramfs(folder, "--script", script)
             arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", f"{MEMORY_MIB}M"]
             arguments += ["--irqchip", cls.irqchip, "--cpus", str(cls.cpus), "--cmdline", "vmm.test=a-mark"]
@@ -50,6 +58,9 @@ class LinuxBoot:
                 cls.status = machine.wait_for_end()
                 cls.text = machine.text.replace("\r", "")
                 cls.stderr = machine.stderr()
+                # The guest's clock and ours, in seconds, whenever the guest has said what time it is.
+                cls.ticks = [(float(tick[1]), machine.arrival(tick.end()))
+                             for tick in re.finditer(r"tick (\d+\.\d+)\r?\n", machine.text)]
         cls.sections = {}
         for part in re.split(r"^=== ", cls.text, flags=re.MULTILINE)[1:]:
             name, _, body = part.partition("\n")
@@ -149,31 +160,64 @@ class LinuxBoot:
             self.assert_nowhere(complaint, self.text)
 
 
-class OneCpu(LinuxBoot, unittest.TestCase):
-    cpus = 1
+class OneCpuBoot(LinuxBoot):
+    script = SCRIPT + CLOCK_SCRIPT + END_SCRIPT
+
+    def test_clock_does_not_drift(self):
+        span = self.ticks[-1][0] - self.ticks[0][0]
+        self.assertGreater(span, 60)
+        # A line may be late, never early: the least of several differences has the least of the delay in it.
+        late = [ours - guests for guests, ours in self.ticks]
+        third = len(late) // 3
+        drift = min(late[-third:]) - min(late[:third])
+        self.assertLess(abs(drift), 0.01 * span)
 
 
-class OneCpuUserIrqchip(LinuxBoot, unittest.TestCase):
+class OneCpu(OneCpuBoot, unittest.TestCase):
+    pass
+
+
+class OneCpuUserIrqchip(OneCpuBoot, unittest.TestCase):
     irqchip = "user"
 
 
-class OneCpuSplitIrqchip(LinuxBoot, unittest.TestCase):
+class OneCpuSplitIrqchip(OneCpuBoot, unittest.TestCase):
     irqchip = "split"
 
 
-class TwoCpuBoot(LinuxBoot):
+class ManyCpuBoot(LinuxBoot):
     cpus = 2
 
     def test_cpus_interrupt_each_other(self):
         self.assertGreater(sum(self.counts("Rescheduling interrupts")) + sum(self.counts("Function call interrupts")), 0)
 
 
-class TwoCpus(TwoCpuBoot, unittest.TestCase):
+class TwoCpus(ManyCpuBoot, unittest.TestCase):
     pass
 
 
-class TwoCpusUserIrqchip(TwoCpuBoot, unittest.TestCase):
+class TwoCpusUserIrqchip(ManyCpuBoot, unittest.TestCase):
     irqchip = "user"
+
+
+class TwoCpusSplitIrqchip(ManyCpuBoot, unittest.TestCase):
+    irqchip = "split"
+
+
+class FourCpusUserIrqchip(ManyCpuBoot, unittest.TestCase):
+    cpus = 4
+    irqchip = "user"
+
+
+@unittest.skipUnless(os.environ.get("LINUX_BOOT_ALL"), "takes minutes; LINUX_BOOT_ALL=1 runs it")
+class FourCpus(ManyCpuBoot, unittest.TestCase):
+    cpus = 4
+
+
+@unittest.skipUnless(os.environ.get("LINUX_BOOT_ALL"), "takes minutes; LINUX_BOOT_ALL=1 runs it")
+class FourCpusSplitIrqchip(ManyCpuBoot, unittest.TestCase):
+    cpus = 4
+    irqchip = "split"
 
 
 if __name__ == "__main__":
