@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures vmm against the floor and its peers; docs/benchmarks.md says what and how.
 
-    bench/run.py --build BUILD [--rounds 30] [--kernel BZIMAGE] [--only start,exits,load,memory] [--json FILE]
+    bench/run.py --build BUILD [--rounds 30] [--kernel BZIMAGE] [--only start,exits,interrupts,load,memory] [--json FILE]
 
 Builds nothing: BUILD is a Meson build folder (an optimized one, or the figures mean little). Contestants
 that are not there are left out. In each round every contestant runs once, the first one taking turns;
@@ -32,6 +32,9 @@ TARGETS = {
     ("start, no chips", "vmm"): 1.5,
     ("pio exit", "vmm"): 1.10,
     ("mmio exit", "vmm"): 1.10,
+    ("pit read", "vmm, user"): 1.15,
+    ("lapic read", "vmm, user"): 1.15,
+    ("lapic eoi", "vmm, user"): 1.15,
     **{(f"load {fmt}", "vmm"): 1.2 for fmt in PROBE_FORMATS},
 }
 MEMORY_TARGET_KIB = 4096
@@ -186,6 +189,46 @@ class Bench:
 
             self.interleave(contestants, record)
 
+            # The same guest goes on with the registers of two chips, which may be here or in the kernel.
+            contestants = {"floor": contestants["floor"]}
+            if self.vmm:
+                contestants |= {f"vmm, {chips}": self.vmm_flat(guest.name, chips)
+                                for chips in ("user", "split", "kernel")}
+            measurements = ("pit read", "lapic read", "lapic eoi")
+            self.add_in_order(contestants, [(measurement, "us") for measurement in measurements])
+
+            def record_chips(name, command, result):
+                times = [self.byte_time(command, result, letter) for letter in "cdef"]
+                for measurement, begin, end in zip(measurements, times, times[1:]):
+                    self.figures.add(measurement, name, "us", (end - begin) / count / 1e3)
+
+            self.interleave(contestants, record_chips)
+
+    def measure_interrupts(self):
+        """IPIs between two sleeping CPUs and the local APIC's timer, wherever the local APICs are."""
+        if not self.vmm:
+            return
+        count = self.args.interrupts
+        with tempfile.NamedTemporaryFile(suffix=".bin") as guest:
+            image = bytearray((self.dir / "interrupts.bin").read_bytes())
+            struct.pack_into("<Q", image, 8, count)
+            guest.write(image)
+            guest.flush()
+            contestants = {
+                f"vmm, {chips}": [self.vmm, "run", "--boot", "flat,addr=0x1000,mode=long", "--kernel", guest.name,
+                                  "--irqchip", chips, "--cpus", "2", "--mem", "64M", "--serial", "stdio"]
+                for chips in ("kernel", "split", "user")
+            }
+            measurements = ("ipi round trip", "timer interrupt")
+            self.add_in_order(contestants, [(measurement, "us") for measurement in measurements])
+
+            def record(name, command, result):
+                times = [self.byte_time(command, result, letter) for letter in "abc"]
+                for measurement, begin, end in zip(measurements, times, times[1:]):
+                    self.figures.add(measurement, name, "us", (end - begin) / count / 1e3)
+
+            self.interleave(contestants, record)
+
     def measure_load(self):
         """exec until the kernel inside a bzImage is entered, against exec until the bare library has unpacked it."""
         if not self.args.kernel:
@@ -278,8 +321,9 @@ def main():
     parser.add_argument("--kernel", help="a bzImage for the measurement of loading")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--exits", type=int, default=10000, help="exits of each kind in a run")
+    parser.add_argument("--interrupts", type=int, default=500, help="interrupts of each kind in a run")
     parser.add_argument("--cpu", type=int, help="pin the contestants and the launcher to this CPU")
-    parser.add_argument("--only", default="start,exits,load,memory")
+    parser.add_argument("--only", default="start,exits,interrupts,load,memory")
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
     bench = Bench(args)

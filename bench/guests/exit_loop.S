@@ -1,5 +1,6 @@
-// Measures exits: 'a' on COM1, COUNT port writes, 'b', COUNT reads of device memory, 'c', then the
-// debug-exit port. Whoever reads the serial output takes the time between the letters.
+// Measures exits: 'a' on COM1, COUNT port writes, 'b', COUNT reads of device memory, 'c', COUNT reads of the
+// PIT's counter, 'd', COUNT reads of the local APIC's task priority, 'e', COUNT ends of interrupt, 'f', then
+// the debug-exit port. Whoever reads the serial output takes the time between the letters.
 //
 // Loaded at 0x1000 and entered there in real mode, whatever CS. It goes straight to long mode and
 // then to CPL 3 with IOPL 3, where also a software KVM runs it at full speed: what is measured is
@@ -8,6 +9,10 @@
 // COUNT is the 64-bit number at offset 8 of the image; whoever runs it may patch it.
         .set    kPort, 0x80             // POST code port: nobody answers
         .set    kMmio, 0xd0000000       // in the hole below 4 GiB: nobody answers
+        .set    kPit, 0x40              // counter 0
+        .set    kLapic, 0xfee00000
+        .set    kTpr, 0x80
+        .set    kEoi, 0xb0
         .set    kCom1, 0x3f8
         .set    kDebugExit, 0xf4
 
@@ -69,6 +74,29 @@ user:
 
         movb    $'c', %al
         outb    %al, (%dx)
+        movq    count, %rcx
+1:      inb     $kPit, %al
+        decq    %rcx
+        jnz     1b
+
+        movb    $'d', %al
+        outb    %al, (%dx)
+        movq    count, %rcx
+        movl    $kLapic, %ebx
+1:      movl    kTpr(%rbx), %eax
+        decq    %rcx
+        jnz     1b
+
+        movb    $'e', %al
+        outb    %al, (%dx)
+        movq    count, %rcx
+        xorl    %eax, %eax
+1:      movl    %eax, kEoi(%rbx)
+        decq    %rcx
+        jnz     1b
+
+        movb    $'f', %al
+        outb    %al, (%dx)
         xorl    %eax, %eax
         outb    %al, $kDebugExit
 1:      pause
@@ -90,7 +118,7 @@ gdt_register:
         .fill   256, 1, 0
 stack_top:
 
-// Page tables (SDM volume 3, 4.5): the first 2 MiB and the 2 MiB with the device address, both for
+// Page tables (SDM volume 3, 4.5): the first 2 MiB and the 2 MiB with each device address, all for
 // CPL 3, accessed and dirty already set.
         .balign 4096
 pml4:   .quad   pdpt + 0x27
@@ -105,4 +133,6 @@ low_directory:
 high_directory:
         .fill   (kMmio >> 21) & 511, 8, 0
         .quad   kMmio + 0xe7
-        .fill   511 - ((kMmio >> 21) & 511), 8, 0
+        .fill   ((kLapic >> 21) & 511) - ((kMmio >> 21) & 511) - 1, 8, 0
+        .quad   (kLapic & ~0x1fffff) + 0xf7     // uncached, as a local APIC has to be
+        .fill   511 - ((kLapic >> 21) & 511), 8, 0
