@@ -73,8 +73,9 @@ std::string statistics_text(const VmStats& vm, const ConsoleStats& console) {
   std::string text = fmt::format("vmm: exits: {}\n", counts(vm.exits));
   text += fmt::format("vmm: unclaimed accesses {}, kicks {}, held ticks {}\n", vm.unclaimed,
                       vm.kicks, vm.held_ticks);
-  text += fmt::format("vmm: completed instructions {} ({})\n", vm.completed_instructions,
-                      counts(vm.completed_by_mnemonic));
+  text +=
+      fmt::format("vmm: completed instructions {} ({}), {} more executed with them\n",
+                  vm.completed_instructions, counts(vm.completed_by_mnemonic), vm.executed_ahead);
   text += fmt::format("vmm: serial port: {} bytes out, {} lost, {} bytes in, {} lost\n",
                       console.output_bytes, console.output_dropped, console.input_bytes,
                       console.input_dropped);

@@ -169,7 +169,8 @@ ExitDispatch::Completion& ExitDispatch::completion() {
   return *completion_;
 }
 
-void ExitDispatch::count_completed(std::string_view mnemonic) {
+void ExitDispatch::count_completed(std::string_view mnemonic, std::uint32_t ahead) {
+  executed_ahead_.fetch_add(ahead, std::memory_order_relaxed);
   completed_.with([mnemonic](auto& counts) { ++counts[mnemonic]; });
 }
 
@@ -183,9 +184,9 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
   const completion::Outcome outcome =
       VMM_TRY(completion().completer.complete(completed, std::span(exit.bytes).first(exit.size)));
   if (const auto* finished = std::get_if<completion::Finished>(&outcome)) {
-    count_completed(finished->mnemonic);
+    count_completed(finished->mnemonic, finished->ahead);
   } else if (const auto* injected = std::get_if<completion::Injected>(&outcome)) {
-    count_completed(injected->mnemonic);
+    count_completed(injected->mnemonic, 0);
   } else {
     const auto& cannot = std::get<completion::Cannot>(outcome);
     stop(cpu, StopReason::kEmulationFailure, cannot.reason, 0, cannot.report);

@@ -44,6 +44,8 @@ class ExitDispatch final : public ExitHandler {
   }
   // Adds this CPU's completed instructions, by mnemonic.
   void add_completed(std::map<std::string, std::uint64_t>& by_mnemonic) const;
+  // Instructions that were executed together with a completed one.
+  std::uint64_t executed_ahead() const { return executed_ahead_.load(std::memory_order_relaxed); }
 
  private:
   Result<void> dispatch(kvm::VcpuFd& cpu, VcpuExit& exit);
@@ -98,7 +100,7 @@ class ExitDispatch final : public ExitHandler {
     completion::Completer completer;
   };
   Completion& completion();
-  void count_completed(std::string_view mnemonic);
+  void count_completed(std::string_view mnemonic, std::uint32_t ahead);
 
   const VcpuId id_;
   Machine& machine_;
@@ -109,6 +111,7 @@ class ExitDispatch final : public ExitHandler {
   std::unique_ptr<Completion> completion_;
   // Touched once for each completed instruction, which costs microseconds: a lock does not show.
   Locked<std::map<std::string_view, std::uint64_t>> completed_;
+  std::atomic<std::uint64_t> executed_ahead_{0};
   std::chrono::steady_clock::time_point refreshed_{};
   std::array<std::atomic<std::uint64_t>, std::variant_size_v<VcpuExit>> counts_{};
 };

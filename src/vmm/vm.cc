@@ -224,8 +224,10 @@ VmStats Vm::stats() const {
     for (const auto& dispatch : impl_->dispatches) count += dispatch->count(kind);
     if (count != 0) stats.exits.emplace(kExitNames[kind], count);
   }
-  for (const auto& dispatch : impl_->dispatches)
+  for (const auto& dispatch : impl_->dispatches) {
     dispatch->add_completed(stats.completed_by_mnemonic);
+    stats.executed_ahead += dispatch->executed_ahead();
+  }
   for (const auto& [mnemonic, count] : stats.completed_by_mnemonic)
     stats.completed_instructions += count;
   for (const Bus* bus : {&impl_->machine->pio, &impl_->machine->mmio}) {

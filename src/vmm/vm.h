@@ -30,6 +30,7 @@ struct VmStats {
   std::uint64_t unclaimed = 0;                 // accesses that no device answered
   std::uint64_t completed_instructions = 0;    // finished by instruction completion
   std::map<std::string, std::uint64_t> completed_by_mnemonic;
+  std::uint64_t executed_ahead = 0;  // instructions executed together with a completed one
   std::uint64_t kicks = 0;
   std::uint64_t held_ticks = 0;  // timer interrupts held back (VmConfig::tick_share)
 };

@@ -77,12 +77,16 @@ void set_mode(FakeGuest& guest, std::uint8_t mode) {
   if ((mode & 128) != 0) guest.cpu.xcr0_value = guest.cpu.xcr0_supported = 0xe7;
 }
 
-// The executor sees a whole instruction and an operand that fits.
+// The executor sees whole instructions and an operand that fits.
 std::optional<JobException> scribble(Job& job) {
-  DecodeFailure why{};
-  const auto code =
-      Instruction::decode(std::span(job.code).first(job.code_size), CodeSize::k64, why);
-  require(code.has_value() && code->length() == job.code_size);
+  require(job.code_size > 0 && job.code_size <= job.code.size());
+  for (std::size_t at = 0; at < job.code_size;) {
+    DecodeFailure why{};
+    const auto code = Instruction::decode(std::span(job.code).first(job.code_size).subspan(at),
+                                          CodeSize::k64, why);
+    require(code.has_value());
+    at += code->length();
+  }
   require(job.operand.size() <= Executor::kMaxOperand && job.operand_offset < 4096);
   for (std::byte& b : job.operand) b ^= std::byte{0x5a};
   for (std::uint64_t& gpr : job.gpr) gpr += 0x0101;

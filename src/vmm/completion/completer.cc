@@ -5,10 +5,12 @@
 #include "vmm/completion/context.h"
 #include "vmm/completion/fast_paths.h"
 #include "vmm/completion/fetch.h"
+#include "vmm/completion/fpu_checks.h"
 #include "vmm/completion/instruction.h"
 #include "vmm/completion/native.h"
 #include "vmm/completion/report.h"
 #include "vmm/completion/rules.h"
+#include "vmm/completion/run_ahead.h"
 
 namespace vmm::completion {
 namespace {
@@ -18,8 +20,8 @@ constexpr std::uint64_t kDr6SingleStep = 1ULL << 14;  // BS
 // One completion, from the bytes to the outcome.
 class Completion {
  public:
-  Completion(Context& context, bool fast_paths) noexcept
-      : context_(context), before_(context.registers), fast_paths_(fast_paths) {}
+  Completion(Context& context, const Completer::Options& options) noexcept
+      : context_(context), before_(context.registers), options_(options) {}
 
   Result<Outcome> run(std::span<const std::uint8_t> bytes);
 
@@ -31,13 +33,16 @@ class Completion {
   Result<Outcome> take_event(const Step& step);
   Outcome cannot(const std::string& reason);
   void step_over() noexcept;
+  // Whether those behind it are worth a look: only computation with vectors comes in lines.
+  Result<bool> may_run_ahead();
   // STI and MOV SS hold interrupts back for one instruction; this one was it.
   bool may_be_in_shadow() const;
 
   Context& context_;
   const x86::Registers before_;
-  const bool fast_paths_;
+  const Completer::Options& options_;
   std::optional<Instruction> instruction_;
+  bool computed_ = false;  // it was neither a rule's nor KVM's
   std::string_view name_ = "fetch";
 };
 
@@ -63,7 +68,8 @@ Step Completion::decode(std::span<const std::uint8_t> bytes) {
 
 Result<Step> Completion::execute() {
   if (auto step = VMM_TRY(apply_rule(context_, *instruction_))) return *std::move(step);
-  if (fast_paths_) {
+  computed_ = true;
+  if (options_.fast_paths) {
     if (auto step = VMM_TRY(apply_fast_path(context_, *instruction_))) return *std::move(step);
   }
   return run_natively(context_, *instruction_);
@@ -91,10 +97,21 @@ bool Completion::may_be_in_shadow() const {
   return tail.back() == std::byte{0xfb};
 }
 
+Result<bool> Completion::may_run_ahead() {
+  if (!computed_ || options_.run_ahead == 0 || context_.executor() == nullptr) return false;
+  if ((before_.rflags & x86::kFlagTf) != 0 || !fpu_use(*instruction_).any()) return false;
+  return !VMM_TRY(context_.cpu().breakpoints_armed());
+}
+
 Result<Outcome> Completion::finish() {
   const bool shadow = may_be_in_shadow();
   const bool trap = (before_.rflags & x86::kFlagTf) != 0;
   step_over();
+  Finished finished{name_};
+  if (VMM_TRY(may_run_ahead())) {
+    finished.ahead = VMM_TRY(run_ahead(context_, options_.run_ahead));
+  }
+  VMM_TRY(context_.flush());
   VMM_TRY(context_.cpu().set_registers(context_.registers));
   if (shadow) VMM_TRY(context_.cpu().end_interrupt_shadow());
   if (trap) {
@@ -102,7 +119,7 @@ Result<Outcome> Completion::finish() {
     event.dr6 = kDr6SingleStep;
     VMM_TRY(context_.cpu().inject(event));
   }
-  return Outcome(Finished{name_});
+  return Outcome(finished);
 }
 
 Result<Outcome> Completion::take_event(const Step& step) {
@@ -113,6 +130,7 @@ Result<Outcome> Completion::take_event(const Step& step) {
     context_.registers = before_;
     context_.registers.rflags |= x86::kFlagRf;
   }
+  VMM_TRY(context_.flush());
   VMM_TRY(context_.cpu().set_registers(context_.registers));
   VMM_TRY(context_.cpu().inject(step.event));
   return Outcome(Injected{name_, step.event.vector});
@@ -149,7 +167,7 @@ Result<Outcome> Completer::complete(Cpu& cpu, std::span<const std::uint8_t> byte
   const Context::Surroundings surroundings{&memory_, &bus_, executor_, &options_.xsave_layout,
                                            options_.physical_bits};
   Context context = VMM_TRY(Context::load(cpu, surroundings));
-  return Completion(context, options_.fast_paths).run(bytes);
+  return Completion(context, options_).run(bytes);
 }
 
 }  // namespace vmm::completion

@@ -21,6 +21,7 @@ namespace vmm::completion {
 // The instruction is done; the CPU stands behind it and can run on.
 struct Finished {
   std::string_view mnemonic;  // static storage
+  std::uint32_t ahead = 0;    // how many more, behind it, were executed with it
 };
 
 // The instruction raised an exception (or is INT n), which is queued; the CPU can run on.
@@ -42,7 +43,8 @@ class Completer {
  public:
   struct Options {
     bool fast_paths = true;  // false: everything that can goes through the executor (for tests)
-    std::uint8_t physical_bits = 52;                 // the guest's MAXPHYADDR
+    std::uint32_t run_ahead = 128;    // how many instructions behind one may be executed with it
+    std::uint8_t physical_bits = 52;  // the guest's MAXPHYADDR
     XsaveLayout xsave_layout = XsaveLayout::host();  // of the areas that Cpu::xsave() gives
   };
 

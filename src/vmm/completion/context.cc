@@ -36,8 +36,9 @@ Result<std::uint64_t> Context::xcr0() {
   return *xcr0_;
 }
 
-Result<void> Context::store_xsave() {
-  if (!xsave_) return {};
+Result<void> Context::flush() {
+  if (!xsave_changed_) return {};
+  xsave_changed_ = false;
   return cpu_->set_xsave(*xsave_);
 }
 

@@ -47,8 +47,10 @@ class Context {
   // The guest's FPU, SSE and AVX state: read at the first call, kept for the rest.
   Result<x86::XsaveArea*> xsave();
   Result<std::uint64_t> xcr0();
-  // Writes the state that xsave() returned back to the CPU.
-  Result<void> store_xsave();
+  // The state that xsave() returned has changed: flush() writes it to the CPU.
+  void store_xsave() noexcept { xsave_changed_ = true; }
+  // Before the completion ends.
+  Result<void> flush();
 
  private:
   Context(Cpu& cpu, const Surroundings& surroundings) noexcept
@@ -57,6 +59,7 @@ class Context {
   Cpu* cpu_;
   Surroundings around_;
   std::optional<x86::XsaveArea> xsave_;
+  bool xsave_changed_ = false;
   std::optional<std::uint64_t> xcr0_;
 };
 

@@ -13,10 +13,11 @@
 
 namespace vmm::completion {
 
-// One instruction of 64-bit code whose memory operand, if any, is at the absolute address
-// Executor::operand_address(offset).
+// Instructions of 64-bit code, one behind the other. A memory operand, of which one instruction may
+// have one, is at the absolute address Executor::operand_address(offset).
 struct Job {
-  std::array<std::uint8_t, 15> code{};
+  static constexpr std::size_t kMaxCode = 240;
+  std::array<std::uint8_t, kMaxCode> code{};
   std::uint8_t code_size = 0;
   std::uint64_t code_address = 0;  // out: where it ran
 
@@ -30,11 +31,15 @@ struct Job {
   std::span<std::byte> operand;      // in and out; empty without a memory operand
 };
 
-// An exception that the instruction raised. The job's GPRs and operand are then as they were.
+// An exception that an instruction raised. The job's GPRs and operand are then as they were.
 struct JobException {
   std::uint8_t vector = 0;
   std::uint32_t error_code = 0;  // 0 when the vector has none
 };
+
+// What of RFLAGS an instruction can see and change: CF PF AF ZF SF OF, and DF.
+inline constexpr std::uint64_t kStatusFlags = 0x8d5;
+inline constexpr std::uint64_t kJobFlags = kStatusFlags | 1ULL << 10;
 
 class Executor {
  public:

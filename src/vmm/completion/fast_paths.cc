@@ -1,11 +1,13 @@
 #include "vmm/completion/fast_paths.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
 
 #include "base/le.h"
 #include "vmm/completion/data_access.h"
+#include "vmm/completion/fpu_checks.h"
 
 namespace vmm::completion {
 namespace {
@@ -68,6 +70,77 @@ Result<Step> count_bits(Context& context, const Instruction& instruction) {
   return Step::ok();
 }
 
+bool is_general_register(const ZydisDecodedOperand& operand) noexcept {
+  if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
+  const ZydisRegisterClass c = ZydisRegisterGetClass(operand.reg.value);
+  return c == ZYDIS_REGCLASS_GPR8 || c == ZYDIS_REGCLASS_GPR16 || c == ZYDIS_REGCLASS_GPR32 ||
+         c == ZYDIS_REGCLASS_GPR64;
+}
+
+// MOV and MOVZX from memory to a general register.
+Answer load(Context& context, const Instruction& instruction) {
+  const auto operands = instruction.visible();
+  if (!is_general_register(operands[0]) || operands[1].type != ZYDIS_OPERAND_TYPE_MEMORY) {
+    return std::optional<Step>();
+  }
+  std::uint64_t value = 0;
+  Step step = VMM_TRY(read_operand(context, instruction, operands[1], value));
+  if (step.done()) write_gpr(context.registers, operands[0].reg.value, value);
+  return std::optional<Step>(std::move(step));
+}
+
+// Where an XMM register lies in the standard format; nothing for other operands.
+std::optional<std::size_t> xmm_offset(const ZydisDecodedOperand& operand) noexcept {
+  if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER ||
+      ZydisRegisterGetClass(operand.reg.value) != ZYDIS_REGCLASS_XMM) {
+    return std::nullopt;
+  }
+  const auto number = static_cast<std::size_t>(ZydisRegisterGetId(operand.reg.value));
+  if (number >= 16) return std::nullopt;
+  return kXsaveXmm + number * sizeof(Bytes16);
+}
+
+// Legacy SSE moves between memory and an XMM register: 4, 8 or 16 bytes, loads clear the rest.
+Answer move_vector(Context& context, const Instruction& instruction, bool aligned) {
+  const auto operands = instruction.visible();
+  const bool is_load = operands[1].type == ZYDIS_OPERAND_TYPE_MEMORY;
+  const ZydisDecodedOperand& memory = operands[is_load ? 1 : 0];
+  const auto at = xmm_offset(operands[is_load ? 0 : 1]);
+  const std::uint32_t size = memory.size / 8U;
+  if (!at || memory.type != ZYDIS_OPERAND_TYPE_MEMORY || size > sizeof(Bytes16)) {
+    return std::optional<Step>();
+  }
+  const auto done = [](Step step) -> Answer { return std::optional<Step>(std::move(step)); };
+  Step step = VMM_TRY(check_fpu(context, instruction));
+  if (!step.done()) return done(std::move(step));
+  const Direction direction = is_load ? Direction::kRead : Direction::kWrite;
+  LinearOperand linear;
+  step = resolve_operand(context, instruction, memory, size, direction, linear);
+  if (!step.done()) return done(std::move(step));
+  if (aligned && linear.address % sizeof(Bytes16) != 0) return done(Step::general_protection());
+  DataAccess access;
+  step = VMM_TRY(DataAccess::translate(context, linear, direction, access));
+  if (!step.done()) return done(std::move(step));
+  x86::XsaveArea& area = *VMM_TRY(context.xsave());
+  Bytes16 bytes{};
+  const std::span<std::byte> part = std::span(bytes).first(size);
+  // Without its bit the component is in its initial state: zeroes.
+  const auto in_use = xsave_field<std::uint64_t>(area, kXsaveXstateBv);
+  if (!is_load) {
+    if ((in_use & kFeatureSse) != 0) std::memcpy(bytes.data(), &area[*at], sizeof bytes);
+    VMM_TRY(access.scatter(context, part));
+    return done(Step::ok());
+  }
+  VMM_TRY(access.gather(context, part));
+  if ((in_use & kFeatureSse) == 0) {
+    std::fill(area.begin() + kXsaveXmm, area.begin() + kXsaveXmmEnd, std::byte{0});
+    set_xsave_field(area, kXsaveXstateBv, in_use | kFeatureSse);
+  }
+  std::memcpy(&area[*at], bytes.data(), sizeof bytes);
+  context.store_xsave();
+  return done(Step::ok());
+}
+
 // CMPXCHG16B on RAM: the host's own, on the guest's memory, whether LOCK was asked for or not.
 Answer compare_exchange_16(Context& context, const Instruction& instruction) {
   const auto done = [](Step step) -> Answer { return std::optional<Step>(std::move(step)); };
@@ -110,6 +183,19 @@ Result<std::optional<Step>> apply_fast_path(Context& context, const Instruction&
       return std::optional<Step>(VMM_TRY(count_bits(context, instruction)));
     case ZYDIS_MNEMONIC_CMPXCHG16B:
       return compare_exchange_16(context, instruction);
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_MOVZX:
+      return load(context, instruction);
+    case ZYDIS_MNEMONIC_MOVDQA:
+    case ZYDIS_MNEMONIC_MOVAPS:
+    case ZYDIS_MNEMONIC_MOVAPD:
+      return move_vector(context, instruction, true);
+    case ZYDIS_MNEMONIC_MOVD:
+    case ZYDIS_MNEMONIC_MOVQ:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+      return move_vector(context, instruction, false);
     default:
       return std::optional<Step>();
   }

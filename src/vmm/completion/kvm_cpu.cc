@@ -9,6 +9,11 @@ Result<bool> KvmCpu::set_xcr0(std::uint64_t value) {
   return fd_.set_xcr0(value).has_value();
 }
 
+Result<bool> KvmCpu::breakpoints_armed() {
+  constexpr std::uint64_t kEnabled = 0xff;  // L0 to G3
+  return (VMM_TRY(fd_.dr7()) & kEnabled) != 0;
+}
+
 Result<std::optional<std::uint64_t>> KvmCpu::msr(std::uint32_t index) {
   auto value = fd_.msr(index);
   if (value) return std::optional<std::uint64_t>(*value);

@@ -15,8 +15,6 @@
 namespace vmm::completion {
 namespace {
 
-constexpr std::uint64_t kStatusFlags = 0x8d5;  // CF PF AF ZF SF OF
-constexpr std::uint64_t kFlagDf = 1ULL << 10;
 constexpr std::uint64_t kCr4Osxmmexcpt = 1ULL << 10;
 
 // Computation and data movement. Not here: control flow, I/O, stack and string instructions,
@@ -123,12 +121,6 @@ Direction direction_of(const ZydisDecodedOperand& operand) noexcept {
   return reads ? Direction::kReadWrite : Direction::kWrite;
 }
 
-// LOCK, and XCHG, which implies it.
-bool is_atomic(const Instruction& instruction) noexcept {
-  return instruction.has(ZYDIS_ATTRIB_HAS_LOCK) ||
-         (instruction.mnemonic() == ZYDIS_MNEMONIC_XCHG && instruction.memory_operand() != nullptr);
-}
-
 // Replaces `old` by `next` in RAM if it is still there, as one atomic operation. Operands that
 // cross a 16-byte boundary have no such operation: they are replaced in two halves of a race, as a
 // bus lock that nobody else honours.
@@ -218,10 +210,10 @@ Result<Step> NativeRun::open_operand() {
 }
 
 void NativeRun::load_registers() {
-  job_.code = code_.bytes;
+  std::copy_n(code_.bytes.begin(), code_.size, job_.code.begin());
   job_.code_size = code_.size;
   job_.gpr = context_.registers.gpr;
-  job_.rflags = context_.registers.rflags & (kStatusFlags | kFlagDf);
+  job_.rflags = context_.registers.rflags & kJobFlags;
   if (context_.alignment_checked()) job_.rflags |= x86::kFlagAc;
   if (is_rdi_store(instruction_.mnemonic())) job_.gpr[x86::kRdi] = address_;
 }
@@ -261,7 +253,7 @@ Result<Step> NativeRun::raise(const JobException& exception) {
       set_xsave_field(mine, kXsaveMxcsr, xsave_field<std::uint32_t>(image_, kXsaveMxcsr));
       set_xsave_field(mine, kXsaveXstateBv,
                       xsave_field<std::uint64_t>(mine, kXsaveXstateBv) | kFeatureSse);
-      VMM_TRY(context_.store_xsave());
+      context_.store_xsave();
       return context_.cr4(kCr4Osxmmexcpt) ? Step::fault(x86::Vector::kSimdError)
                                           : Step::undefined();
     }
@@ -302,10 +294,18 @@ Result<void> NativeRun::store_registers() {
   if (image_ == mine) return {};  // it only read the state
   if (fpu_use(instruction_).x87) point_at_guest(image_);
   mine = image_;
-  return context_.store_xsave();
+  context_.store_xsave();
+  return {};
 }
 
 }  // namespace
+
+bool may_run_natively(const Instruction& instruction) { return refusal(instruction).empty(); }
+
+bool is_atomic(const Instruction& instruction) noexcept {
+  return instruction.has(ZYDIS_ATTRIB_HAS_LOCK) ||
+         (instruction.mnemonic() == ZYDIS_MNEMONIC_XCHG && instruction.memory_operand() != nullptr);
+}
 
 Result<Step> run_natively(Context& context, const Instruction& instruction) {
   if (std::string why = refusal(instruction); !why.empty()) return Step::cannot(std::move(why));

@@ -12,4 +12,9 @@ namespace vmm::completion {
 // caller's business. Needs an executor.
 Result<Step> run_natively(Context& context, const Instruction& instruction);
 
+// Whether it is of a kind that may run on behalf of a guest at all.
+bool may_run_natively(const Instruction& instruction);
+// LOCK, and XCHG with memory, which implies it.
+bool is_atomic(const Instruction& instruction) noexcept;
+
 }  // namespace vmm::completion

@@ -15,7 +15,6 @@ using Rule = Result<Step> (*)(Context&, const Instruction&);
 
 constexpr std::uint64_t kFlagOf = 1ULL << 11;
 constexpr std::uint64_t kFlagVm = 1ULL << 17;
-constexpr std::uint64_t kStatusFlags = 0x8d5;  // CF PF AF ZF SF OF
 
 constexpr std::uint64_t kCr4Tsd = 1ULL << 2;
 constexpr std::uint64_t kCr4Pcide = 1ULL << 17;
@@ -161,7 +160,7 @@ Result<Step> wrpkru(Context& context, const Instruction&) {
                   static_cast<std::uint32_t>(low_half(context, x86::kRax)));
   set_xsave_field(image, kXsaveXstateBv,
                   xsave_field<std::uint64_t>(image, kXsaveXstateBv) | 1ULL << kComponentPkru);
-  VMM_TRY(context.store_xsave());
+  context.store_xsave();
   return Step::ok();
 }
 

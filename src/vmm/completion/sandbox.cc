@@ -11,9 +11,6 @@
 namespace vmm::completion {
 namespace {
 
-constexpr std::uint64_t kStatusFlags = 0x8d5;  // CF PF AF ZF SF OF
-constexpr std::uint64_t kFlagDf = 1ULL << 10;
-
 // State components that the sandbox has: all that KVM offers but protection keys, which would act
 // on the sandbox itself, and AMX, which needs the process's permission.
 Result<std::uint64_t> offered_features(const kvm::System& system) {
@@ -125,7 +122,7 @@ void Sandbox::Machine::store_fpu(x86::XsaveArea& image) const {
 void Sandbox::Machine::load(const Job& job) {
   sandbox::Block block;
   block.gpr = job.gpr;
-  block.rflags = (job.rflags & (kStatusFlags | kFlagDf | x86::kFlagAc)) | 2 | x86::kFlagIopl;
+  block.rflags = (job.rflags & (kJobFlags | x86::kFlagAc)) | 2 | x86::kFlagIopl;
   block.entry = job.xsave != nullptr ? sandbox::kFpuEntry : sandbox::kPlainEntry;
   block.xsave_mask = features_;
   std::memcpy(at(sandbox::kBlock, sizeof block).data(), &block, sizeof block);

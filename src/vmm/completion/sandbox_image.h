@@ -37,13 +37,14 @@ struct Block {
   std::uint64_t xsave_mask = 0;  // EDX:EAX of XRSTOR and XSAVE
 };
 
-// Code: `kResume` jumps to Block::entry, which loads the registers, falls through the slot, stores
-// the registers and ends in an OUT to kDonePort whose successor is kResume.
+// Code: `kResume` jumps to Block::entry, which loads the registers, falls through the slot
+// (instructions of the job, then NOPs), stores the registers and ends in an OUT to kDonePort whose
+// successor is kResume.
 inline constexpr std::uint32_t kDone = kCode;
 inline constexpr std::uint32_t kResume = kCode + 2;  // OUT has two bytes
 inline constexpr std::uint32_t kPlainEntry = kCode + 0x100;
 inline constexpr std::uint32_t kFpuEntry = kCode + 0x400;
-inline constexpr std::size_t kSlotSize = 15;
+inline constexpr std::size_t kSlotSize = 240;
 
 inline constexpr std::uint16_t kDonePort = 0x10;
 inline constexpr std::uint16_t kExceptionPort = 0x40;  // + vector

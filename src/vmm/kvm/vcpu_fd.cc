@@ -384,6 +384,12 @@ Result<void> VcpuFd::end_interrupt_shadow() const {
   return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
 }
 
+Result<std::uint64_t> VcpuFd::dr7() const {
+  kvm_debugregs debug{};
+  VMM_TRY(get(KVM_GET_DEBUGREGS, &debug, "KVM_GET_DEBUGREGS"));
+  return debug.dr7;
+}
+
 Result<void> VcpuFd::raise_dr6(std::uint64_t bits) const {
   kvm_debugregs debug{};
   VMM_TRY(get(KVM_GET_DEBUGREGS, &debug, "KVM_GET_DEBUGREGS"));

@@ -96,6 +96,8 @@ class VcpuFd {
   Result<void> inject_software_interrupt(std::uint8_t vector) const;
   // Ends the blocking of interrupts that STI and MOV SS begin.
   Result<void> end_interrupt_shadow() const;
+  // DR7, as the guest has set it.
+  Result<std::uint64_t> dr7() const;
   // Sets these bits of DR6.
   Result<void> raise_dr6(std::uint64_t bits) const;
   // Makes KVM forget every translation it has cached for this vCPU.

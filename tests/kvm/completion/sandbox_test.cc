@@ -301,15 +301,18 @@ class FastPathDifferential : public SandboxTest {
   // Runs the instruction both ways from the same state; `flags` are those that are defined.
   void compare(const std::vector<std::uint8_t>& bytes, std::uint64_t flags) {
     const x86::Registers before = cpu.regs;
+    const x86::XsaveArea area_before = cpu.area;
     std::array<std::byte, 32> memory_before{};
     ASSERT_TRUE(memory.read(Gpa(0x20000), memory_before));
     fast_paths = true;
     finishes(bytes);
     const x86::Registers fast = cpu.regs;
+    const x86::XsaveArea area_fast = cpu.area;
     std::array<std::byte, 32> memory_fast{};
     ASSERT_TRUE(memory.read(Gpa(0x20000), memory_fast));
 
     cpu.regs = before;
+    cpu.area = area_before;
     ASSERT_TRUE(memory.write(Gpa(0x20000), memory_before));
     fast_paths = false;
     finishes(bytes);
@@ -318,6 +321,10 @@ class FastPathDifferential : public SandboxTest {
     EXPECT_EQ(fast.gpr, cpu.regs.gpr);
     EXPECT_EQ(fast.rflags & flags, cpu.regs.rflags & flags);
     EXPECT_EQ(memory_fast, memory_native);
+    const auto registers = [](const x86::XsaveArea& area) {
+      return std::vector<std::byte>(area.begin() + kXsaveXmm, area.begin() + kXsaveXmmEnd);
+    };
+    EXPECT_EQ(registers(area_fast), registers(cpu.area));
   }
   // Values with few bits set, many, none.
   std::uint64_t random() {
@@ -345,6 +352,86 @@ TEST_F(FastPathDifferential, BitCounts) {
     compare({0xf3, 0x48, 0x0f, 0xbc, 0xca}, kCfZf);    // tzcnt rcx, rdx
     compare({0x66, 0xf3, 0x0f, 0xbc, 0xca}, kCfZf);    // tzcnt cx, dx
   }
+}
+
+TEST_F(FastPathDifferential, Moves) {
+  for (int i = 0; i < 50; ++i) {
+    put(0x20000, random());
+    put(0x20008, random());
+    for (std::size_t n = 0; n < 16; ++n) fill_xmm(n, static_cast<std::uint8_t>(random()));
+    gpr(x86::kRcx) = random();
+    gpr(x86::kRax) = 0x20000;
+    compare({0x48, 0x8b, 0x08}, kStatus);                    // mov rcx, [rax]
+    compare({0x8b, 0x08}, kStatus);                          // mov ecx, [rax]
+    compare({0x66, 0x8b, 0x48, 0x03}, kStatus);              // mov cx, [rax + 3]
+    compare({0x8a, 0x68, 0x05}, kStatus);                    // mov ch, [rax + 5]
+    compare({0x0f, 0xb6, 0x48, 0x04}, kStatus);              // movzx ecx, byte [rax + 4]
+    compare({0x48, 0x0f, 0xb7, 0x48, 0x01}, kStatus);        // movzx rcx, word [rax + 1]
+    compare({0x66, 0x44, 0x0f, 0x6e, 0x48, 0x03}, kStatus);  // movd xmm9, [rax + 3]
+    compare({0x66, 0x48, 0x0f, 0x6e, 0x48, 0x05}, kStatus);  // movq xmm1, [rax + 5]
+    compare({0xf3, 0x0f, 0x7e, 0x50, 0x01}, kStatus);        // movq xmm2, [rax + 1]
+    compare({0x66, 0x0f, 0x6f, 0x18}, kStatus);              // movdqa xmm3, [rax]
+    compare({0xf3, 0x44, 0x0f, 0x6f, 0x38}, kStatus);        // movdqu xmm15, [rax]
+    compare({0x0f, 0x28, 0x20}, kStatus);                    // movaps xmm4, [rax]
+    compare({0x0f, 0x10, 0x60, 0x08}, kStatus);              // movups xmm4, [rax + 8]
+    compare({0x66, 0x0f, 0x7e, 0x68, 0x02}, kStatus);        // movd [rax + 2], xmm5
+    compare({0x66, 0x0f, 0xd6, 0x70, 0x03}, kStatus);        // movq [rax + 3], xmm6
+    compare({0x66, 0x0f, 0x7f, 0x38}, kStatus);              // movdqa [rax], xmm7
+    compare({0x44, 0x0f, 0x11, 0x40, 0x07}, kStatus);        // movups [rax + 7], xmm8
+  }
+}
+
+TEST_F(FastPathDifferential, AlignedMoves_FaultWhenTheyAreNot) {
+  gpr(x86::kRax) = 0x20008;
+  for (const bool fast : {true, false}) {
+    fast_paths = fast;
+    faults({0x66, 0x0f, 0x6f, 0x00}, x86::Vector::kGeneralProtection, 0);  // movdqa xmm0, [rax]
+    faults({0x0f, 0x29, 0x00}, x86::Vector::kGeneralProtection, 0);        // movaps [rax], xmm0
+  }
+}
+
+// A line of vector code, one instruction at a time and in one go.
+TEST_F(FastPathDifferential, RunAhead) {
+  const std::vector<std::vector<std::uint8_t>> line{
+      {0x66, 0x0f, 0xef, 0xc1},        // pxor xmm0, xmm1
+      {0x0f, 0xb6, 0x08},              // movzx ecx, byte [rax]
+      {0x66, 0x0f, 0x6e, 0x14, 0x08},  // movd xmm2, [rax + rcx]
+      {0x66, 0x0f, 0x62, 0xd1},        // punpckldq xmm2, xmm1
+      {0x48, 0x83, 0xc0, 0x04},        // add rax, 4
+      {0x66, 0x0f, 0xfe, 0xc2},        // paddd xmm0, xmm2
+      {0x66, 0x0f, 0xfe, 0x08},        // paddd xmm1, [rax]: not aligned, #GP
+  };
+  std::vector<std::uint8_t> code;
+  for (const auto& bytes : line) code.insert(code.end(), bytes.begin(), bytes.end());
+  ASSERT_TRUE(memory.write(Gpa(kCode), std::as_bytes(std::span(code))));
+  put<std::uint64_t>(0x20000, 0x8877665544332205);
+  const auto go = [&](std::uint32_t most) {
+    ahead = most;
+    fast_paths = true;
+    fill_xmm(0, 0x11);
+    fill_xmm(1, 0x80);
+    cpu.regs = {};
+    cpu.regs.gpr[x86::kRax] = 0x20000;
+    cpu.regs.rip = kCode;
+    int calls = 0;
+    for (; cpu.regs.rip != kCode + code.size() - 4 && calls < 10; ++calls) {
+      const std::span<const std::uint8_t> rest =
+          std::span<const std::uint8_t>(code).subspan(cpu.regs.rip - kCode);
+      const Outcome outcome = complete({rest.begin(), rest.end()});
+      EXPECT_TRUE(std::holds_alternative<Finished>(outcome)) << describe(outcome);
+    }
+    return calls;
+  };
+  EXPECT_EQ(go(0), 6);
+  const x86::Registers registers = cpu.regs;
+  const x86::XsaveArea area = cpu.area;
+  EXPECT_EQ(go(128), 1);
+  EXPECT_EQ(registers.gpr, cpu.regs.gpr);
+  EXPECT_EQ(registers.rip, cpu.regs.rip);
+  EXPECT_EQ(registers.rflags, cpu.regs.rflags);
+  EXPECT_TRUE(std::equal(area.begin() + kXsaveXmm, area.begin() + kXsaveXmmEnd,
+                         cpu.area.begin() + kXsaveXmm));
+  EXPECT_EQ(xmm<std::uint32_t>(2), 0x00887766U);  // four bytes from the fifth on
 }
 
 TEST_F(FastPathDifferential, CompareExchange16) {

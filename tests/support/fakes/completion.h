@@ -59,6 +59,7 @@ class FakeCpu final : public Cpu {
     ++shadows_ended;
     return {};
   }
+  Result<bool> breakpoints_armed() override { return breakpoints; }
   Result<void> flush_tlb() override {
     ++flushes;
     return {};
@@ -71,6 +72,7 @@ class FakeCpu final : public Cpu {
   std::uint64_t xcr0_supported = 7;
   std::map<std::uint32_t, std::uint64_t> msrs;
   std::optional<Event> event;
+  bool breakpoints = false;
   int xsave_writes = 0, shadows_ended = 0, flushes = 0;
 };
 
@@ -192,8 +194,9 @@ struct FakeGuest {
   }
 
   Outcome complete(const std::vector<std::uint8_t>& bytes) {
-    Completer completer(memory, bus, runner,
-                        {.fast_paths = fast_paths, .xsave_layout = xsave_layout});
+    Completer completer(
+        memory, bus, runner,
+        {.fast_paths = fast_paths, .run_ahead = ahead, .xsave_layout = xsave_layout});
     auto outcome = completer.complete(cpu, bytes);
     if (!outcome) return Cannot{"host error", outcome.error().message()};
     return *std::move(outcome);
@@ -206,6 +209,7 @@ struct FakeGuest {
   Executor* runner = &executor;
   XsaveLayout xsave_layout = layout();
   bool fast_paths = true;
+  std::uint32_t ahead = 128;
 };
 
 }  // namespace vmm::completion

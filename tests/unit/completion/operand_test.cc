@@ -147,6 +147,7 @@ TEST_F(OperandTest, MmioLoad_IsSplitIntoNaturallyAlignedReads) {
 }
 
 TEST_F(OperandTest, MmioStore_IsNotReadFirst) {
+  fast_paths = false;
   rax() = kMmio;
   stores(0x33);
   finishes(kStore16);
@@ -243,6 +244,7 @@ TEST_F(OperandTest, StatusFlagsOnly_ComeBack) {
 }
 
 TEST_F(OperandTest, FpuState_IsWrittenBackOnlyWhenItChanged) {
+  fast_paths = false;
   rax() = 0x20000;
   finishes(kStore16);
   EXPECT_EQ(cpu.xsave_writes, 0);
