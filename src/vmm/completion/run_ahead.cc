@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "memory/page_walk.h"
+#include "vmm/completion/data_access.h"
 #include "vmm/completion/fast_paths.h"
 #include "vmm/completion/fpu_checks.h"
 #include "vmm/completion/native.h"
@@ -105,10 +106,25 @@ class Group {
   bool vector_ = false;
 };
 
+// Device memory is KVM's to look at first: the device may be one of its own.
+Result<bool> operand_is_ram(Context& context, const Instruction& instruction) {
+  const ZydisDecodedOperand* const operand = instruction.memory_operand();
+  if (operand == nullptr) return false;
+  LinearOperand linear;
+  if (!resolve_operand(context, instruction, *operand, operand->size / 8U, Direction::kRead, linear)
+           .done()) {
+    return false;
+  }
+  DataAccess access;
+  const Step step = VMM_TRY(DataAccess::translate(context, linear, Direction::kRead, access));
+  return step.done() && access.all_ram();
+}
+
 enum class Way : std::uint8_t { kFast, kNative, kNone };
 
 // One instruction with a memory operand. kNone: it is the guest's, and nothing has happened.
 Result<Way> run_one(Context& context, const Instruction& instruction) {
+  if (!VMM_TRY(operand_is_ram(context, instruction))) return Way::kNone;
   const x86::Registers before = context.registers;
   Way way = Way::kFast;
   std::optional<Step> step = VMM_TRY(apply_fast_path(context, instruction));

@@ -80,6 +80,13 @@ TEST_F(RunAheadTest, Fault_IsTheGuests) {
   EXPECT_FALSE(cpu.event);
 }
 
+TEST_F(RunAheadTest, DeviceMemory_IsForKvmToSeeFirst) {
+  map(0x20, kMmio | 7);
+  EXPECT_EQ(run({kPxor, kMovd, kPaddd, kRet}), 0U);
+  EXPECT_EQ(run({kPxor, kPaddd, kPadddMemory, kPaddd, kRet}), 1U);
+  EXPECT_TRUE(bus.accesses.empty());
+}
+
 TEST_F(RunAheadTest, ExceptionInAGroup_LeavesTheStateBeforeIt) {
   executor.action = [this](Job& job) -> std::optional<JobException> {
     if (executor.runs == 1) return std::nullopt;
