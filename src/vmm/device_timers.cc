@@ -2,10 +2,15 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 namespace vmm {
 
-DeviceTimers::~DeviceTimers() { stop(); }
+DeviceTimers::~DeviceTimers() {
+  stop();
+  // A device holds its slot to call rearm(), the slot holds the device: one has to let go.
+  for (const auto& slot : slots_) slot->unbind();
+}
 
 std::shared_ptr<DeviceTimers::Slot> DeviceTimers::make_slot() {
   slots_.push_back(std::make_shared<Slot>(loop_, clock_));
@@ -28,6 +33,13 @@ void DeviceTimers::Slot::bind(DeviceRef device, TimedDevice* timed) {
   std::lock_guard<std::mutex> lock(mutex_);
   device_ = std::move(device);
   timed_ = timed;
+}
+
+void DeviceTimers::Slot::unbind() {
+  std::optional<DeviceRef> device;  // ends without the lock, which its device may take
+  std::lock_guard<std::mutex> lock(mutex_);
+  device = std::exchange(device_, std::nullopt);
+  timed_ = nullptr;
 }
 
 void DeviceTimers::Slot::start() {

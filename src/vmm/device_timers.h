@@ -48,6 +48,7 @@ class DeviceTimers::Slot : public std::enable_shared_from_this<Slot> {
 
   void rearm();  // the device's next event may have changed
   void bind(DeviceRef device, TimedDevice* timed);
+  void unbind();
   void start();
   void stop();
 

@@ -155,3 +155,5 @@ GUEST(multiboot2)
   PRINT_FUNCTION
 70:
 END_GUEST(multiboot2)
+
+.section .note.GNU-stack, "", @progbits
