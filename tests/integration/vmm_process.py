@@ -99,11 +99,17 @@ class Guest:
         return ["run", "--kernel", file.name, "--boot", "flat", "--mem", "4M"]
 
 
+def default_signals():
+    """In the child: whoever started the tests in the background has made it ignore some, and the command keeps to that."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP, signal.SIGCONT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Running:
     """The command while it runs; killed at the end of the test if it still does."""
 
-    def __init__(self, test, arguments, **streams):
-        self.process = subprocess.Popen([VMM, *map(str, arguments)], **streams)
+    def __init__(self, test, arguments, preexec_fn=default_signals, **streams):
+        self.process = subprocess.Popen([VMM, *map(str, arguments)], preexec_fn=preexec_fn, **streams)
         test.addCleanup(self.close)
 
     def close(self):
@@ -153,6 +159,7 @@ class OnTerminal(Running):
         self.before = termios.tcgetattr(slave)
 
         def take_terminal():
+            default_signals()
             os.setsid()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
