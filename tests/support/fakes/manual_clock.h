@@ -1,6 +1,7 @@
 // Time that moves only when a test says so.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 
 #include "devices/clock.h"
@@ -12,10 +13,10 @@ class ManualClock final : public Clock {
   std::chrono::nanoseconds now() const override { return now_; }
   std::chrono::nanoseconds utc() const override { return utc_; }
 
-  // Both clocks go forward.
+  // Both clocks go forward, to the end of what they can count at most.
   void advance(std::chrono::nanoseconds by) {
-    now_ += by;
-    utc_ += by;
+    now_ += std::min(by, std::chrono::nanoseconds::max() - now_);
+    utc_ += std::min(by, std::chrono::nanoseconds::max() - utc_);
   }
   // The host's wall clock was set; guest time goes on as before.
   void set_utc(std::chrono::nanoseconds utc) { utc_ = utc; }
