@@ -120,7 +120,8 @@ class LinuxBoot:
     def test_nothing_spurious(self):
         self.assertEqual(sum(self.counts("ERR:")), 0)
         self.assertEqual(sum(self.counts("MIS:")), 0)
-        self.assert_nowhere(r"nobody cared|[Ss]purious", self.kernel_said)
+        # A keyboard's answer that comes after the driver's patience has ended is "spurious", too: on a busy host it may.
+        self.assert_nowhere(r"nobody cared|[Ss]purious (?!ACK|NAK)", self.kernel_said)
 
     def counts(self, what):
         line = next(line for line in self.sections["interrupts"].splitlines() if what in line)
