@@ -14,7 +14,6 @@ constexpr std::uint32_t kPage = 0x1000;
 
 // Selectors: null, kernel code, kernel data, user data, user code, TSS (two entries).
 constexpr std::uint16_t kKernelCode = 0x08;
-constexpr std::uint16_t kKernelData = 0x10;
 constexpr std::uint16_t kUserData = 0x18 | 3;
 constexpr std::uint16_t kUserCode = 0x20 | 3;
 constexpr std::uint16_t kTssSelector = 0x28;

@@ -117,7 +117,8 @@ void add_system(Table& table, const Uuid& uuid) {
   constexpr std::uint8_t kPowerSwitch = 6;
   table.begin(kSystem);
   table.text(kMaker).text(kProduct).text(kVersion).text("");
-  for (const std::size_t i : {3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15}) {
+  for (const std::size_t i :
+       {3U, 2U, 1U, 0U, 5U, 4U, 7U, 6U, 8U, 9U, 10U, 11U, 12U, 13U, 14U, 15U}) {
     table.u8(uuid[i]);
   }
   table.u8(kPowerSwitch).text("").text("");
