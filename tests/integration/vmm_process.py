@@ -128,13 +128,13 @@ class Running:
 
 
 def read_until(fd, expected):
-    """What comes from fd until `expected` is in it, or the patience or the stream ends."""
+    """What comes from fd up to the end of `expected`, or until the patience or the stream ends. What follows is left."""
     text = b""
     end = time.monotonic() + PATIENCE
     while expected.encode() not in text and time.monotonic() < end:
         if select.select([fd], [], [], 0.2)[0]:
             try:
-                piece = os.read(fd, 4096)
+                piece = os.read(fd, 1)
             except OSError:  # a terminal whose last user has gone
                 break
             if not piece:
