@@ -8,6 +8,7 @@ that are not there are left out. In each round every contestant runs once, the f
 one round to warm up does not count; figures are medians.
 """
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -166,68 +167,58 @@ class Bench:
 
         self.interleave(contestants, record)
 
-    def measure_exits(self):
-        """The way from CPL 3 to the monitor and back, by port and by memory access."""
-        count = self.args.exits
+    @contextlib.contextmanager
+    def counting_guest(self, name, count):
+        """A guest that does each thing `count` times: the number is at offset 8 of its image."""
         with tempfile.NamedTemporaryFile(suffix=".bin") as guest:
-            image = bytearray((self.dir / "exit_loop.bin").read_bytes())
+            image = bytearray((self.dir / name).read_bytes())
             struct.pack_into("<Q", image, 8, count)
             guest.write(image)
             guest.flush()
-            contestants = {"floor": [str(self.dir / "floor"), "--cpuid", "--mem", str(MEMORY_MIB), guest.name]}
+            yield guest.name
+
+    def measure_between(self, contestants, measurements, letters, count):
+        """Microseconds for each of the `count` things between one letter of the guest's and the next."""
+        self.add_in_order(contestants, [(measurement, "us") for measurement in measurements])
+
+        def record(name, command, result):
+            times = [self.byte_time(command, result, letter) for letter in letters]
+            for measurement, begin, end in zip(measurements, times, times[1:]):
+                self.figures.add(measurement, name, "us", (end - begin) / count / 1e3)
+
+        self.interleave(contestants, record)
+
+    def measure_exits(self):
+        """The way from CPL 3 to the monitor and back, by port and by memory access; then to two chips."""
+        count = self.args.exits
+        with self.counting_guest("exit_loop.bin", count) as guest:
+            floor = {"floor": [str(self.dir / "floor"), "--cpuid", "--mem", str(MEMORY_MIB), guest]}
+            contestants = dict(floor)
             if self.vmm:
-                contestants["vmm"] = self.vmm_flat(guest.name, "none")
+                contestants["vmm"] = self.vmm_flat(guest, "none")
             if self.qemu:
                 contestants["qemu microvm"] = self.qemu_microvm(self.dir / "jump.rom") + [
-                    "-device", f"loader,file={guest.name},addr=0x1000,force-raw=on"]
-            self.add_in_order(contestants, [("pio exit", "us"), ("mmio exit", "us")])
-
-            def record(name, command, result):
-                a, b, c = (self.byte_time(command, result, letter) for letter in "abc")
-                self.figures.add("pio exit", name, "us", (b - a) / count / 1e3)
-                self.figures.add("mmio exit", name, "us", (c - b) / count / 1e3)
-
-            self.interleave(contestants, record)
-
-            # The same guest goes on with the registers of two chips, which may be here or in the kernel.
-            contestants = {"floor": contestants["floor"]}
+                    "-device", f"loader,file={guest},addr=0x1000,force-raw=on"]
+            self.measure_between(contestants, ("pio exit", "mmio exit"), "abc", count)
+            # The chips may be here or in the kernel.
+            contestants = dict(floor)
             if self.vmm:
-                contestants |= {f"vmm, {chips}": self.vmm_flat(guest.name, chips)
+                contestants |= {f"vmm, {chips}": self.vmm_flat(guest, chips)
                                 for chips in ("user", "split", "kernel")}
-            measurements = ("pit read", "lapic read", "lapic eoi")
-            self.add_in_order(contestants, [(measurement, "us") for measurement in measurements])
-
-            def record_chips(name, command, result):
-                times = [self.byte_time(command, result, letter) for letter in "cdef"]
-                for measurement, begin, end in zip(measurements, times, times[1:]):
-                    self.figures.add(measurement, name, "us", (end - begin) / count / 1e3)
-
-            self.interleave(contestants, record_chips)
+            self.measure_between(contestants, ("pit read", "lapic read", "lapic eoi"), "cdef", count)
 
     def measure_interrupts(self):
         """IPIs between two sleeping CPUs and the local APIC's timer, wherever the local APICs are."""
         if not self.vmm:
             return
         count = self.args.interrupts
-        with tempfile.NamedTemporaryFile(suffix=".bin") as guest:
-            image = bytearray((self.dir / "interrupts.bin").read_bytes())
-            struct.pack_into("<Q", image, 8, count)
-            guest.write(image)
-            guest.flush()
+        with self.counting_guest("interrupts.bin", count) as guest:
             contestants = {
-                f"vmm, {chips}": [self.vmm, "run", "--boot", "flat,addr=0x1000,mode=long", "--kernel", guest.name,
+                f"vmm, {chips}": [self.vmm, "run", "--boot", "flat,addr=0x1000,mode=long", "--kernel", guest,
                                   "--irqchip", chips, "--cpus", "2", "--mem", "64M", "--serial", "stdio"]
                 for chips in ("kernel", "split", "user")
             }
-            measurements = ("ipi round trip", "timer interrupt")
-            self.add_in_order(contestants, [(measurement, "us") for measurement in measurements])
-
-            def record(name, command, result):
-                times = [self.byte_time(command, result, letter) for letter in "abc"]
-                for measurement, begin, end in zip(measurements, times, times[1:]):
-                    self.figures.add(measurement, name, "us", (end - begin) / count / 1e3)
-
-            self.interleave(contestants, record)
+            self.measure_between(contestants, ("ipi round trip", "timer interrupt"), "abc", count)
 
     def measure_load(self):
         """exec until the kernel inside a bzImage is entered, against exec until the bare library has unpacked it."""

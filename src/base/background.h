@@ -13,23 +13,19 @@ namespace vmm {
 
 // Starts fn() on a new thread at once. The owner takes the result with get(); the destructor waits
 // for the thread when nobody did. What fn refers to outlives this object. Not movable: declare it
-// behind what fn uses, so that it is destroyed first. The thread has all signals blocked: they are
-// for threads that know what to do with them.
+// behind what fn uses, so that it is destroyed first. The thread has all signals blocked that come
+// from outside: they are for threads that know what to do with them.
 template <typename T>
 class Background {
  public:
   // `name`: at most 15 characters, the thread's.
   template <typename Fn>
   Background(const char* name, Fn fn) {
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);  // a new thread inherits it
+    const SignalsBlocked for_the_new_thread;
     thread_ = std::thread([this, name, fn = std::move(fn)]() mutable {
       pthread_setname_np(pthread_self(), name);
       result_.emplace(fn());
     });
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
@@ -44,6 +40,26 @@ class Background {
   }
 
  private:
+  // New threads inherit the mask; the old one comes back also when no thread could be made.
+  class SignalsBlocked {
+   public:
+    SignalsBlocked() {
+      sigset_t mask;
+      sigfillset(&mask);
+      // A thread's own faults stay what they are, for whoever reports crashes.
+      for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
+        sigdelset(&mask, own);
+      }
+      pthread_sigmask(SIG_SETMASK, &mask, &before_);
+    }
+    SignalsBlocked(const SignalsBlocked&) = delete;
+    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+   private:
+    sigset_t before_;
+  };
+
   std::optional<T> result_;
   std::thread thread_;  // the last member: it writes the other
 };

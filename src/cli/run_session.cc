@@ -96,7 +96,7 @@ Result<void> RunSession::load_flat_image() {
 
 VmConfig RunSession::make_config() {
   VmConfig config = request_.config;
-  request_.config.early_kvm.reset();  // for one machine; after a reset the next one comes
+  request_.config.early_kvm.reset();  // it is for one machine, and a reset makes another
   config.serial.output = console_.get();
   config.debug_console = debug_console_.get();
   config.log = Log([this](LogLevel, std::string_view category,

@@ -56,7 +56,7 @@ void* map_aligned(GpaRange range, int flags, int fd) {
     return MAP_FAILED;
   }
   if (before != 0) ::munmap(begin, before);
-  if (before != kHugePage) ::munmap(begin + before + size, kHugePage - before);
+  ::munmap(begin + before + size, kHugePage - before);  // never empty: before < kHugePage
   return mapped;
 }
 

@@ -19,8 +19,8 @@ enum class MemoryBacking : std::uint8_t {
 };
 
 // Sole owner of the mapping: unmaps on destruction, so it must outlive every memory slot and every
-// view of it. Not populated until touched. Host-virtual and guest-physical addresses are equal
-// modulo 2 MiB. The contents stay out of the host's core dumps (MADV_DONTDUMP).
+// view of it. Not populated until touched. From 2 MiB on, host-virtual and guest-physical addresses
+// are equal modulo 2 MiB. The contents stay out of the host's core dumps (MADV_DONTDUMP).
 class GuestRegion {
  public:
   struct Options {

@@ -48,7 +48,7 @@ class Context {
   Result<x86::XsaveArea*> xsave();
   Result<std::uint64_t> xcr0();
   // The state that xsave() returned has changed: flush() writes it to the CPU.
-  void store_xsave() noexcept { xsave_changed_ = true; }
+  void mark_xsave_changed() noexcept { xsave_changed_ = true; }
   // Before the completion ends.
   Result<void> flush();
 

@@ -137,7 +137,7 @@ Answer move_vector(Context& context, const Instruction& instruction, bool aligne
     set_xsave_field(area, kXsaveXstateBv, in_use | kFeatureSse);
   }
   std::memcpy(&area[*at], bytes.data(), sizeof bytes);
-  context.store_xsave();
+  context.mark_xsave_changed();
   return done(Step::ok());
 }
 

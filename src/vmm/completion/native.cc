@@ -253,7 +253,7 @@ Result<Step> NativeRun::raise(const JobException& exception) {
       set_xsave_field(mine, kXsaveMxcsr, xsave_field<std::uint32_t>(image_, kXsaveMxcsr));
       set_xsave_field(mine, kXsaveXstateBv,
                       xsave_field<std::uint64_t>(mine, kXsaveXstateBv) | kFeatureSse);
-      context_.store_xsave();
+      context_.mark_xsave_changed();
       return context_.cr4(kCr4Osxmmexcpt) ? Step::fault(x86::Vector::kSimdError)
                                           : Step::undefined();
     }
@@ -294,7 +294,7 @@ Result<void> NativeRun::store_registers() {
   if (image_ == mine) return {};  // it only read the state
   if (fpu_use(instruction_).x87) point_at_guest(image_);
   mine = image_;
-  context_.store_xsave();
+  context_.mark_xsave_changed();
   return {};
 }
 

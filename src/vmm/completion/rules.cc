@@ -160,7 +160,7 @@ Result<Step> wrpkru(Context& context, const Instruction&) {
                   static_cast<std::uint32_t>(low_half(context, x86::kRax)));
   set_xsave_field(image, kXsaveXstateBv,
                   xsave_field<std::uint64_t>(image, kXsaveXstateBv) | 1ULL << kComponentPkru);
-  context.store_xsave();
+  context.mark_xsave_changed();
   return Step::ok();
 }
 

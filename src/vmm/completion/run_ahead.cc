@@ -94,7 +94,7 @@ class Group {
         (context.registers.rflags & ~kStatusFlags) | (job_.rflags & kStatusFlags);
     if (vector_) {
       *VMM_TRY(context.xsave()) = image;
-      context.store_xsave();
+      context.mark_xsave_changed();
     }
     step_over(context, length_);
     return true;

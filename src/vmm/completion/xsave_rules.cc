@@ -208,7 +208,7 @@ Result<Step> xrstor_rule(Context& context, const Instruction& instruction) {
   std::uint64_t used = (xsave_field<std::uint64_t>(image, kXsaveXstateBv) & ~requested) | loaded;
   if (xsave_field<std::uint32_t>(image, kXsaveMxcsr) != kMxcsrReset) used |= kFeatureSse;
   set_xsave_field(image, kXsaveXstateBv, used);
-  context.store_xsave();
+  context.mark_xsave_changed();
   return Step::ok();
 }
 
@@ -245,7 +245,7 @@ Result<Step> fxrstor_rule(Context& context, const Instruction& instruction) {
   if (!is_wide(instruction)) narrow_pointers(image);
   set_xsave_field(image, kXsaveXstateBv,
                   xsave_field<std::uint64_t>(image, kXsaveXstateBv) | kFeatureX87 | kFeatureSse);
-  context.store_xsave();
+  context.mark_xsave_changed();
   return Step::ok();
 }
 
@@ -263,7 +263,7 @@ Result<Step> ldmxcsr_rule(Context& context, const Instruction& instruction) {
   // Without this bit the image's MXCSR would be ignored.
   set_xsave_field(image, kXsaveXstateBv,
                   xsave_field<std::uint64_t>(image, kXsaveXstateBv) | kFeatureSse);
-  context.store_xsave();
+  context.mark_xsave_changed();
   return Step::ok();
 }
 

@@ -5,7 +5,7 @@
         .balign 16
         .globl  micro_guest_start, micro_guest_end
         .globl  micro_guest_breakpoint, micro_guest_vector80, micro_guest_page_fault
-        .globl  micro_guest_divide, micro_guest_loop
+        .globl  micro_guest_divide
 
 micro_guest_start:
         movl    $0x30000, %ebx
@@ -91,15 +91,6 @@ micro_guest_start:
         divss   %xmm2, %xmm3                    /* [184]: #XM seen */
 
         movb    $0x77, %al
-        outb    %al, $0xf4
-
-/* A loop for measurements: RDI rounds of the four bytes at micro_guest_loop + 1. */
-        .balign 64
-micro_guest_loop:
-        nop
-        .fill   8, 1, 0x90
-        decq    %rdi
-        jnz     micro_guest_loop
         outb    %al, $0xf4
 
         .balign 16

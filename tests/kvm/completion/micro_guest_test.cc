@@ -1,7 +1,6 @@
 // A real guest at CPL 0, run by a loop of a few lines: what completion does to KVM's own state.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <optional>
 #include <set>
 #include <string>
@@ -21,7 +20,6 @@ extern const std::byte micro_guest_breakpoint[];
 extern const std::byte micro_guest_vector80[];
 extern const std::byte micro_guest_page_fault[];
 extern const std::byte micro_guest_divide[];
-extern const std::byte micro_guest_loop[];
 }
 
 namespace vmm::completion {
@@ -198,45 +196,6 @@ TEST_F(MicroGuestTest, RunsThroughEverything) {
   EXPECT_EQ(result<std::uint64_t>(168), 0x40000000U) << "CR2";
   EXPECT_EQ(result<std::uint64_t>(176), 0U) << "#PF error code";
   EXPECT_EQ(result<std::uint64_t>(184), 1U) << "#XM";
-}
-
-// Not a test: prints what one completion costs on this host. Run with
-// --gtest_also_run_disabled_tests.
-class DISABLED_Cost : public MicroGuestTest {
- protected:
-  void measure(const char* what, const std::vector<std::uint8_t>& code) {
-    constexpr std::uint64_t kRounds = 2000;
-    const std::uint64_t at = address_of(micro_guest_loop) + 1;
-    for (std::uint64_t i = 0; i < 8; ++i) {
-      put<std::uint8_t>(at + i, i < code.size() ? code[i] : std::uint8_t{0x90});
-    }
-    start(micro_guest_loop);
-    put<std::uint64_t>(kResults, 0);
-    put<std::uint64_t>(kResults + 8, 0);
-    x86::Registers r = cpu_->registers().value();
-    r.gpr[x86::kRdi] = kRounds;
-    r.gpr[x86::kRsi] = kResults;
-    r.gpr[x86::kRax] = 2;
-    ASSERT_TRUE(cpu_->set_registers(r));
-    completions_ = 0;
-    const auto begin = std::chrono::steady_clock::now();
-    ASSERT_EQ(run(), "end");
-    const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - begin;
-    fmt::print("{:<40} {:6.1f} us a round, {} completed of {}\n", what,
-               took.count() / static_cast<double>(kRounds), completions_, kRounds);
-  }
-};
-
-TEST_F(DISABLED_Cost, PerInstruction) {
-  measure("nothing", {});
-  measure("rule: stac", {0x0f, 0x01, 0xcb});
-  measure("fast path: popcnt rcx, [rsi]", {0xf3, 0x48, 0x0f, 0xb8, 0x0e});
-  measure("fast path: lock cmpxchg16b [rsi]", {0xf0, 0x48, 0x0f, 0xc7, 0x0e});
-  measure("sandbox, registers: pext rax, rcx, [rsi]", {0xc4, 0xe2, 0xf2, 0xf5, 0x06});
-  measure("sandbox, FPU: pshufb xmm0, [rsi]", {0x66, 0x0f, 0x38, 0x00, 0x06});
-  measure("rule: invpcid [rsi], rax", {0x66, 0x0f, 0x38, 0x82, 0x06});
-  measure("rule: xsave64 [rsi]", {0x48, 0x0f, 0xae, 0x26});
-  measure("rule: fwait", {0x9b});
 }
 
 }  // namespace

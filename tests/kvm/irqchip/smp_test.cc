@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "tests/guests/guest.h"
+#include "tests/kvm/irqchip/irqchip_fixture.h"
 #include "vmm/vm.h"
 
 namespace vmm {
@@ -53,11 +54,7 @@ class SmpKvm : public testing::TestWithParam<IrqchipMode> {
 INSTANTIATE_TEST_SUITE_P(Smp, SmpKvm,
                          testing::Values(IrqchipMode::kKernel, IrqchipMode::kSplit,
                                          IrqchipMode::kUser),
-                         [](const auto& mode) {
-                           return mode.param == IrqchipMode::kKernel  ? "kernel"
-                                  : mode.param == IrqchipMode::kSplit ? "split"
-                                                                      : "user";
-                         });
+                         test::mode_name);
 
 // One boot and many checks: starting four CPUs takes longer than all the rest.
 TEST_P(SmpKvm, CpusStartAndInterruptEachOther) {

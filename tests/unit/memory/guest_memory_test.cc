@@ -1,9 +1,12 @@
 #include "memory/guest_memory.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <array>
+#include <fstream>
 #include <limits>
+#include <string>
 
 #include "base/size.h"
 
@@ -111,6 +114,29 @@ TEST(GuestRegion, AddressesAgreeWithinAHugePage) {
       region->hva()[0] = region->hva()[MiB(5) - 1] = std::byte{1};
     }
   }
+}
+
+// The kernel's flags of the mapping that begins at this address.
+std::string mapping_flags(const void* begin) {
+  std::ifstream smaps("/proc/self/smaps");
+  const std::string wanted = fmt::format("{:x}-", reinterpret_cast<std::uintptr_t>(begin));
+  bool found = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.starts_with(wanted)) found = true;
+    if (found && line.starts_with("VmFlags:")) return line + " ";
+  }
+  return {};
+}
+
+TEST(GuestRegion, HugePagesAreAskedForWhereTheyArePreferred) {
+  if (!std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled")) {
+    GTEST_SKIP() << "this kernel has no transparent huge pages";
+  }
+  const auto region = GuestRegion::create(GpaRange::create(Gpa(0), MiB(8)).value(), {});
+  ASSERT_TRUE(region);
+  region->prefer_huge_pages(MiB(2), MiB(4));
+  EXPECT_NE(mapping_flags(region->hva() + MiB(2)).find(" hg "), std::string::npos);
+  EXPECT_EQ(mapping_flags(region->hva() + MiB(6)).find(" hg "), std::string::npos);
 }
 
 TEST(GuestRegion, AdviceChangesNoContents) {
