@@ -234,6 +234,10 @@ class StateWriter {
                  {"version", State::kId.version},
                  {"state", detail::to_json(state)}};
   }
+  // The state of another that is saved inside this one, after put().
+  void put_part(const std::string& name, const StateWriter& part) {
+    document_["parts"][name] = part.document();
+  }
   const nlohmann::json& document() const noexcept { return document_; }
 
  private:
@@ -267,6 +271,14 @@ class StateReader {
     VMM_TRY(with_context(detail::from_json(document_["state"], state),
                          fmt::format("Read the saved state of '{}'", State::kId.type)));
     return state;
+  }
+  // What put_part() took. Errors: kBadState when there is no such part.
+  Result<StateReader> part(const std::string& name) const {
+    const nlohmann::json::json_pointer place = nlohmann::json::json_pointer("/parts") / name;
+    if (!document_.is_object() || !document_.contains(place)) {
+      return fail(ErrorCode::kBadState, "The saved state has no part '{}'", name);
+    }
+    return StateReader(document_[place]);
   }
 
  private:

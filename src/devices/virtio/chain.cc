@@ -1,0 +1,114 @@
+#include "devices/virtio/chain.h"
+
+#include <algorithm>
+
+namespace vmm::virtio {
+namespace {
+
+std::uint64_t total(std::span<const Segment> segments) noexcept {
+  std::uint64_t sum = 0;  // 2^16 segments of 2^32 bytes do not overflow it
+  for (const Segment& segment : segments) sum += segment.length;
+  return sum;
+}
+
+}  // namespace
+
+std::uint64_t Chain::readable_bytes() const noexcept { return total(readable_segments()); }
+std::uint64_t Chain::writable_bytes() const noexcept { return total(writable_segments()); }
+
+SegmentCursor::SegmentCursor(const GuestMemory& memory, std::span<const Segment> segments)
+    : memory_(memory), segments_(segments), remaining_(total(segments)) {}
+
+Segment SegmentCursor::piece(std::uint64_t most) const noexcept {
+  if (segments_.empty()) return {};
+  const Segment& first = segments_.front();
+  return {first.address + offset_,
+          static_cast<std::uint32_t>(std::min<std::uint64_t>(most, first.length - offset_))};
+}
+
+void SegmentCursor::advance(std::uint32_t bytes) noexcept {
+  offset_ += bytes;
+  remaining_ -= bytes;
+  if (!segments_.empty() && offset_ == segments_.front().length) {
+    segments_ = segments_.subspan(1);
+    offset_ = 0;
+  }
+}
+
+std::uint64_t SegmentCursor::skip(std::uint64_t bytes) {
+  std::uint64_t done = 0;
+  while (done < bytes && remaining_ != 0) {
+    const Segment next = piece(bytes - done);
+    advance(next.length);
+    done += next.length;
+  }
+  return done;
+}
+
+std::vector<Segment> SegmentCursor::take(std::uint64_t bytes) {
+  std::vector<Segment> taken;
+  while (bytes != 0 && remaining_ != 0) {
+    taken.push_back(piece(bytes));
+    advance(taken.back().length);
+    bytes -= taken.back().length;
+  }
+  return taken;
+}
+
+// A chain's segments were found to be RAM, which stays where it is: the copies below cannot fail.
+
+std::size_t ChainReader::read(std::span<std::byte> bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size() && remaining() != 0) {
+    const Segment next = piece(bytes.size() - done);
+    (void)memory_.read(Gpa(next.address), bytes.subspan(done, next.length));
+    advance(next.length);
+    done += next.length;
+  }
+  return done;
+}
+
+std::size_t ChainWriter::write(std::span<const std::byte> bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size() && remaining() != 0) {
+    const Segment next = piece(bytes.size() - done);
+    (void)memory_.write(Gpa(next.address), bytes.subspan(done, next.length));
+    advance(next.length);
+    done += next.length;
+  }
+  return done;
+}
+
+HostView::HostView(const GuestMemory& memory, std::span<const Segment> segments) {
+  pieces_.reserve(segments.size());
+  for (const Segment& segment : segments) {
+    std::uint64_t done = 0;
+    while (done < segment.length) {
+      // A segment may lie across regions that touch; a piece does not.
+      const Gpa at(segment.address + done);
+      const auto region =
+          std::find_if(memory.regions().begin(), memory.regions().end(),
+                       [at](const GuestRegion& r) { return r.range().contains(at); });
+      if (region == memory.regions().end()) {
+        pieces_.clear();
+        return;
+      }
+      const std::uint64_t size =
+          std::min(segment.length - done, region->range().end().offset_from(at));
+      const auto range = GpaRange::create(at, size);
+      if (!range) return;
+      (void)memory.with_view(*range, [this](std::span<std::byte> view) {
+        pieces_.push_back({view.data(), view.size()});
+      });
+      done += size;
+    }
+  }
+}
+
+std::uint64_t HostView::bytes() const noexcept {
+  std::uint64_t sum = 0;
+  for (const ::iovec& piece : pieces_) sum += piece.iov_len;
+  return sum;
+}
+
+}  // namespace vmm::virtio
