@@ -5,6 +5,7 @@
 packages_build=(
   g++ meson ninja-build pkg-config ccache binutils
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev  # formatting, Result, documents, options
+  liburing-dev                                                # asynchronous disks
   libzydis-dev                                                # decodes instructions that KVM cannot finish
   zlib1g-dev libbz2-dev liblzma-dev liblzo2-dev liblz4-dev libzstd-dev  # payloads of kernel images
 )

@@ -1,0 +1,69 @@
+#include "vmm/block/open_disk.h"
+
+#include <utility>
+
+#include "vmm/block/cow_disk.h"
+#include "vmm/block/image_file.h"
+#include "vmm/block/io_engine.h"
+#include "vmm/block/overlay_file.h"
+#include "vmm/block/raw_disk.h"
+
+namespace vmm {
+namespace {
+
+// Makes engines of one kind, and says once when that is not the first choice.
+class Engines {
+ public:
+  Engines(DiskEngine kind, const Log& log) : kind_(kind), log_(log) {}
+
+  Result<std::shared_ptr<block::IoEngine>> make() {
+    if (kind_ != DiskEngine::kThreads) {
+      auto ring = block::make_uring_engine();
+      if (ring) return std::shared_ptr<block::IoEngine>(*std::move(ring));
+      if (kind_ == DiskEngine::kUring) return tl::unexpected<Error>(std::move(ring).error());
+      log_(LogLevel::kWarning, "disk", "disks use threads: {}", ring.error().message());
+      kind_ = DiskEngine::kThreads;
+    }
+    return std::shared_ptr<block::IoEngine>(VMM_TRY(block::make_thread_engine()));
+  }
+
+ private:
+  DiskEngine kind_;
+  const Log& log_;
+};
+
+Result<std::shared_ptr<BlockBackend>> open_one(const DiskImage& image, Engines& engines,
+                                               const Log& log) {
+  using namespace block;
+  const bool cow = image.cow != CowMode::kNone;
+  const RawDiskOptions options{.discard = image.discard};
+  ImageFile file = VMM_TRY(
+      ImageFile::open(image.path, {.read_only = image.read_only || cow, .direct = image.direct}));
+  if (!file.locked()) {
+    log(LogLevel::kWarning, "disk",
+        "image '{}' is on a file system without locks: nothing keeps others from writing it",
+        image.path);
+  }
+  std::shared_ptr<IoEngine> engine = VMM_TRY(engines.make());
+  auto raw = VMM_TRY(RawDisk::create(std::move(file), engine, options));
+  if (!cow) return std::shared_ptr<BlockBackend>(std::move(raw));
+  const std::uint64_t size = raw->limits().size;
+  Overlay overlay =
+      VMM_TRY(image.cow == CowMode::kKeep
+                  ? open_overlay(image.cow_file, raw->image(), size, image.direct, log)
+                  : throw_away_overlay(image.scratch_directory, size));
+  return std::shared_ptr<BlockBackend>(
+      VMM_TRY(CowDisk::create(std::move(raw), std::move(overlay), std::move(engine), options)));
+}
+
+}  // namespace
+
+Result<std::vector<std::shared_ptr<BlockBackend>>> open_disks(std::span<const DiskImage> images,
+                                                              const Log& log, DiskEngine engine) {
+  Engines engines(engine, log);
+  std::vector<std::shared_ptr<BlockBackend>> disks;
+  for (const DiskImage& image : images) disks.push_back(VMM_TRY(open_one(image, engines, log)));
+  return disks;
+}
+
+}  // namespace vmm

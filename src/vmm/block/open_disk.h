@@ -1,0 +1,45 @@
+// Disks from what the user said about them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/log.h"
+#include "base/result.h"
+#include "devices/block_backend.h"
+
+namespace vmm {
+
+enum class CowMode : std::uint8_t {
+  kNone,       // writes go to the image
+  kThrowAway,  // to a temporary file that ends with the disk
+  kKeep,       // to `cow_file`, which is made when it does not exist
+};
+
+// How system calls for disks are made.
+enum class DiskEngine : std::uint8_t {
+  kAuto,  // io_uring, or threads where it is not to be had
+  kUring,
+  kThreads,
+};
+
+// A raw image, whatever its content looks like.
+struct DiskImage {
+  std::string path = {};
+  bool read_only = false;
+  bool direct = false;   // past the host's page cache
+  bool discard = false;  // what the guest discards is given back to the host
+  CowMode cow = CowMode::kNone;
+  std::string cow_file = {};
+  std::string scratch_directory = "/var/tmp";  // for kThrowAway
+};
+
+// Opens and locks the images. A disk belongs to one machine at a time; it may outlive that and be
+// given to the next. Errors name the image.
+Result<std::vector<std::shared_ptr<BlockBackend>>> open_disks(
+    std::span<const DiskImage> images, const Log& log, DiskEngine engine = DiskEngine::kAuto);
+
+}  // namespace vmm

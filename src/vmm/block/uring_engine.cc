@@ -1,0 +1,123 @@
+// io_uring(7). What the ring does not take at once (it has kDepth places) waits in order;
+// completions raise an eventfd.
+#include <liburing.h>
+
+#include <array>
+#include <cerrno>
+#include <deque>
+
+#include "base/event_fd.h"
+#include "vmm/block/io_engine.h"
+
+namespace vmm::block {
+namespace {
+
+class UringEngine final : public IoEngine {
+ public:
+  static constexpr unsigned kDepth = 256;
+
+  explicit UringEngine(EventFd event) : event_(std::move(event)) {}
+  UringEngine(const UringEngine&) = delete;
+  UringEngine& operator=(const UringEngine&) = delete;
+  ~UringEngine() override {
+    if (ready_) ::io_uring_queue_exit(&ring_);
+  }
+
+  Result<void> start() {
+    if (const int error = ::io_uring_queue_init(kDepth, &ring_, 0); error < 0) {
+      return fail_errno(-error, "Set up io_uring");
+    }
+    ready_ = true;
+    if (const int error = ::io_uring_register_eventfd(&ring_, event_.fd()); error < 0) {
+      return fail_errno(-error, "Register an eventfd with io_uring");
+    }
+    return {};
+  }
+
+  std::string_view name() const noexcept override { return "io_uring"; }
+  int event_fd() const noexcept override { return event_.fd(); }
+  void submit(IoTask& task) override { waiting_.push_back(&task); }
+
+  void commit() override {
+    while (!waiting_.empty() && in_ring_ < kDepth) {
+      io_uring_sqe* const entry = ::io_uring_get_sqe(&ring_);
+      if (entry == nullptr) break;  // all places hold what the kernel did not take last time
+      fill(*entry, *waiting_.front());
+      waiting_.pop_front();
+      ++in_ring_;
+    }
+    int taken = 0;
+    do {
+      taken = ::io_uring_submit(&ring_);
+    } while (taken == -EINTR);
+    // Short of memory, the kernel takes nothing. The entries stay; whoever polls tries again.
+    if (taken < 0) event_.signal();
+  }
+
+  void poll() override {
+    (void)event_.take();
+    reap();
+    if (!waiting_.empty() || ::io_uring_sq_ready(&ring_) != 0) commit();
+  }
+
+  void drain() override {
+    for (;;) {
+      reap();
+      if (in_ring_ == 0 && waiting_.empty()) break;
+      commit();
+      io_uring_cqe* entry = nullptr;
+      (void)::io_uring_wait_cqe(&ring_, &entry);
+    }
+  }
+
+ private:
+  static void fill(io_uring_sqe& entry, IoTask& task) {
+    const auto count = static_cast<unsigned>(task.buffers.size());
+    switch (task.op) {
+      case IoOp::kNothing:
+        ::io_uring_prep_nop(&entry);
+        break;
+      case IoOp::kRead:
+        ::io_uring_prep_readv(&entry, task.fd, task.buffers.data(), count, task.offset);
+        break;
+      case IoOp::kWrite:
+        ::io_uring_prep_writev(&entry, task.fd, task.buffers.data(), count, task.offset);
+        break;
+      case IoOp::kSync:
+        ::io_uring_prep_fsync(&entry, task.fd, IORING_FSYNC_DATASYNC);
+        break;
+      case IoOp::kFallocate:
+        ::io_uring_prep_fallocate(&entry, task.fd, task.mode, static_cast<off_t>(task.offset),
+                                  static_cast<off_t>(task.length));
+        break;
+    }
+    ::io_uring_sqe_set_data(&entry, &task);
+  }
+
+  void reap() {
+    io_uring_cqe* entry = nullptr;
+    while (::io_uring_peek_cqe(&ring_, &entry) == 0) {
+      auto* const task = static_cast<IoTask*>(::io_uring_cqe_get_data(entry));
+      const std::int64_t result = entry->res;
+      ::io_uring_cqe_seen(&ring_, entry);
+      --in_ring_;
+      task->owner->io_done(*task, result);
+    }
+  }
+
+  EventFd event_;
+  io_uring ring_{};
+  bool ready_ = false;
+  unsigned in_ring_ = 0;  // submitted, and not yet reaped: never more than completions fit
+  std::deque<IoTask*> waiting_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<IoEngine>> make_uring_engine() {
+  auto engine = std::make_unique<UringEngine>(VMM_TRY(EventFd::create()));
+  VMM_TRY(engine->start());
+  return std::unique_ptr<IoEngine>(std::move(engine));
+}
+
+}  // namespace vmm::block
