@@ -7,6 +7,7 @@ packages_build=(
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev  # formatting, Result, documents, options
   liburing-dev                                                # asynchronous disks
   libzydis-dev                                                # decodes instructions that KVM cannot finish
+  libslirp-dev                                                # user-mode networking, loaded when it is asked for
   zlib1g-dev libbz2-dev liblzma-dev liblzo2-dev liblz4-dev libzstd-dev  # payloads of kernel images
 )
 
@@ -14,6 +15,7 @@ packages_test=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3          # tests of style and of whole guests
   acpica-tools     # iasl checks our ACPI tables
+  iproute2         # takes a network device away from under us
   bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
   clang            # the second compiler: the library must compile with it, too
 )

@@ -1,0 +1,56 @@
+// Which network of the host's a guest's interface is on.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/result.h"
+#include "devices/mac_address.h"
+#include "devices/net_backend.h"
+
+namespace vmm {
+
+// An IPv4 address and a port, both in the host's byte order.
+struct Ipv4Endpoint {
+  std::uint32_t address = 0;
+  std::uint16_t port = 0;
+  bool operator==(const Ipv4Endpoint&) const = default;
+};
+
+// A port of the host's that leads into the guest.
+struct PortForward {
+  bool udp = false;
+  Ipv4Endpoint host{.address = 0x7f00'0001};  // 0.0.0.0: reachable from outside
+  Ipv4Endpoint guest{};                       // address 0: the first that DHCP gives out
+  bool operator==(const PortForward&) const = default;
+};
+
+// Behind an address translator in this process; needs no privileges.
+struct UserNetwork {
+  std::vector<PortForward> forwards = {};
+  bool restricted = false;  // the guest reaches nothing; what is forwarded to it works
+};
+// A tap device that exists.
+struct TapNetwork {
+  std::string name = {};
+};
+// An open descriptor of a tap device, borrowed.
+struct FdNetwork {
+  int fd = -1;
+};
+
+struct NetworkSpec {
+  std::variant<UserNetwork, TapNetwork, FdNetwork> where = UserNetwork{};
+  std::optional<MacAddress> mac = {};
+  std::optional<std::string> capture_file = {};  // a pcap file, created or emptied
+};
+
+// The host's end, ready for a machine. It may outlive the machine and serve the next one. Errors:
+// whatever the host refuses.
+Result<std::shared_ptr<NetBackend>> open_network(const NetworkSpec& spec);
+
+}  // namespace vmm
