@@ -126,17 +126,20 @@ void Queue::undo_pop(const Chain& chain) {
 }
 
 void Queue::push_used(const Chain& chain, std::uint64_t written) {
-  if (chain.epoch != epoch_ || !enabled()) return;
-  const auto length = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>({written, chain.writable_bytes(), 0xffff'ffff}));
-  if (packed()) {
-    push_packed(chain, length);
-  } else {
-    push_split(chain, length);
+  const Answer answer{&chain, written};
+  push_used_together({&answer, 1});
+}
+
+void Queue::push_used_together(std::span<const Answer> answers) {
+  const auto stale = [this](const Answer& answer) { return answer.chain->epoch != epoch_; };
+  if (!enabled() || answers.empty() || std::any_of(answers.begin(), answers.end(), stale)) return;
+  packed() ? push_packed(answers) : push_split(answers);
+  for (const Answer& answer : answers) {
+    const std::uint16_t slots = answer.chain->slots;
+    s_.in_flight = static_cast<std::uint16_t>(s_.in_flight - std::min(slots, s_.in_flight));
+    s_.unsignalled =
+        static_cast<std::uint16_t>(std::min<std::uint32_t>(s_.unsignalled + slots, 0xffff));
   }
-  s_.in_flight = static_cast<std::uint16_t>(s_.in_flight - std::min(chain.slots, s_.in_flight));
-  s_.unsignalled =
-      static_cast<std::uint16_t>(std::min<std::uint32_t>(s_.unsignalled + chain.slots, 0xffff));
 }
 
 Result<void> Queue::readmit(Chain& chain) const {

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string_view>
 
 #include "base/result.h"
@@ -73,6 +74,12 @@ class Queue {
   // Gives a chain back to the driver, `written` bytes of whose writable segments hold an answer. A
   // chain from before a reset is dropped. Tells nobody: Host::used() does.
   void push_used(const Chain& chain, std::uint64_t written);
+  // The same for several chains that hold one answer together: the driver sees all of them or none.
+  struct Answer {
+    const Chain* chain = nullptr;
+    std::uint64_t written = 0;
+  };
+  void push_used_together(std::span<const Answer> answers);
   // Lets a chain that was saved in flight be used again after restore. Errors: kBadState when it is
   // nothing that pop() could have given.
   Result<void> readmit(Chain& chain) const;
@@ -116,13 +123,13 @@ class Queue {
 
   bool pop_split(Chain& chain);
   bool walk_split(std::uint16_t head, Chain& chain);
-  void push_split(const Chain& chain, std::uint32_t written);
+  void push_split(std::span<const Answer> answers);
   void enable_split();
   bool wants_interrupt_split(std::uint16_t used) const;
   bool available_split() const;
 
   bool pop_packed(Chain& chain);
-  void push_packed(const Chain& chain, std::uint32_t written);
+  void push_packed(std::span<const Answer> answers);
   void enable_packed();
   bool wants_interrupt_packed(std::uint16_t used) const;
   bool available_packed() const;

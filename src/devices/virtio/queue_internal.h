@@ -1,6 +1,7 @@
 // What the two ring formats share inside Queue.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/le.h"
@@ -15,6 +16,12 @@ struct Queue::Descriptor {
   std::uint16_t flags = 0;
   std::uint16_t next = 0;  // the buffer's id in a packed ring
 };
+
+// What the driver is told: no more than it gave room for.
+inline std::uint32_t length_of(const Queue::Answer& answer) {
+  return static_cast<std::uint32_t>(
+      std::min<std::uint64_t>({answer.written, answer.chain->writable_bytes(), 0xffff'ffff}));
+}
 
 template <typename T>
 T Queue::load(std::uint64_t address) const {
