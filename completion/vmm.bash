@@ -37,6 +37,7 @@ _vmm_value() {
           ;;
       esac
       ;;
+    --transport) _vmm_words "$value" 'mmio mmio-cmdline' ;;
     --escape) _vmm_words "$value" 'on off ^A ^T' ;;
     --debug-console)
       _vmm_words "$value" 'off stdio'
@@ -102,7 +103,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --testdev
+          --tick-share --quirk --fw-cfg --uuid --rng --transport --testdev
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

@@ -58,6 +58,11 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"fw-cfg", kList, "name=NAME,file=PATH|string=TEXT",
      "File for the guest in the firmware configuration device. May be repeated", kMachine},
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
+    {"rng", kFlag, "", "Add a virtio entropy device", kMachine},
+    {"transport", kValue, "HOW",
+     "How the guest reaches virtio devices: mmio (default) or mmio-cmdline, for a Linux without "
+     "ACPI",
+     kMachine},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kMachine},
     {"serial", kValue, "WHERE",
      "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
@@ -87,6 +92,8 @@ constexpr std::array<std::pair<std::string_view, IrqchipMode>, 5> kIrqchips{
      {"split", IrqchipMode::kSplit},
      {"user", IrqchipMode::kUser},
      {"none", IrqchipMode::kNone}}};
+constexpr std::array<std::pair<std::string_view, VirtioTransport>, 2> kTransports{
+    {{"mmio", VirtioTransport::kMmio}, {"mmio-cmdline", VirtioTransport::kMmioCmdline}}};
 constexpr std::array<std::pair<std::string_view, Toggle>, 3> kUnpack{
     {{"auto", Toggle::kAuto}, {"on", Toggle::kOn}, {"off", Toggle::kOff}}};
 constexpr std::array<std::pair<std::string_view, bool>, 6> kBooleans{
@@ -177,6 +184,11 @@ void read_machine(Reader& reader, VmConfig& config) {
       reader.problem("quirk", quirk.error().message());
     }
   }
+}
+
+void read_virtio(Reader& reader, VmConfig& config) {
+  if (reader.flag("rng")) config.virtio.emplace_back(VirtioRngConfig{});
+  config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
 }
 
 void read_machine_data(Reader& reader, VmConfig& config) {
@@ -330,6 +342,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   Reader reader(raw, problems);
   read_machine(reader, request.config);
   read_machine_data(reader, request.config);
+  read_virtio(reader, request.config);
   read_boot(reader, request);
   read_consoles(reader, request);
   read_control(reader, request);

@@ -33,6 +33,7 @@ struct Boot {
   const GuestMemory& memory;
   bool hpet;
   const std::optional<DeviceHandle<FwCfg>>& fw_cfg;
+  std::span<const x86::VirtioMmioSlot> virtio_mmio;
   const loader::LoadedKernel& kernel;  // for a KernelBoot
 };
 
@@ -73,6 +74,11 @@ x86::AcpiConfig acpi_config(const Boot& boot) {
   acpi.fw_cfg_port = FwCfg::kSelectorPort;
   acpi.pci = x86::AcpiPciRoot{x86::kPciConfig, x86::kPciMemory};
   acpi.hpet = boot.hpet;
+  if (boot.config.virtio_transport == VirtioTransport::kMmio) {
+    for (std::size_t i = 0; i < boot.virtio_mmio.size(); ++i) {
+      acpi.devices.push_back(x86::virtio_mmio_aml(boot.virtio_mmio[i], i));
+    }
+  }
   return acpi;
 }
 
@@ -200,10 +206,13 @@ Result<x86::EntryState> enter_multiboot(const Boot& boot, const KernelBoot& sour
 }
 
 // The default words are for a Linux only.
-std::string whole_cmdline(const KernelBoot& source, const loader::LoadedKernel& kernel) {
-  if (!kernel.linux || source.linux_cmdline.empty()) return source.cmdline;
-  if (source.cmdline.empty()) return source.linux_cmdline;
-  return fmt::format("{} {}", source.linux_cmdline, source.cmdline);
+std::string whole_cmdline(const Boot& boot, const KernelBoot& source) {
+  if (!boot.kernel.linux) return source.cmdline;
+  const std::string devices = boot.config.virtio_transport == VirtioTransport::kMmioCmdline
+                                  ? x86::virtio_mmio_parameters(boot.virtio_mmio)
+                                  : std::string();
+  const bool both = !source.linux_cmdline.empty() && !source.cmdline.empty();
+  return source.linux_cmdline + (both ? " " : "") + source.cmdline + devices;
 }
 
 bool is_multiboot(const loader::LoadedKernel& kernel) {
@@ -220,7 +229,7 @@ Result<x86::EntryState> load(const Boot& boot, const KernelBoot& source) {
                 source.kernel.string());
   }
   const Initrd initrd = VMM_TRY(load_initrd(boot, source, kernel));
-  const std::string cmdline = whole_cmdline(source, kernel);
+  const std::string cmdline = whole_cmdline(boot, source);
   if (kernel.entry_kind == loader::EntryKind::kPvh) {
     const Gpa info = VMM_TRY(write_start_info(boot, cmdline, initrd));
     return x86::enter_pvh(boot.memory, kernel.entry, info);
@@ -265,8 +274,10 @@ Result<loader::LoadedKernel> load_kernel(const KernelBoot& source, const GuestMe
 
 Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine,
                                    const loader::LoadedKernel& kernel) {
-  const Boot boot{config,         plan,  machine.memory, machine.pit_gate != nullptr,
-                  machine.fw_cfg, kernel};
+  const Boot boot{config,         plan,
+                  machine.memory, machine.pit_gate != nullptr,
+                  machine.fw_cfg, machine.virtio_mmio,
+                  kernel};
   return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
 }
 

@@ -19,6 +19,7 @@
 #include "devices/rtc_cmos.h"
 #include "devices/test_device.h"
 #include "vmm/loader/input_file.h"
+#include "vmm/virtio_devices.h"
 #include "vmm/x86/layout.h"
 
 namespace vmm {
@@ -257,7 +258,7 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_debug_exit(config, machine));
   VMM_TRY(add_fw_cfg(config, machine));
   if (config.test_device) VMM_TRY(add_test_device(machine));
-  return {};
+  return add_virtio_devices(config, machine);
 }
 
 }  // namespace vmm

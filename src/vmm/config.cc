@@ -8,7 +8,8 @@ namespace {
 constexpr std::uint64_t kLeastMemory = MiB(2);
 constexpr std::uint64_t kMostMemory = std::uint64_t{1}
                                       << 46;  // 46 physical address bits, as most hosts have
-constexpr std::uint32_t kMostCpus = 255;      // local APIC IDs of 8 bits, less the broadcast
+constexpr std::size_t kMostVirtioMmio = 32;
+constexpr std::uint32_t kMostCpus = 255;  // local APIC IDs of 8 bits, less the broadcast
 
 void check_memory(const MemoryConfig& memory, std::vector<std::string>& problems) {
   if (memory.size < kLeastMemory) {
@@ -77,6 +78,10 @@ std::vector<std::string> validate(const VmConfig& config) {
   if (config.test_device && config.debug_console != nullptr) {
     problems.emplace_back(
         "The test device covers port 0xe9: no debug console beside it (--debug-console)");
+  }
+  if (config.virtio.size() > kMostVirtioMmio) {
+    problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
+                                   config.virtio.size(), kMostVirtioMmio));
   }
   check_boot(config, problems);
   return problems;

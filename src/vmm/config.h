@@ -114,6 +114,17 @@ struct FwCfgFile {
   std::string text = {};
 };
 
+// An entropy device (VIRTIO 1.2, 5.4) that gives what the host's kernel has.
+struct VirtioRngConfig {};
+
+using VirtioConfig = std::variant<VirtioRngConfig>;
+
+// How the guest reaches virtio devices.
+enum class VirtioTransport : std::uint8_t {
+  kMmio,         // registers in memory, named in the ACPI tables (LNRO0005)
+  kMmioCmdline,  // the same, named on a Linux command line (virtio_mmio.device=)
+};
+
 // On or off for one named quirk (vmm doctor lists the names); what is not named is probed.
 struct QuirkOverride {
   std::string name = {};
@@ -134,6 +145,8 @@ struct VmConfig {
   std::vector<FwCfgFile> fw_cfg = {};
   std::array<std::uint8_t, 16> uuid = {};  // of the machine; all zeroes: not set
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
+  std::vector<VirtioConfig> virtio = {};
+  VirtioTransport virtio_transport = VirtioTransport::kMmio;
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md

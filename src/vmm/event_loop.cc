@@ -1,15 +1,36 @@
 #include "vmm/event_loop.h"
 
-#include <poll.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
 
 namespace vmm {
+namespace {
+
+constexpr std::uint64_t kWakeId = 0;
+
+epoll_event make_event(std::uint32_t events, std::uint64_t id) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = id;
+  return event;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create() {
   EventFd wake = VMM_TRY(EventFd::create());
-  return std::unique_ptr<EventLoop>(new EventLoop(std::move(wake)));
+  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (epoll.get() < 0) return fail_errno(errno, "Create the event loop's epoll descriptor");
+  epoll_event event = make_event(EPOLLIN, kWakeId);
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.fd(), &event) != 0) {
+    return fail_errno(errno, "Watch the event loop's own eventfd");
+  }
+  return std::unique_ptr<EventLoop>(new EventLoop(std::move(wake), std::move(epoll)));
 }
 
 EventLoop::~EventLoop() { stop(); }
@@ -23,13 +44,17 @@ void EventLoop::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void EventLoop::start_thread() {
+  if (!thread_.joinable()) thread_ = std::thread([this] { thread_main(); });
+}
+
 EventLoop::TimerId EventLoop::call_at(TimePoint when, std::function<void()> callback) {
   std::lock_guard<std::mutex> lock(mutex_);
   const TimerId id = next_id_++;
   if (ending_) return id;
   const auto at = timers_.emplace(when, Timer{id, std::move(callback)});
   if (!thread_.joinable()) {
-    thread_ = std::thread([this] { thread_main(); });
+    start_thread();
   } else if (at == timers_.begin()) {
     wake_.signal();  // it comes before what the thread is waiting for
   }
@@ -43,32 +68,103 @@ void EventLoop::cancel(TimerId timer) {
   if (found != timers_.end()) timers_.erase(found);
 }
 
+void EventLoop::post(std::function<void()> callback) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (ending_) return;
+  posted_.push_back(std::move(callback));
+  start_thread();
+  if (posted_.size() == 1) wake_.signal();
+}
+
+Result<EventLoop::WatchId> EventLoop::watch(int fd, std::uint32_t events, Ready ready) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const WatchId id = next_id_++;
+  if (ending_) return id;
+  epoll_event event = make_event(events, id);
+  if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    return fail_errno(errno, "Watch descriptor {} in the event loop", fd);
+  }
+  watches_.emplace(id, Watch{fd, std::make_shared<const Ready>(std::move(ready))});
+  start_thread();
+  return id;
+}
+
+void EventLoop::change_watch(WatchId watch, std::uint32_t events) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = watches_.find(watch);
+  if (found == watches_.end()) return;
+  epoll_event event = make_event(events, watch);
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, found->second.fd, &event);
+}
+
+void EventLoop::unwatch(WatchId watch) {
+  std::shared_ptr<const Ready> ends;  // after the lock: it may own something that comes back here
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = watches_.find(watch);
+  if (found == watches_.end()) return;
+  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, found->second.fd, nullptr);
+  ends = std::move(found->second.ready);
+  watches_.erase(found);
+}
+
 int EventLoop::milliseconds_to_next(TimePoint now) const {
+  if (!posted_.empty()) return 0;
   if (timers_.empty()) return -1;
   const auto wait =
       std::chrono::ceil<std::chrono::milliseconds>(timers_.begin()->first - now).count();
   return static_cast<int>(std::clamp<long>(wait, 0, 60'000));
 }
 
+bool EventLoop::run_timer(std::unique_lock<std::mutex>& lock) {
+  if (timers_.empty() || timers_.begin()->first > std::chrono::steady_clock::now()) return false;
+  const auto callback = std::move(timers_.begin()->second.callback);
+  timers_.erase(timers_.begin());
+  lock.unlock();
+  callback();
+  lock.lock();
+  return true;
+}
+
+bool EventLoop::run_posted(std::unique_lock<std::mutex>& lock) {
+  if (posted_.empty()) return false;
+  // What these post in turn has to wait until timers and descriptors have had their turn.
+  const std::deque<std::function<void()>> batch = std::exchange(posted_, {});
+  lock.unlock();
+  for (const auto& callback : batch) callback();
+  lock.lock();
+  return true;
+}
+
 void EventLoop::thread_main() {
   ::pthread_setname_np(::pthread_self(), "io");
+  std::array<epoll_event, 64> events{};
   std::unique_lock<std::mutex> lock(mutex_);
   while (!ending_) {
-    const auto now = std::chrono::steady_clock::now();
-    if (!timers_.empty() && timers_.begin()->first <= now) {
-      const auto callback = std::move(timers_.begin()->second.callback);
-      timers_.erase(timers_.begin());
-      lock.unlock();
-      callback();
-      lock.lock();
-      continue;
-    }
-    const int timeout = milliseconds_to_next(now);
+    // One of each kind in turn, so that none keeps the others from running.
+    run_timer(lock);
+    if (ending_) break;
+    run_posted(lock);
+    if (ending_) break;
+    const int timeout = milliseconds_to_next(std::chrono::steady_clock::now());
     lock.unlock();
-    pollfd wait{wake_.fd(), POLLIN, 0};
-    (void)::poll(&wait, 1, timeout);
-    (void)wake_.take();
+    const int count =
+        ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
     lock.lock();
+    for (int i = 0; i < count && !ending_; ++i) {
+      const epoll_event& event = events[static_cast<std::size_t>(i)];
+      if (event.data.u64 == kWakeId) {
+        (void)wake_.take();
+        continue;
+      }
+      // Unwatched since: numbers are never used again, so it is not mistaken for another.
+      const auto found = watches_.find(event.data.u64);
+      if (found == watches_.end()) continue;
+      std::shared_ptr<const Ready> ready = found->second.ready;
+      lock.unlock();
+      (*ready)(event.events);
+      ready.reset();  // it may own something that comes back here
+      lock.lock();
+    }
   }
 }
 

@@ -18,6 +18,7 @@
 #include "memory/guest_memory.h"
 #include "vmm/console_watch.h"
 #include "vmm/device_timers.h"
+#include "vmm/doorbells.h"
 #include "vmm/guest_clock.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/msi_sink.h"
@@ -26,6 +27,7 @@
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
 #include "vmm/user_irqchip.h"
+#include "vmm/x86/virtio_mmio.h"
 
 namespace vmm {
 
@@ -33,13 +35,15 @@ namespace vmm {
 // all before memory.
 struct Machine final : MachineEvents {
   Machine(std::shared_ptr<const kvm::System> host, GuestMemory ram, kvm::VmFd fd,
-          ByteSink* serial_output, EventFd input_space, EventLoop& loop)
+          ByteSink* serial_output, EventFd input_space, EventLoop& io)
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
         console(serial_output),
         serial_input_space(std::move(input_space)),
-        timers(loop, clock) {}
+        loop(io),
+        timers(io, clock),
+        doorbells(io, vm) {}
 
   std::shared_ptr<const kvm::System> system;
   GuestMemory memory;  // outlives the slots of `vm`
@@ -57,10 +61,13 @@ struct Machine final : MachineEvents {
   EventFd serial_input_space;  // signalled when COM1 takes input again
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
+  EventLoop& loop;  // outlives the machine
   DeviceTimers timers;
+  DoorbellBoard doorbells;
   std::optional<DeviceHandle<Uart16550>> com1;
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
-  std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
+  std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
+  std::vector<DeviceRef> devices;                // all of them, for reset and for saved state
 
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;

@@ -90,11 +90,13 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   std::unique_lock<std::mutex> running(run_mutex, std::try_to_lock);
   if (!running)
     return fail(ErrorCode::kBadState, "The guest is already being run by another thread");
+  VMM_TRY(machine->doorbells.start());
   machine->clock.start();
   machine->timers.start();
   for (const auto& vcpu : vcpus) vcpu->resume();
   const std::optional<StopBoard::Stop> stop = wait_for_stop(options);
   auto paused = pause_all();
+  machine->doorbells.stop();
   machine->timers.stop();
   machine->clock.stop();
   VMM_TRY(std::move(paused));

@@ -240,15 +240,16 @@ Term memory32(std::uint32_t base, std::uint32_t size) {
   return term;
 }
 
-Term interrupt(std::uint32_t gsi, Trigger trigger, Polarity polarity) {
+Term interrupt(std::uint32_t gsi, Trigger trigger, Polarity polarity, Sharing sharing) {
   constexpr std::uint8_t kExtendedInterruptTag = 0x89;
   constexpr unsigned kConsumer = 1U << 0;
   const unsigned edge = trigger == Trigger::kEdge ? 1U << 1 : 0;
   const unsigned low = polarity == Polarity::kActiveLow ? 1U << 2 : 0;
+  const unsigned shared = sharing == Sharing::kShared ? 1U << 3 : 0;
   Term term;
   add(term, kExtendedInterruptTag, 1);
   add(term, 6, 2);
-  add(term, kConsumer | edge | low, 1);
+  add(term, kConsumer | edge | low | shared, 1);
   add(term, 1, 1);  // one interrupt
   add(term, gsi, 4);
   return term;

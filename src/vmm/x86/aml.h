@@ -48,7 +48,9 @@ enum class Polarity : std::uint8_t { kActiveHigh, kActiveLow };
 Term io_ports(std::uint16_t base, std::uint8_t count);  // IO, 16-bit decode, fixed
 Term isa_irq(std::uint8_t irq);                         // IRQNoFlags: edge, active high, not shared
 Term memory32(std::uint32_t base, std::uint32_t size);  // Memory32Fixed, read and write
-Term interrupt(std::uint32_t gsi, Trigger trigger, Polarity polarity);  // Interrupt, not shared
+enum class Sharing : std::uint8_t { kExclusive, kShared };
+Term interrupt(std::uint32_t gsi, Trigger trigger, Polarity polarity,
+               Sharing sharing = Sharing::kExclusive);  // Interrupt
 // Ranges, both ends included, that a bridge passes on to what is behind it.
 Term bus_numbers(std::uint16_t first, std::uint16_t last);    // WordBusNumber
 Term io_window(std::uint16_t first, std::uint16_t last);      // WordIO

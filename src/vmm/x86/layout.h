@@ -87,6 +87,8 @@ inline constexpr GpaRange kTrampolineArea = fixed_range(0x8000, 0x6000);
 // Where the BARs of PCI functions go, and all configuration space of bus 0.
 inline constexpr GpaRange kPciMemory = fixed_range(0xc000'0000, 0x2000'0000);
 inline constexpr GpaRange kPciConfig = fixed_range(0xe000'0000, MiB(1));
+// Pages of virtio-mmio devices.
+inline constexpr GpaRange kVirtioMmio = fixed_range(0xe800'0000, 32 * kPageSize);
 // Power-on addresses (82093AA datasheet; SDM volume 3, 11.4.1).
 inline constexpr GpaRange kIoApic = fixed_range(0xfec0'0000, kPageSize);
 inline constexpr GpaRange kLocalApic = fixed_range(0xfee0'0000, kPageSize);

@@ -104,6 +104,16 @@ TEST(Options, FwCfgFilesHaveANameAndAContent) {
   EXPECT_TRUE(config.test_device);
 }
 
+TEST(Options, VirtioDevicesAreListed) {
+  const VmConfig plain = run({}).config;
+  EXPECT_TRUE(plain.virtio.empty());
+  EXPECT_EQ(plain.virtio_transport, VirtioTransport::kMmio);
+  const VmConfig config = run({"--rng", "--transport", "mmio-cmdline"}).config;
+  ASSERT_EQ(config.virtio.size(), 1U);
+  EXPECT_TRUE(std::holds_alternative<VirtioRngConfig>(config.virtio[0]));
+  EXPECT_EQ(config.virtio_transport, VirtioTransport::kMmioCmdline);
+}
+
 TEST(Options, UuidIsReadInTheOrderOfItsText) {
   const auto uuid = run({"--uuid", "00112233-4455-6677-8899-aabbccddeeff"}).config.uuid;
   EXPECT_EQ(uuid[0], 0x00);

@@ -3,8 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 
 #include <array>
+#include <atomic>
+#include <functional>
 #include <future>
 #include <string>
 #include <vector>
@@ -135,6 +138,108 @@ TEST(EventLoop, TimersOfManyThreadsAllRun) {
   for (std::thread& thread : threads) thread.join();
   drain(*loop);
   EXPECT_EQ(ran, 400);
+}
+
+TEST(EventLoop, PostedCallsRunInTheirOrder) {
+  const auto loop = new_loop();
+  std::vector<int> order;
+  std::promise<void> done;
+  loop->post([&] { order.push_back(1); });
+  loop->post([&] { order.push_back(2); });
+  loop->post([&] { done.set_value(); });
+  done.get_future().wait();
+  EXPECT_THAT(order, ElementsAre(1, 2));
+}
+
+TEST(EventLoop, PostedCallMayPost) {
+  const auto loop = new_loop();
+  std::promise<void> done;
+  loop->post([&] { loop->post([&] { done.set_value(); }); });
+  done.get_future().wait();
+}
+
+// A call that posts itself for ever must not keep a timer from running.
+TEST(EventLoop, PostingForEverLeavesTimersTheirTurn) {
+  const auto loop = new_loop();
+  std::atomic<bool> stop{false};
+  std::function<void()> again = [&] {
+    if (!stop) loop->post(again);
+  };
+  loop->post(again);
+  drain(*loop);
+  stop = true;
+  drain(*loop);
+}
+
+TEST(EventLoop, WatchedDescriptorIsReportedWhileItIsReady) {
+  const auto loop = new_loop();
+  const auto event = EventFd::create();
+  ASSERT_TRUE(event);
+  std::promise<int> twice;
+  int calls = 0;
+  const auto watch = loop->watch(event->fd(), EPOLLIN, [&](std::uint32_t events) {
+    EXPECT_EQ(events, std::uint32_t{EPOLLIN});
+    if (++calls < 2) return;  // nothing was taken: it is reported again
+    (void)event->take();
+    twice.set_value(calls);
+  });
+  ASSERT_TRUE(watch);
+  event->signal();
+  EXPECT_EQ(twice.get_future().get(), 2);
+  loop->unwatch(*watch);
+}
+
+TEST(EventLoop, UnwatchedDescriptorIsNotReported) {
+  const auto loop = new_loop();
+  const auto event = EventFd::create();
+  ASSERT_TRUE(event);
+  const auto watch = loop->watch(event->fd(), EPOLLIN, [](std::uint32_t) { ADD_FAILURE(); });
+  ASSERT_TRUE(watch);
+  loop->unwatch(*watch);
+  loop->unwatch(*watch);
+  event->signal();
+  drain(*loop);
+}
+
+TEST(EventLoop, WatchMayEndItself) {
+  const auto loop = new_loop();
+  const auto event = EventFd::create();
+  ASSERT_TRUE(event);
+  std::promise<void> done;
+  std::atomic<EventLoop::WatchId> self{0};
+  int calls = 0;
+  const auto watch = loop->watch(event->fd(), EPOLLIN, [&](std::uint32_t) {
+    if (self == 0) return;  // its number is not known yet
+    loop->unwatch(self);
+    if (++calls == 1) done.set_value();
+  });
+  ASSERT_TRUE(watch);
+  self = *watch;
+  event->signal();
+  done.get_future().wait();
+  drain(*loop);
+  EXPECT_EQ(calls, 1);
+}
+
+TEST(EventLoop, ChangedWatchKeepsQuiet) {
+  const auto loop = new_loop();
+  const auto event = EventFd::create();
+  ASSERT_TRUE(event);
+  std::promise<void> heard;
+  const auto watch = loop->watch(event->fd(), 0, [&](std::uint32_t) {
+    (void)event->take();
+    heard.set_value();
+  });
+  ASSERT_TRUE(watch);
+  event->signal();
+  drain(*loop);
+  loop->change_watch(*watch, EPOLLIN);
+  heard.get_future().wait();
+}
+
+TEST(EventLoop, WhatCannotBeWatchedIsAnError) {
+  const auto loop = new_loop();
+  EXPECT_FALSE(loop->watch(-1, EPOLLIN, [](std::uint32_t) {}));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "tests/unit/x86/acpi_walk.h"
 #include "tests/unit/x86/test_memory.h"
 #include "vmm/x86/acpi.h"
+#include "vmm/x86/virtio_mmio.h"
 
 namespace vmm::x86 {
 namespace {
@@ -122,7 +123,7 @@ TEST_F(AcpiIasl, AMachineWithEverything) {
                                   .aux_port = true,
                                   .fw_cfg_port = 0x510,
                                   .pci = AcpiPciRoot{kPciConfig, kPciMemory},
-                                  .devices = {extra}});
+                                  .devices = {extra, virtio_mmio_aml(virtio_mmio_slot(1), 1)}});
   EXPECT_THAT(dsdt, HasSubstr("Device (COM2)"));
   EXPECT_THAT(dsdt, HasSubstr("PNP0F13"));
   EXPECT_THAT(dsdt, HasSubstr("\"QEMU0002\""));
@@ -134,6 +135,8 @@ TEST_F(AcpiIasl, AMachineWithEverything) {
   EXPECT_THAT(dsdt, HasSubstr("Method (_STA, 0, NotSerialized)"));
   EXPECT_THAT(dsdt, HasSubstr("0xD0000000,"));
   EXPECT_THAT(dsdt, HasSubstr("Edge, ActiveHigh, Exclusive"));
+  EXPECT_THAT(dsdt, HasSubstr("Device (VR01)"));
+  EXPECT_THAT(dsdt, HasSubstr("Level, ActiveHigh, Shared"));
 }
 
 }  // namespace

@@ -80,6 +80,8 @@ TEST(Aml, LargeDescriptors) {
   EXPECT_EQ(interrupt(5, Trigger::kEdge, Polarity::kActiveLow),
             bytes({0x89, 6, 0, 7, 1, 5, 0, 0, 0}));
   EXPECT_EQ(interrupt(5, Trigger::kLevel, Polarity::kActiveHigh)[3], std::byte{1});
+  EXPECT_EQ(interrupt(5, Trigger::kLevel, Polarity::kActiveHigh, Sharing::kShared)[3],
+            std::byte{9});
 }
 
 }  // namespace

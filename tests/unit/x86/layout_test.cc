@@ -48,11 +48,12 @@ TEST(Layout, BootAreaHoldsAllThatIsWrittenBelowTheEbda) {
 }
 
 TEST(Layout, FixedDevicesAreInTheHole) {
-  constexpr std::array kDevices = {kPciMemory, kPciConfig,      kIoApic,
-                                   kLocalApic, kKvmIdentityMap, kKvmTss};
+  constexpr std::array kDevices = {kPciMemory,      kPciConfig, kIoApic,    kLocalApic,
+                                   kKvmIdentityMap, kKvmTss,    kVirtioMmio};
   for (const GpaRange& device : kDevices) EXPECT_TRUE(kDeviceHole.contains(device));
   EXPECT_FALSE(kKvmIdentityMap.overlaps(kKvmTss));
   EXPECT_FALSE(kPciMemory.overlaps(kPciConfig));
+  EXPECT_FALSE(kVirtioMmio.overlaps(kPciConfig));
 }
 
 }  // namespace

@@ -1,0 +1,123 @@
+#include "vmm/doorbells.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace vmm {
+
+Result<std::shared_ptr<Doorbells>> Doorbells::create(EventLoop& loop, const kvm::VmFd& vm,
+                                                     std::uint16_t queues) {
+  std::shared_ptr<Doorbells> bells(new Doorbells(loop, vm));
+  for (std::uint16_t i = 0; i < queues; ++i) bells->bells_.push_back(VMM_TRY(EventFd::create()));
+  return bells;
+}
+
+void Doorbells::bind(DeviceRef device, OnRing on_ring) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  device_ = std::move(device);
+  on_ring_ = std::move(on_ring);
+}
+
+void Doorbells::unbind() {
+  stop();
+  std::optional<DeviceRef> device;  // ends without the lock, which its device may take
+  OnRing on_ring;
+  std::lock_guard<std::mutex> lock(mutex_);
+  device = std::exchange(device_, std::nullopt);
+  on_ring = std::exchange(on_ring_, nullptr);
+}
+
+void Doorbells::ring(std::uint16_t queue) const {
+  if (queue < bells_.size()) bells_[queue].signal();
+}
+
+void Doorbells::place(std::vector<kvm::IoEvent> places) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (places == places_) return;
+    places_ = std::move(places);
+  }
+  loop_.post([weak = weak_from_this()] {
+    if (const auto self = weak.lock()) self->apply_places();
+  });
+}
+
+void Doorbells::apply_places() {
+  std::vector<kvm::IoEvent> wanted;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    wanted = places_;
+  }
+  if (wanted == attached_) return;
+  for (std::size_t i = 0; i < attached_.size(); ++i) {
+    (void)kvm::detach_ioeventfd(vm_, attached_[i], bells_[i].fd());
+  }
+  attached_.clear();
+  for (std::size_t i = 0; i < std::min(wanted.size(), bells_.size()); ++i) {
+    // What KVM refuses exits: slower, and as right.
+    if (!kvm::attach_ioeventfd(vm_, wanted[i], bells_[i].fd())) break;
+    attached_.push_back(wanted[i]);
+  }
+}
+
+Result<void> Doorbells::start() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (running_) return {};
+  running_ = true;
+  for (std::uint16_t i = 0; i < bells_.size(); ++i) {
+    watches_.push_back(
+        VMM_TRY(loop_.watch(bells_[i].fd(), EPOLLIN, [weak = weak_from_this(), i](std::uint32_t) {
+          if (const auto self = weak.lock()) self->on_ready(i);
+        })));
+  }
+  return {};
+}
+
+void Doorbells::stop() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  running_ = false;
+  for (const EventLoop::WatchId watch : watches_) loop_.unwatch(watch);
+  watches_.clear();
+}
+
+void Doorbells::on_ready(std::uint16_t queue) {
+  std::optional<DeviceRef> device;
+  OnRing on_ring;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!running_ || !device_) return;  // the eventfd keeps what was rung
+    device = device_;
+    on_ring = on_ring_;
+  }
+  device->with([&](Device&) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (!running_) return;
+    }
+    // Taken before the look: what is rung from here on is another ring.
+    if (bells_[queue].take() != 0) on_ring(queue);
+  });
+}
+
+DoorbellBoard::~DoorbellBoard() {
+  // A device holds its doorbells to ring them, they hold the device: one has to let go.
+  for (const auto& bells : all_) bells->unbind();
+}
+
+Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues) {
+  all_.push_back(VMM_TRY(Doorbells::create(loop_, vm_, queues)));
+  return all_.back();
+}
+
+Result<void> DoorbellBoard::start() {
+  for (const auto& bells : all_) VMM_TRY(bells->start());
+  return {};
+}
+
+void DoorbellBoard::stop() {
+  for (const auto& bells : all_) bells->stop();
+}
+
+}  // namespace vmm

@@ -1,0 +1,81 @@
+// From a driver's doorbell to the device's work on the event loop.
+//
+// Each queue has an eventfd. Whoever signals it, KVM on a guest's write or a device in an exit, the
+// event loop calls what the doorbells were bound to. KVM is asked by the event loop's thread, when
+// the device begins to work: until then, and on a KVM that refuses, the same write exits, and the
+// exit does no more than signal.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "base/result.h"
+#include "devices/device_ref.h"
+#include "vmm/event_loop.h"
+#include "vmm/kvm/ioeventfd.h"
+
+namespace vmm {
+
+// The doorbells of one device.
+class Doorbells : public std::enable_shared_from_this<Doorbells> {
+ public:
+  // Called on the event loop's thread with the device's lock held.
+  using OnRing = std::function<void(std::uint16_t queue)>;
+
+  static Result<std::shared_ptr<Doorbells>> create(EventLoop& loop, const kvm::VmFd& vm,
+                                                   std::uint16_t queues);
+
+  // Once, before the guest runs. The device must not be reached through this after unbind().
+  void bind(DeviceRef device, OnRing on_ring);
+  void unbind();
+
+  // Have the queue looked at. Any thread, any lock held.
+  void ring(std::uint16_t queue) const;
+  // Where a guest's write rings, one place for each queue; none from now on when empty. Takes
+  // effect soon. Any thread, any lock held.
+  void place(std::vector<kvm::IoEvent> places);
+
+  // The guest runs, or not any more: a ring that comes meanwhile waits for the next start(). After
+  // stop(), whoever takes the device's lock finds it at rest.
+  Result<void> start();
+  void stop();
+
+ private:
+  Doorbells(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
+  void on_ready(std::uint16_t queue);
+  void apply_places();  // on the event loop's thread
+
+  EventLoop& loop_;
+  const kvm::VmFd& vm_;
+  std::vector<EventFd> bells_;
+  std::vector<kvm::IoEvent> attached_;  // the event loop's thread only; KVM forgets them itself
+  std::mutex mutex_;  // guards the rest; taken with the device's lock held, never the other way
+  std::optional<DeviceRef> device_;
+  OnRing on_ring_;
+  bool running_ = false;
+  std::vector<EventLoop::WatchId> watches_;
+  std::vector<kvm::IoEvent> places_;
+};
+
+// Those of all devices of a machine. Destroy it before the event loop, the VM and the devices.
+class DoorbellBoard {
+ public:
+  DoorbellBoard(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
+  ~DoorbellBoard();
+
+  Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues);
+  Result<void> start();
+  void stop();
+
+ private:
+  EventLoop& loop_;
+  const kvm::VmFd& vm_;
+  std::vector<std::shared_ptr<Doorbells>> all_;
+};
+
+}  // namespace vmm

@@ -1,0 +1,83 @@
+#include "vmm/virtio_devices.h"
+
+#include <sys/random.h>
+
+#include <cerrno>
+#include <utility>
+#include <variant>
+
+#include "devices/virtio/mmio_transport.h"
+#include "devices/virtio/rng.h"
+#include "vmm/x86/virtio_mmio.h"
+
+namespace vmm {
+namespace {
+
+// The kernel's generator does not wait once it has been seeded, which it is long before a VMM runs.
+void fill_with_random(std::span<std::byte> bytes) {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::getrandom(bytes.data() + done, bytes.size() - done, 0);
+    if (n > 0) done += static_cast<std::size_t>(n);
+    if (n < 0 && errno != EINTR) return;
+  }
+}
+
+std::string numbered(const char* kind, std::size_t index) {
+  return fmt::format("{}{}", kind, index);
+}
+
+Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t index) {
+  return VirtioParts{.device =
+                         std::make_unique<virtio::Rng>(numbered("rng", index), fill_with_random)};
+}
+
+}  // namespace
+
+Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
+  using virtio::MmioTransport;
+  if (index >= x86::kVirtioMmioSlots) {
+    return fail(ErrorCode::kBadConfig, "There is room for {} virtio-mmio devices at most",
+                x86::kVirtioMmioSlots);
+  }
+  const x86::VirtioMmioSlot slot = x86::virtio_mmio_slot(index);
+  const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
+  const std::shared_ptr<Doorbells> bells = VMM_TRY(machine.doorbells.add(queues));
+  std::vector<kvm::IoEvent> places;
+  for (std::uint16_t queue = 0; queue < queues; ++queue) {
+    places.push_back({.address = slot.base.value + MmioTransport::kQueueNotify,
+                      .width = 4,
+                      .match = std::uint64_t{queue}});
+  }
+  const auto device = make_device<MmioTransport>(
+      std::move(parts.device),
+      MmioTransport::Ports{.memory = &machine.memory,
+                           .irq = machine.irqs.line(slot.gsi),
+                           .ring = [bells](std::uint16_t queue) { bells->ring(queue); },
+                           .on_active =
+                               [bells, places](bool active) {
+                                 bells->place(active ? places : std::vector<kvm::IoEvent>());
+                               }});
+  bells->bind(device, [&transport = device.with([](MmioTransport& t) -> MmioTransport& {
+                return t;
+              })](std::uint16_t queue) { transport.process(queue); });
+  VMM_TRY(machine.mmio.insert({slot.base.value, MmioTransport::kRegistersSize, Widths{4}}, device));
+  VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
+                               Widths::any(), MmioTransport::kConfig},
+                              device));
+  machine.devices.push_back(device);
+  machine.virtio_mmio.push_back(slot);
+  if (parts.attached) parts.attached(device);
+  return {};
+}
+
+Result<void> add_virtio_devices(const VmConfig& config, Machine& machine) {
+  for (std::size_t index = 0; index < config.virtio.size(); ++index) {
+    VirtioParts parts = VMM_TRY(std::visit(
+        [&](const auto& device) { return make(device, machine, index); }, config.virtio[index]));
+    VMM_TRY(attach_virtio_mmio(machine, index, std::move(parts)));
+  }
+  return {};
+}
+
+}  // namespace vmm

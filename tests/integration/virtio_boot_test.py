@@ -1,0 +1,93 @@
+"""Linux and its virtio drivers on the MMIO transport: one boot for each way to find the devices, many checks."""
+import pathlib
+import re
+import tempfile
+import unittest
+
+from guest import Machine, make_initramfs, requirements
+
+SCRIPT = """\
+section() { echo "=== $1"; }
+section drivers;    ls /sys/bus/virtio/devices /sys/bus/virtio/drivers/virtio_rng
+section status;     cat /sys/bus/virtio/devices/virtio0/status
+section features;   cat /sys/bus/virtio/devices/virtio0/features
+section source;     cat /sys/class/misc/hw_random/rng_current
+section random;     i=0; while [ $i -lt 3 ]; do dd if=/dev/hwrng bs=512 count=4 2>/dev/null | sha256sum; i=$((i + 1)); done
+section large;      dd if=/dev/hwrng bs=65536 count=1 2>/dev/null | wc -c
+section again;      cd /sys/bus/virtio/drivers/virtio_rng; echo virtio0 >unbind; echo virtio0 >bind; cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c
+section interrupts; cat /proc/interrupts
+section end
+"""
+
+
+class MmioBoot:
+    """The checks; the classes below say how the kernel is told of the devices."""
+
+    transport = ""
+
+    @classmethod
+    def setUpClass(cls):
+        kernel = requirements()
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder) / "script"
+            script.write_text(SCRIPT, encoding="utf-8")
+            initramfs = make_initramfs(folder, "--script", script)
+            arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", "128M", "--rng",
+                         "--transport", cls.transport]
+            with Machine(arguments) as machine:
+                machine.close_input()
+                cls.status = machine.wait_for_end()
+                cls.text = machine.text.replace("\r", "")
+                cls.stderr = machine.stderr()
+        cls.sections = {}
+        for part in re.split(r"^=== ", cls.text, flags=re.MULTILINE)[1:]:
+            name, _, body = part.partition("\n")
+            cls.sections[name] = re.sub(r"^\[ *\d+\.\d+\] .*\n", "", body, flags=re.MULTILINE)
+
+    def test_powers_off_with_status_0(self):
+        self.assertEqual(self.status, 0, self.stderr)
+        self.assertIn("end", self.sections)
+
+    def test_driver_is_bound(self):
+        self.assertIn("virtio0", self.sections["drivers"].split(":")[-1])
+
+    def test_status_is_that_of_a_working_driver(self):
+        self.assertEqual(self.sections["status"].strip(), "0x0000000f")
+
+    def test_driver_took_the_ring_features(self):
+        bits = self.sections["features"].strip()
+        for bit, name in ((28, "indirect descriptors"), (29, "event index"), (32, "version 1")):
+            self.assertEqual(bits[bit], "1", name)
+
+    def test_entropy_device_is_the_source(self):
+        self.assertIn("virtio_rng", self.sections["source"])
+
+    def test_bytes_differ_each_time(self):
+        digests = re.findall(r"^[0-9a-f]{64}", self.sections["random"], re.MULTILINE)
+        self.assertEqual(len(digests), 3)
+        self.assertEqual(len(set(digests)), 3)
+
+    def test_bytes_come_in_any_number(self):
+        self.assertGreater(int(self.sections["large"]), 0)
+
+    def test_driver_can_be_bound_again(self):
+        lines = self.sections["again"].split()
+        self.assertIn("virtio_rng", lines[0])
+        self.assertEqual(lines[-1], "16")
+
+    def test_interrupts_arrive(self):
+        line = re.search(r"^ *\d+:\s+(\d+) .*virtio0$", self.sections["interrupts"], re.MULTILINE)
+        self.assertIsNotNone(line, self.sections["interrupts"])
+        self.assertGreater(int(line[1]), 0)
+
+
+class NamedByAcpi(MmioBoot, unittest.TestCase):
+    transport = "mmio"
+
+
+class NamedOnTheCommandLine(MmioBoot, unittest.TestCase):
+    transport = "mmio-cmdline"
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
