@@ -6,7 +6,7 @@
 #include "tests/support/device_conformance.h"
 #include "tests/support/virtio/guest_ram.h"
 #include "tests/support/virtio/mmio_driver.h"
-#include "tests/unit/virtio/fake_device.h"
+#include "tests/support/virtio/fake_device.h"
 
 namespace vmm::test {
 namespace {

@@ -1,6 +1,6 @@
 #include "devices/virtio/queue.h"
 
-#include "tests/unit/virtio/queue_fixture.h"
+#include "tests/support/virtio/ring_under_test.h"
 
 namespace vmm::test {
 namespace {
