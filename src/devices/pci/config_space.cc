@@ -44,6 +44,20 @@ void ConfigSpace::add_bar(std::size_t index, BarKind kind, std::uint64_t size) {
   }
 }
 
+void ConfigSpace::assign_bar(std::size_t index, std::uint64_t address) {
+  VMM_ASSERT(index < kBars && bars_[index]);
+  const std::size_t at = kFirstBar + 4 * index;
+  const std::size_t width = *bars_[index] == BarKind::kMemory64 ? 8 : 4;
+  std::uint64_t mask = 0;
+  for (std::size_t i = 0; i < width; ++i) mask |= std::uint64_t{writable_[at + i]} << (8 * i);
+  VMM_ASSERT((address & ~mask) == 0);
+  put(at, address | (bytes_[at] & kMemoryFlags), width);
+}
+
+void ConfigSpace::set_command(std::uint16_t bits) { put(kCommand, bits, 2); }
+
+void ConfigSpace::set_interrupt_line(std::uint8_t line) { put(kInterruptLine, line, 1); }
+
 std::size_t ConfigSpace::add_capability(std::uint8_t id, std::span<const std::uint8_t> bytes,
                                         std::span<const std::uint8_t> writable) {
   VMM_ASSERT(free_ + 2 + bytes.size() <= kSize && writable.size() <= bytes.size());

@@ -40,6 +40,7 @@ inline constexpr std::uint16_t kIoSpace = 1U << 0;
 inline constexpr std::uint16_t kMemorySpace = 1U << 1;
 inline constexpr std::uint16_t kBusMaster = 1U << 2;
 inline constexpr std::uint16_t kInterruptDisable = 1U << 10;
+inline constexpr std::uint16_t kInterruptStatus = 1U << 3;
 inline constexpr std::uint16_t kCapabilityList = 1U << 4;
 
 struct Identity {
@@ -66,6 +67,11 @@ class ConfigSpace {
   // BAR `index` decodes `size` bytes, a power of two, at least 4 for ports and 16 for memory; a
   // 64-bit one takes the next index too.
   void add_bar(std::size_t index, BarKind kind, std::uint64_t size);
+  // What firmware would have left: the address in a BAR, bits of the command register, and the
+  // interrupt line.
+  void assign_bar(std::size_t index, std::uint64_t address);
+  void set_command(std::uint16_t bits);
+  void set_interrupt_line(std::uint8_t line);
   // A capability with these bytes behind its ID and link; returns its offset. `writable` has the
   // mask of each of the bytes; what is missing is read-only. Room is for 192 bytes in all.
   std::size_t add_capability(std::uint8_t id, std::span<const std::uint8_t> bytes,
@@ -77,6 +83,7 @@ class ConfigSpace {
   void write(std::uint64_t offset, std::span<const std::byte> data);
 
   std::uint16_t command() const noexcept;
+  std::uint8_t byte(std::size_t offset) const noexcept { return bytes_[offset]; }
   // The address that BAR `index` holds, without its flag bits; nothing for one that is not there.
   std::optional<std::uint64_t> bar(std::size_t index) const noexcept;
 
