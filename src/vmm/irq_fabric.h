@@ -33,6 +33,8 @@ class IrqFabric {
 
   // A new source on this GSI. Not while devices are running.
   IrqLine line(std::uint32_t gsi);
+  // A new source that drives both.
+  IrqLine line_to_both(std::uint32_t first, std::uint32_t second);
 
  private:
   struct Input {
@@ -41,14 +43,18 @@ class IrqFabric {
   };
   class Source final : public IrqPin {
    public:
-    Source(IrqFabric& fabric, Input& input) : fabric_(fabric), input_(input) {}
+    Source(IrqFabric& fabric, std::vector<Input*> inputs)
+        : fabric_(fabric), inputs_(std::move(inputs)) {}
     void set_level(bool asserted) override;
 
    private:
     IrqFabric& fabric_;
-    Input& input_;
+    const std::vector<Input*> inputs_;
     bool asserted_ = false;
   };
+
+  Input& input(std::uint32_t gsi);
+  IrqLine add_source(std::vector<Input*> inputs);
 
   std::unique_ptr<IrqController> controller_;
   std::mutex mutex_;  // guards levels and counts, and orders what the controller sees

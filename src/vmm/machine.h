@@ -24,6 +24,7 @@
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vm_fd.h"
+#include "vmm/pci_bus.h"
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
 #include "vmm/user_irqchip.h"
@@ -61,6 +62,7 @@ struct Machine final : MachineEvents {
   EventFd serial_input_space;  // signalled when COM1 takes input again
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
+  std::unique_ptr<PciBus> pci;
   EventLoop& loop;  // outlives the machine
   DeviceTimers timers;
   DoorbellBoard doorbells;

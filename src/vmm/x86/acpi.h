@@ -29,10 +29,19 @@ struct AcpiSerialPort {
   std::uint8_t irq = 4;
 };
 
+// Where INTA# of a device on bus 0 leads: an input of the I/O APIC, and an ISA interrupt for who
+// uses the PIC.
+struct AcpiPciInterrupt {
+  std::uint8_t device = 0;
+  std::uint8_t gsi = 0;
+  std::uint8_t isa_irq = 0;
+};
+
 // A PCI host bridge with bus 0.
 struct AcpiPciRoot {
   GpaRange config;  // memory-mapped configuration space of bus 0
   GpaRange memory;  // for the BARs of what is behind it; below 4 GiB
+  std::vector<AcpiPciInterrupt> interrupts = {};
 };
 
 struct AcpiConfig {

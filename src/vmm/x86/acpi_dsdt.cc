@@ -53,6 +53,34 @@ Term fw_cfg(std::uint16_t port) {
 
 std::uint32_t low32(Gpa address) { return static_cast<std::uint32_t>(address.value); }
 
+// The operating system says here whether it uses the PIC (0) or I/O APICs (1): 5.8.1.
+constexpr const char* kPicMode = "PICM";
+
+Term pic_mode() {
+  return aml::join({name(kPicMode, integer(0)),
+                    aml::method("_PIC", 1, {aml::store(aml::argument(0), aml::path(kPicMode))})});
+}
+
+// Mappings of a _PRT (6.2.13): any function of that device, INTA#, no link device, where it leads.
+Term routes(const AcpiPciRoot& pci, std::uint8_t AcpiPciInterrupt::*to) {
+  constexpr std::uint64_t kAnyFunction = 0xffff;
+  Terms all;
+  for (const AcpiPciInterrupt& interrupt : pci.interrupts) {
+    all.push_back(aml::package({integer(std::uint64_t{interrupt.device} << 16 | kAnyFunction),
+                                integer(0), integer(0), integer(interrupt.*to)}));
+  }
+  return aml::package(all);
+}
+
+Term interrupt_routing(const AcpiPciRoot& pci) {
+  return aml::join(
+      {name("APRT", routes(pci, &AcpiPciInterrupt::gsi)),
+       name("PPRT", routes(pci, &AcpiPciInterrupt::isa_irq)),
+       aml::method("_PRT", 0,
+                   {aml::if_true(aml::path(kPicMode), {aml::return_value(aml::path("APRT"))}),
+                    aml::return_value(aml::path("PPRT"))})});
+}
+
 // PCI Firmware Specification 3.0, 4.1 and 4.3: what goes through the bridge, and its own ports. The
 // memory-mapped configuration space is a resource of the board (4.1.2, note 2).
 Term pci_root(const AcpiPciRoot& pci) {
@@ -62,9 +90,11 @@ Term pci_root(const AcpiPciRoot& pci) {
       crs({aml::bus_numbers(0, 0), io_ports(kConfigPorts, kCount),
            aml::io_window(0, kConfigPorts - 1), aml::io_window(kConfigPorts + kCount, 0xffff),
            aml::memory_window(low32(pci.memory.base()), low32(pci.memory.end()) - 1)});
-  return device("PCI0", {name("_HID", eisa_id("PNP0A08")), name("_CID", eisa_id("PNP0A03")),
-                         name("_UID", integer(0)), name("_SEG", integer(0)),
-                         name("_BBN", integer(0)), windows});
+  Terms terms{name("_HID", eisa_id("PNP0A08")), name("_CID", eisa_id("PNP0A03")),
+              name("_UID", integer(0)),         name("_SEG", integer(0)),
+              name("_BBN", integer(0)),         windows};
+  if (!pci.interrupts.empty()) terms.push_back(interrupt_routing(pci));
+  return device("PCI0", terms);
 }
 
 Term board_resources(const AcpiPciRoot& pci) {
@@ -93,8 +123,10 @@ Term dsdt_body(const AcpiConfig& config) {
 
   // Values for SLP_TYP of PM1a and PM1b; the other two are reserved (ACPI 6.5, 7.4.2).
   const Term s5 = integer(config.s5_sleep_type);
-  return aml::join({name("\\_S5", aml::package({s5, s5, integer(0), integer(0)})),
-                    aml::scope("\\_SB", devices)});
+  Terms terms{name("\\_S5", aml::package({s5, s5, integer(0), integer(0)}))};
+  if (config.pci) terms.push_back(pic_mode());
+  terms.push_back(aml::scope("\\_SB", devices));
+  return aml::join(terms);
 }
 
 }  // namespace vmm::x86

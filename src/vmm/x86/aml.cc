@@ -26,6 +26,9 @@ constexpr std::uint8_t kDualNamePrefix = 0x2e;
 constexpr std::uint8_t kMultiNamePrefix = 0x2f;
 constexpr std::uint8_t kExtOpPrefix = 0x5b;
 constexpr std::uint8_t kDeviceOp = 0x82;  // after kExtOpPrefix
+constexpr std::uint8_t kArg0Op = 0x68;
+constexpr std::uint8_t kStoreOp = 0x70;
+constexpr std::uint8_t kIfOp = 0xa0;
 constexpr std::uint8_t kReturnOp = 0xa4;
 constexpr std::uint8_t kNullName = 0x00;
 
@@ -201,6 +204,25 @@ Term return_value(const Term& value) {
   add(term, kReturnOp, 1);
   add(term, value);
   return term;
+}
+
+Term argument(unsigned number) {
+  VMM_ASSERT(number <= 6);
+  Term term;
+  add(term, kArg0Op + number, 1);
+  return term;
+}
+
+Term store(const Term& value, const Term& target) {
+  Term term;
+  add(term, kStoreOp, 1);
+  add(term, value);
+  add(term, target);
+  return term;
+}
+
+Term if_true(const Term& condition, const Terms& terms) {
+  return packaged({kIfOp}, join({condition, join(terms)}));
 }
 
 // Descriptors start with a tag: small ones hold their length in it (6.4.2), large ones after it

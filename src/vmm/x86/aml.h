@@ -41,6 +41,9 @@ Term device(std::string_view where, const Terms& terms);
 // A method of `arguments` (0 to 7) whose body is `terms`.
 Term method(std::string_view where, unsigned arguments, const Terms& terms);
 Term return_value(const Term& value);
+Term argument(unsigned number);                           // of a method: 0 to 6
+Term store(const Term& value, const Term& target);        // Store(value, target)
+Term if_true(const Term& condition, const Terms& terms);  // If (condition) {terms}
 
 // Descriptors for resource_template.
 enum class Trigger : std::uint8_t { kLevel, kEdge };

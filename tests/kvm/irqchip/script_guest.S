@@ -8,6 +8,8 @@
 #   9 loop value times                   0 the end
 #   10 write value (low) and the fourth word (high) to MSR address
 #   11 report MSR address                12 IA32_TSC_DEADLINE value ticks from now
+#   13 out value to port address (32 bits)
+#   14 report the 32-bit word read from port address
 # Ports: 0x10 a reported value (32 bits), 0x11 an interrupt's vector (8 bits, from its handler),
 # 0x12 the end, 0x13 an exception's vector.
 # Handlers of vectors 0x20 to 0x4f end their interrupt at the PIC (slave from 0x38 on), those from
@@ -66,6 +68,10 @@ next:
   je report_msr
   cmp $12, %eax
   je deadline
+  cmp $13, %eax
+  je port_out_word
+  cmp $14, %eax
+  je report_port_word
   out %al, $0x12
 2: cli
   hlt
@@ -79,6 +85,16 @@ port_out:
   mov %ebx, %eax
   out %al, %dx
   jmp next
+port_out_word:
+  mov %edi, %edx
+  mov %ebx, %eax
+  out %eax, %dx
+  jmp next
+report_port_word:
+  mov %edi, %edx
+  in %dx, %eax
+  mov %eax, %ebx
+  jmp report_value
 report_word:
   mov (%rdi), %ebx
 report_value:

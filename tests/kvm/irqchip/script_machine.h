@@ -50,6 +50,9 @@ inline Step report_msr(std::uint32_t index) { return {11, index}; }
 // Sets the TSC deadline that many ticks from now.
 inline Step deadline_in(std::uint32_t ticks) { return {12, 0, ticks}; }
 
+inline Step out_word(std::uint32_t port, std::uint32_t value) { return {13, port, value}; }
+inline Step report_port_word(std::uint32_t port) { return {14, port}; }
+
 // What the guest did, in its order: "report 5", "interrupt 0x31", "eoi 0x31", "end".
 using Events = std::vector<std::string>;
 
@@ -76,6 +79,12 @@ class ScriptMachine final : public ExitHandler {
   // An interval timer at its ports, interrupt 0. Somebody has to call its on_time().
   DeviceHandle<Pit8254> add_pit(const Clock& clock);
   Bus& pio() { return pio_; }
+  Bus& mmio() { return mmio_; }
+  IrqFabric& irqs() { return *irqs_; }
+  // To the local APICs of this mode.
+  MsiSink& messages() {
+    return user_ != nullptr ? static_cast<MsiSink&>(*user_) : static_cast<MsiSink&>(messages_);
+  }
   IrqchipMode mode() const { return mode_; }
   std::size_t route_changes() const { return route_changes_; }
 

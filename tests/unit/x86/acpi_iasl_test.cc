@@ -122,7 +122,10 @@ TEST_F(AcpiIasl, AMachineWithEverything) {
                                   .serial_ports = {{}, {.name = "COM2", .port = 0x2f8, .irq = 3}},
                                   .aux_port = true,
                                   .fw_cfg_port = 0x510,
-                                  .pci = AcpiPciRoot{kPciConfig, kPciMemory},
+                                  .pci = AcpiPciRoot{kPciConfig,
+                                                     kPciMemory,
+                                                     {{.device = 1, .gsi = 17, .isa_irq = 11},
+                                                      {.device = 2, .gsi = 18, .isa_irq = 10}}},
                                   .devices = {extra, virtio_mmio_aml(virtio_mmio_slot(1), 1)}});
   EXPECT_THAT(dsdt, HasSubstr("Device (COM2)"));
   EXPECT_THAT(dsdt, HasSubstr("PNP0F13"));
@@ -131,6 +134,11 @@ TEST_F(AcpiIasl, AMachineWithEverything) {
   EXPECT_THAT(dsdt, HasSubstr("WordBusNumber (ResourceProducer"));
   EXPECT_THAT(dsdt, HasSubstr("WordIO (ResourceProducer"));
   EXPECT_THAT(dsdt, HasSubstr("DWordMemory (ResourceProducer"));
+  EXPECT_THAT(dsdt, HasSubstr("Method (_PIC, 1, NotSerialized)"));
+  EXPECT_THAT(dsdt, HasSubstr("PICM = Arg0"));
+  EXPECT_THAT(dsdt, HasSubstr("Method (_PRT, 0, NotSerialized)"));
+  EXPECT_THAT(dsdt, HasSubstr("If (PICM)"));
+  EXPECT_THAT(dsdt, HasSubstr("0x0002FFFF"));
   EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0C02\")"));
   EXPECT_THAT(dsdt, HasSubstr("Method (_STA, 0, NotSerialized)"));
   EXPECT_THAT(dsdt, HasSubstr("0xD0000000,"));
