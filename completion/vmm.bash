@@ -37,7 +37,7 @@ _vmm_value() {
           ;;
       esac
       ;;
-    --transport) _vmm_words "$value" 'mmio mmio-cmdline' ;;
+    --transport) _vmm_words "$value" 'pci mmio mmio-cmdline' ;;
     --escape) _vmm_words "$value" 'on off ^A ^T' ;;
     --debug-console)
       _vmm_words "$value" 'off stdio'

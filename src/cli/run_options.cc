@@ -60,8 +60,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
     {"rng", kFlag, "", "Add a virtio entropy device", kMachine},
     {"transport", kValue, "HOW",
-     "How the guest reaches virtio devices: mmio (default) or mmio-cmdline, for a Linux without "
-     "ACPI",
+     "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
+     "without ACPI",
      kMachine},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kMachine},
     {"serial", kValue, "WHERE",
@@ -92,8 +92,10 @@ constexpr std::array<std::pair<std::string_view, IrqchipMode>, 5> kIrqchips{
      {"split", IrqchipMode::kSplit},
      {"user", IrqchipMode::kUser},
      {"none", IrqchipMode::kNone}}};
-constexpr std::array<std::pair<std::string_view, VirtioTransport>, 2> kTransports{
-    {{"mmio", VirtioTransport::kMmio}, {"mmio-cmdline", VirtioTransport::kMmioCmdline}}};
+constexpr std::array<std::pair<std::string_view, VirtioTransport>, 3> kTransports{
+    {{"pci", VirtioTransport::kPci},
+     {"mmio", VirtioTransport::kMmio},
+     {"mmio-cmdline", VirtioTransport::kMmioCmdline}}};
 constexpr std::array<std::pair<std::string_view, Toggle>, 3> kUnpack{
     {{"auto", Toggle::kAuto}, {"on", Toggle::kOn}, {"off", Toggle::kOff}}};
 constexpr std::array<std::pair<std::string_view, bool>, 6> kBooleans{

@@ -8,6 +8,7 @@ namespace {
 constexpr std::uint64_t kLeastMemory = MiB(2);
 constexpr std::uint64_t kMostMemory = std::uint64_t{1}
                                       << 46;  // 46 physical address bits, as most hosts have
+constexpr std::size_t kMostVirtioPci = 31;    // a device number each, and one for the host bridge
 constexpr std::size_t kMostVirtioMmio = 32;
 constexpr std::uint32_t kMostCpus = 255;  // local APIC IDs of 8 bits, less the broadcast
 
@@ -79,9 +80,11 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.emplace_back(
         "The test device covers port 0xe9: no debug console beside it (--debug-console)");
   }
-  if (config.virtio.size() > kMostVirtioMmio) {
+  const std::size_t most_virtio =
+      config.virtio_transport == VirtioTransport::kPci ? kMostVirtioPci : kMostVirtioMmio;
+  if (config.virtio.size() > most_virtio) {
     problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
-                                   config.virtio.size(), kMostVirtioMmio));
+                                   config.virtio.size(), most_virtio));
   }
   check_boot(config, problems);
   return problems;

@@ -121,6 +121,7 @@ using VirtioConfig = std::variant<VirtioRngConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {
+  kPci,          // functions of PCI bus 0
   kMmio,         // registers in memory, named in the ACPI tables (LNRO0005)
   kMmioCmdline,  // the same, named on a Linux command line (virtio_mmio.device=)
 };
@@ -146,7 +147,7 @@ struct VmConfig {
   std::array<std::uint8_t, 16> uuid = {};  // of the machine; all zeroes: not set
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
   std::vector<VirtioConfig> virtio = {};
-  VirtioTransport virtio_transport = VirtioTransport::kMmio;
+  VirtioTransport virtio_transport = VirtioTransport::kPci;
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md

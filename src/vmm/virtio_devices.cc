@@ -8,6 +8,7 @@
 
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/rng.h"
+#include "vmm/virtio_on_pci.h"
 #include "vmm/x86/virtio_mmio.h"
 
 namespace vmm {
@@ -75,7 +76,9 @@ Result<void> add_virtio_devices(const VmConfig& config, Machine& machine) {
   for (std::size_t index = 0; index < config.virtio.size(); ++index) {
     VirtioParts parts = VMM_TRY(std::visit(
         [&](const auto& device) { return make(device, machine, index); }, config.virtio[index]));
-    VMM_TRY(attach_virtio_mmio(machine, index, std::move(parts)));
+    VMM_TRY(config.virtio_transport == VirtioTransport::kPci
+                ? attach_virtio_pci(machine, std::move(parts))
+                : attach_virtio_mmio(machine, index, std::move(parts)));
   }
   return {};
 }

@@ -1,4 +1,4 @@
-"""Linux and its virtio drivers on the MMIO transport: one boot for each way to find the devices, many checks."""
+"""Linux and its virtio drivers: one boot for each transport and way to find the devices, many checks."""
 import pathlib
 import re
 import tempfile
@@ -15,15 +15,21 @@ section source;     cat /sys/class/misc/hw_random/rng_current
 section random;     i=0; while [ $i -lt 3 ]; do dd if=/dev/hwrng bs=512 count=4 2>/dev/null | sha256sum; i=$((i + 1)); done
 section large;      dd if=/dev/hwrng bs=65536 count=1 2>/dev/null | wc -c
 section again;      cd /sys/bus/virtio/drivers/virtio_rng; echo virtio0 >unbind; echo virtio0 >bind; cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c
+section pci;        cd /sys/bus/pci/devices; for i in *; do echo "$i $(cat $i/vendor) $(cat $i/device) $(cat $i/class)"; done
+section vectors;    ls 0000:00:01.0/msi_irqs 2>/dev/null
+section removed;    echo 1 >0000:00:01.0/remove; ls; cat /sys/class/misc/hw_random/rng_current
+section rescanned;  echo 1 >/sys/bus/pci/rescan; cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c
 section interrupts; cat /proc/interrupts
 section end
 """
 
 
-class MmioBoot:
+class VirtioBoot:
     """The checks; the classes below say how the kernel is told of the devices."""
 
     transport = ""
+    cmdline = ""
+    interrupt = r"virtio0"  # how /proc/interrupts names one of the device's
 
     @classmethod
     def setUpClass(cls):
@@ -34,6 +40,7 @@ class MmioBoot:
             initramfs = make_initramfs(folder, "--script", script)
             arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", "128M", "--rng",
                          "--transport", cls.transport]
+            arguments += ["--cmdline", cls.cmdline] if cls.cmdline else []
             with Machine(arguments) as machine:
                 machine.close_input()
                 cls.status = machine.wait_for_end()
@@ -76,16 +83,47 @@ class MmioBoot:
         self.assertEqual(lines[-1], "16")
 
     def test_interrupts_arrive(self):
-        line = re.search(r"^ *\d+:\s+(\d+) .*virtio0$", self.sections["interrupts"], re.MULTILINE)
+        line = re.search(rf"^ *\d+:\s+(\d+) .*{self.interrupt}$", self.sections["interrupts"], re.MULTILINE)
         self.assertIsNotNone(line, self.sections["interrupts"])
         self.assertGreater(int(line[1]), 0)
 
 
-class NamedByAcpi(MmioBoot, unittest.TestCase):
+class PciBoot(VirtioBoot):
+    """What is particular to a function of the PCI bus."""
+
+    transport = "pci"
+
+    def test_bus_has_the_bridge_and_the_device(self):
+        self.assertEqual(self.sections["pci"].splitlines(), ["0000:00:00.0 0x1b36 0x0008 0x060000",
+                                                             "0000:00:01.0 0x1af4 0x1044 0xff0000"])
+
+    def test_device_can_be_removed_and_found_again(self):
+        self.assertNotIn("0000:00:01.0", self.sections["removed"])
+        self.assertNotIn("virtio_rng", self.sections["removed"])
+        self.assertIn("virtio_rng", self.sections["rescanned"])
+        self.assertEqual(self.sections["rescanned"].split()[-1], "16")
+
+
+class Messages(PciBoot, unittest.TestCase):
+    interrupt = r"PCI-MSI.* virtio\d+-input"
+
+    def test_vectors_are_those_of_a_queue_and_the_configuration(self):
+        self.assertEqual(len(self.sections["vectors"].split()), 2)
+
+
+class Wire(PciBoot, unittest.TestCase):
+    cmdline = "pci=nomsi"
+    interrupt = r"IO-APIC +17-fasteoi +virtio\d+"
+
+    def test_there_are_no_vectors(self):
+        self.assertEqual(self.sections["vectors"], "")
+
+
+class NamedByAcpi(VirtioBoot, unittest.TestCase):
     transport = "mmio"
 
 
-class NamedOnTheCommandLine(MmioBoot, unittest.TestCase):
+class NamedOnTheCommandLine(VirtioBoot, unittest.TestCase):
     transport = "mmio-cmdline"
 
 

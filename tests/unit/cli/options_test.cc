@@ -107,7 +107,7 @@ TEST(Options, FwCfgFilesHaveANameAndAContent) {
 TEST(Options, VirtioDevicesAreListed) {
   const VmConfig plain = run({}).config;
   EXPECT_TRUE(plain.virtio.empty());
-  EXPECT_EQ(plain.virtio_transport, VirtioTransport::kMmio);
+  EXPECT_EQ(plain.virtio_transport, VirtioTransport::kPci);
   const VmConfig config = run({"--rng", "--transport", "mmio-cmdline"}).config;
   ASSERT_EQ(config.virtio.size(), 1U);
   EXPECT_TRUE(std::holds_alternative<VirtioRngConfig>(config.virtio[0]));
