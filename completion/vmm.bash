@@ -55,6 +55,16 @@ _vmm_value() {
           ;;
       esac
       ;;
+    --net)
+      case $value in
+        *pcap=*) _vmm_files "${value##*pcap=}" ;;
+        tap=*) _vmm_words "${value#tap=}" "$(compgen -G '/sys/class/net/*/tun_flags' | cut -d/ -f5)" ;;
+        *)
+          _vmm_words "$value" 'user tap= fd='
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
     --debug-exit) _vmm_words "$value" '0xf4 off' ;;
     --quirk)
       case $value in
@@ -103,7 +113,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --rng --transport --testdev
+          --tick-share --quirk --fw-cfg --uuid --rng --transport --testdev --net
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

@@ -15,7 +15,7 @@ packages_test=(
   libgtest-dev libgmock-dev libbenchmark-dev
   python3          # tests of style and of whole guests
   acpica-tools     # iasl checks our ACPI tables
-  iproute2         # takes a network device away from under us
+  iproute2 util-linux  # network namespaces and devices for the tests
   bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
   clang            # the second compiler: the library must compile with it, too
 )

@@ -7,6 +7,7 @@
 #include <array>
 #include <limits>
 
+#include "cli/net_option.h"
 #include "cli/option_values.h"
 #include "vmm/vcpu_exit.h"
 
@@ -17,6 +18,7 @@ using enum OptionKind;
 
 constexpr std::string_view kBoot = "Boot";
 constexpr std::string_view kMachine = "Machine";
+constexpr std::string_view kDevices = "Devices";
 constexpr std::string_view kConsole = "Console";
 constexpr std::string_view kControl = "Control";
 
@@ -64,6 +66,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "without ACPI",
      kMachine},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kMachine},
+    {"net", kList, "WHERE[,OPTION]...",
+     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
+     "each with [,mac=ADDRESS][,pcap=FILE]. May be repeated",
+     kDevices},
     {"serial", kValue, "WHERE",
      "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
     {"escape", kValue, "KEY",
@@ -271,6 +277,17 @@ void read_consoles(Reader& reader, RunRequest& request) {
   }
 }
 
+void read_networks(Reader& reader, RunRequest& request) {
+  for (const std::string& text : reader.list("net")) {
+    auto network = parse_net(text);
+    if (network) {
+      request.networks.push_back(*std::move(network));
+    } else {
+      reader.problem("net", network.error().message());
+    }
+  }
+}
+
 void read_control(Reader& reader, RunRequest& request) {
   request.no_reboot = reader.flag("no-reboot");
   if (reader.has("timeout")) {
@@ -346,6 +363,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_machine_data(reader, request.config);
   read_virtio(reader, request.config);
   read_boot(reader, request);
+  read_networks(reader, request);
   read_consoles(reader, request);
   read_control(reader, request);
   if (problems.empty()) check(reader, request, problems);

@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <fstream>
 
 #include "cli/exit_code.h"
+#include "cli/net_option.h"
 #include "cli/progress_bar.h"
 #include "cli/report_text.h"
 
@@ -60,6 +63,31 @@ Result<void> RunSession::open_consoles() {
     debug_console_ = VMM_TRY(with_context(
         ConsoleBackend::create(*request_.debug_console, {.thread_name = "debug-console"}),
         "Open the debug console (--debug-console)"));
+  }
+  return {};
+}
+
+// What tells this machine from others, each time it is started: its UUID, or host and boot image.
+std::string RunSession::identity() const {
+  const VmConfig& config = request_.config;
+  if (config.uuid != decltype(config.uuid){}) {
+    return fmt::format("{:02x}", fmt::join(config.uuid, ""));
+  }
+  std::string host;
+  std::getline(std::ifstream("/etc/machine-id"), host);
+  const auto* const kernel = std::get_if<KernelBoot>(&config.boot);
+  return host + "\n" + (kernel != nullptr ? kernel->kernel.string() : std::string());
+}
+
+Result<void> RunSession::open_networks() {
+  const std::string machine = request_.networks.empty() ? std::string() : identity();
+  for (std::size_t i = 0; i < request_.networks.size(); ++i) {
+    const NetworkSpec& spec = request_.networks[i];
+    const MacAddress mac = spec.mac.value_or(default_mac(machine, spec, i));
+    auto backend = VMM_TRY(
+        with_context(open_network(spec), fmt::format("Open network interface {} (--net)", i)));
+    if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
+    request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
   }
   return {};
 }
@@ -138,6 +166,7 @@ void RunSession::disconnect() {
 Result<SessionEnd> RunSession::run() {
   VMM_TRY(load_flat_image());
   VMM_TRY(open_consoles());
+  VMM_TRY(open_networks());
   if (request_.timeout) {
     end_time_ =
         steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(*request_.timeout);

@@ -40,6 +40,8 @@ class RunSession {
 
  private:
   Result<void> open_consoles();
+  Result<void> open_networks();
+  std::string identity() const;
   Result<void> load_flat_image();
   VmConfig make_config();
   // Runs one machine until it is over.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <set>
+
 namespace vmm {
 namespace {
 
@@ -59,6 +61,25 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
   }
 }
 
+void check_networks(const std::vector<VirtioConfig>& devices, std::vector<std::string>& problems) {
+  std::set<MacAddress> addresses;
+  for (const VirtioConfig& device : devices) {
+    const auto* const network = std::get_if<VirtioNetConfig>(&device);
+    if (network == nullptr) continue;
+    if (network->backend == nullptr) problems.emplace_back("A network interface has no network");
+    if (network->mac.is_group() || network->mac.is_zero()) {
+      problems.push_back(
+          fmt::format("{} cannot be a network interface's own address", network->mac.text()));
+    }
+    if (!addresses.insert(network->mac).second) {
+      problems.push_back(
+          fmt::format("Two network interfaces have the address {}: choose another for one "
+                      "(--net ...,mac=ADDRESS)",
+                      network->mac.text()));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VmConfig& config) {
@@ -86,6 +107,7 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
                                    config.virtio.size(), most_virtio));
   }
+  check_networks(config.virtio, problems);
   check_boot(config, problems);
   return problems;
 }

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/size.h"
+#include "devices/mac_address.h"
 #include "devices/sink.h"
 #include "memory/address.h"
 #include "memory/guest_region.h"
@@ -22,6 +23,7 @@
 namespace vmm {
 
 class EarlyKvm;
+class NetBackend;
 
 // RAM: where it comes from and when it is populated.
 struct MemoryConfig {
@@ -117,7 +119,15 @@ struct FwCfgFile {
 // An entropy device (VIRTIO 1.2, 5.4) that gives what the host's kernel has.
 struct VirtioRngConfig {};
 
-using VirtioConfig = std::variant<VirtioRngConfig>;
+// A network interface (VIRTIO 1.2, 5.1).
+struct VirtioNetConfig {
+  MacAddress mac = {};
+  // The host's end (vmm/net/network.h). It serves one machine at a time, and may be given to the
+  // next one when that is gone.
+  std::shared_ptr<NetBackend> backend = {};
+};
+
+using VirtioConfig = std::variant<VirtioRngConfig, VirtioNetConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

@@ -8,8 +8,10 @@
 namespace vmm {
 
 Result<std::shared_ptr<Doorbells>> Doorbells::create(EventLoop& loop, const kvm::VmFd& vm,
-                                                     std::uint16_t queues) {
+                                                     std::uint16_t queues,
+                                                     std::vector<Source> sources) {
   std::shared_ptr<Doorbells> bells(new Doorbells(loop, vm));
+  bells->sources_ = std::move(sources);
   for (std::uint16_t i = 0; i < queues; ++i) bells->bells_.push_back(VMM_TRY(EventFd::create()));
   return bells;
 }
@@ -72,6 +74,12 @@ Result<void> Doorbells::start() {
           if (const auto self = weak.lock()) self->on_ready(i);
         })));
   }
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    watches_.push_back(
+        VMM_TRY(loop_.watch(sources_[i].fd, EPOLLIN, [weak = weak_from_this(), i](std::uint32_t) {
+          if (const auto self = weak.lock()) self->on_source(i);
+        })));
+  }
   return {};
 }
 
@@ -82,23 +90,34 @@ void Doorbells::stop() {
   watches_.clear();
 }
 
-void Doorbells::on_ready(std::uint16_t queue) {
+template <typename Fn>
+void Doorbells::with_device(Fn&& fn) {
   std::optional<DeviceRef> device;
-  OnRing on_ring;
+  OnRing on_ring;  // unbind() may come at any moment
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!running_ || !device_) return;  // the eventfd keeps what was rung
+    if (!running_ || !device_) return;
     device = device_;
     on_ring = on_ring_;
   }
   device->with([&](Device&) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      if (!running_) return;
+      if (!running_) return;  // what was rung or is ready stays so
     }
+    fn(on_ring);
+  });
+}
+
+void Doorbells::on_ready(std::uint16_t queue) {
+  with_device([&](const OnRing& on_ring) {
     // Taken before the look: what is rung from here on is another ring.
     if (bells_[queue].take() != 0) on_ring(queue);
   });
+}
+
+void Doorbells::on_source(std::size_t index) {
+  with_device([&](const OnRing&) { sources_[index].on_ready(); });
 }
 
 DoorbellBoard::~DoorbellBoard() {
@@ -106,8 +125,9 @@ DoorbellBoard::~DoorbellBoard() {
   for (const auto& bells : all_) bells->unbind();
 }
 
-Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues) {
-  all_.push_back(VMM_TRY(Doorbells::create(loop_, vm_, queues)));
+Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues,
+                                                      std::vector<Doorbells::Source> sources) {
+  all_.push_back(VMM_TRY(Doorbells::create(loop_, vm_, queues, std::move(sources))));
   return all_.back();
 }
 

@@ -25,10 +25,18 @@ namespace vmm {
 class Doorbells : public std::enable_shared_from_this<Doorbells> {
  public:
   // Called on the event loop's thread with the device's lock held.
+  using OnReady = std::function<void()>;
   using OnRing = std::function<void(std::uint16_t queue)>;
+  // A descriptor on the host's side that the device waits for, too. What is ready while the guest
+  // does not run waits for it, as rings do.
+  struct Source {
+    int fd = -1;  // borrowed; level-triggered
+    OnReady on_ready;
+  };
 
   static Result<std::shared_ptr<Doorbells>> create(EventLoop& loop, const kvm::VmFd& vm,
-                                                   std::uint16_t queues);
+                                                   std::uint16_t queues,
+                                                   std::vector<Source> sources);
 
   // Once, before the guest runs. The device must not be reached through this after unbind().
   void bind(DeviceRef device, OnRing on_ring);
@@ -48,11 +56,16 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
  private:
   Doorbells(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
   void on_ready(std::uint16_t queue);
+  void on_source(std::size_t index);
+  // Calls fn(what a ring calls) with the device's lock held, unless the guest does not run.
+  template <typename Fn>
+  void with_device(Fn&& fn);
   void apply_places();  // on the event loop's thread
 
   EventLoop& loop_;
   const kvm::VmFd& vm_;
   std::vector<EventFd> bells_;
+  std::vector<Source> sources_;         // constant from the start
   std::vector<kvm::IoEvent> attached_;  // the event loop's thread only; KVM forgets them itself
   std::mutex mutex_;  // guards the rest; taken with the device's lock held, never the other way
   std::optional<DeviceRef> device_;
@@ -68,7 +81,9 @@ class DoorbellBoard {
   DoorbellBoard(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
   ~DoorbellBoard();
 
-  Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues);
+  // `sources`: what else the device waits for.
+  Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues,
+                                         std::vector<Doorbells::Source> sources);
   Result<void> start();
   void stop();
 

@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "devices/virtio/mmio_transport.h"
+#include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
 #include "vmm/virtio_on_pci.h"
 #include "vmm/x86/virtio_mmio.h"
@@ -33,6 +34,14 @@ Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t index) {
                          std::make_unique<virtio::Rng>(numbered("rng", index), fill_with_random)};
 }
 
+Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t index) {
+  auto device = std::make_unique<virtio::Net>(numbered("net", index), config.mac, config.backend);
+  virtio::Net& net = *device;  // lives as long as its doorbells are bound
+  VirtioParts parts{.device = std::move(device)};
+  parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
+  return parts;
+}
+
 }  // namespace
 
 Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
@@ -43,7 +52,8 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   }
   const x86::VirtioMmioSlot slot = x86::virtio_mmio_slot(index);
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
-  const std::shared_ptr<Doorbells> bells = VMM_TRY(machine.doorbells.add(queues));
+  const std::shared_ptr<Doorbells> bells =
+      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources)));
   std::vector<kvm::IoEvent> places;
   for (std::uint16_t queue = 0; queue < queues; ++queue) {
     places.push_back({.address = slot.base.value + MmioTransport::kQueueNotify,

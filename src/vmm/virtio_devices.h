@@ -20,6 +20,8 @@ struct VirtioParts {
   // Called once, when the device stands behind its transport: a backend that finishes requests on
   // the event loop's thread takes the device's lock through this.
   std::function<void(DeviceRef)> attached = {};
+  // Descriptors that it waits for.
+  std::vector<Doorbells::Source> sources = {};
 };
 
 // Errors: what the host lacks for a device; kBadConfig when there is no room for one more.

@@ -33,7 +33,8 @@ void BarDoorbells::settle() {
 Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   using virtio::PciTransport;
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
-  const std::shared_ptr<Doorbells> bells = VMM_TRY(machine.doorbells.add(queues));
+  const std::shared_ptr<Doorbells> bells =
+      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources)));
   const auto places = std::make_shared<BarDoorbells>(bells, queues);
   const PciBus::Seat seat = VMM_TRY(machine.pci->next_seat());
   seat.port->watch(0, [places](std::optional<std::uint64_t> bar) { places->on_moved(bar); });

@@ -10,6 +10,7 @@ LAYERS = ("base", "memory", "devices", "vmm", "cli")
 CLI_MAY_INCLUDE = {
     "vmm/config.h",
     "vmm/loader/describe.h",
+    "vmm/net/network.h",
     "vmm/stop_reason.h",
     "vmm/vcpu_exit.h",
     "vmm/vm.h",

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/fakes/recording_net_backend.h"
+
 namespace vmm {
 namespace {
 
@@ -120,6 +122,20 @@ TEST(ValidateConfig, RealModeImageEndsBelowOneMebibyte) {
   EXPECT_THAT(validate(with_flat(2, Gpa(~std::uint64_t{0}), FlatMode::kReal)),
               ElementsAre(HasSubstr("1 MiB")));
   EXPECT_THAT(validate(with_flat(0x1001, Gpa(0xff000), FlatMode::kLong)), IsEmpty());
+}
+
+TEST(ValidateConfig, NetworkInterfacesHaveNetworksAndAddressesOfTheirOwn) {
+  const auto network = std::make_shared<test::RecordingNetBackend>();
+  const MacAddress address{{2, 0, 0, 0, 0, 1}}, other{{2, 0, 0, 0, 0, 2}};
+  VmConfig config;
+  config.virtio = {VirtioNetConfig{address, network}, VirtioNetConfig{other, network}};
+  EXPECT_THAT(validate(config), IsEmpty());
+  config.virtio = {VirtioNetConfig{address, network}, VirtioNetConfig{address, network}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("mac=")));
+  config.virtio = {VirtioNetConfig{address, nullptr}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("no network")));
+  config.virtio = {VirtioNetConfig{{{1, 0, 0, 0, 0, 1}}, network}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("own address")));
 }
 
 TEST(ValidateConfig, AllProblemsAreReportedAtOnce) {
