@@ -27,6 +27,9 @@ class Host {
   virtual ~Host() = default;
   virtual const GuestMemory& memory() const = 0;
   virtual Queue& queue(std::uint16_t index) = 0;
+  // Whether the driver has a device that works: from activate() to a reset, and nothing has failed.
+  // process() is only called then; who comes from elsewhere asks.
+  virtual bool active() const noexcept = 0;
   // Chains of this queue have been used: interrupts the driver unless it does not want that. Once
   // after a batch.
   virtual void used(std::uint16_t index) = 0;

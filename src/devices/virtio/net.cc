@@ -207,7 +207,7 @@ void Net::send(const Chain& chain) {
 }
 
 void Net::backend_ready() {
-  if (negotiated_ == 0 || !host().queue(kReceive).enabled()) {
+  if (!host().active() || !host().queue(kReceive).enabled()) {
     backend_->want_frames(false);
     return;
   }

@@ -111,7 +111,7 @@ class TransportCore final : private Host {
   void process(std::uint16_t queue);
 
   // The driver has a device that works: between DRIVER_OK and a reset, and not broken.
-  bool active() const noexcept;
+  bool active() const noexcept override;
   // How often the device had to ask for a reset, since creation.
   std::uint64_t broken_count() const noexcept { return broken_count_; }
 

@@ -366,6 +366,19 @@ TEST(Net, NoDriver_meansNoFrames) {
   EXPECT_TRUE(rig.received());
 }
 
+TEST(Net, BrokenDevice_getsNoFrames) {
+  Split rig;
+  rig.offer(2, 2048);
+  rig.transmit.add(std::vector<RingBuffer>{{kHighRam - 4, 8, false}});
+  rig.driver->notify(Net::kTransmit);
+  rig.rig->serve();
+  ASSERT_EQ(rig.driver->status() & virtio::kNeedsReset, virtio::kNeedsReset);
+  rig.arrive(frame_to(kOwn));
+  EXPECT_FALSE(rig.receive.take_used());
+  EXPECT_FALSE(rig.network->wanted);
+  EXPECT_EQ(rig.network->waiting.size(), 1U);
+}
+
 // --- Configuration
 
 TEST(Net, Configuration_hasAddressLinkAndMtu) {
