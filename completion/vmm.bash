@@ -38,6 +38,17 @@ _vmm_value() {
       esac
       ;;
     --transport) _vmm_words "$value" 'pci mmio mmio-cmdline' ;;
+    --disk)
+      case $value in
+        *,cow=*) _vmm_files "${value##*,cow=}" ;;
+        *,*) _vmm_words "${value##*,}" 'ro serial= queues= cow cow= direct discard' ;;
+        path=*) _vmm_files "${value#path=}" ;;
+        *)
+          _vmm_words "$value" 'path='
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
     --escape) _vmm_words "$value" 'on off ^A ^T' ;;
     --debug-console)
       _vmm_words "$value" 'off stdio'
@@ -113,7 +124,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --rng --transport --testdev --net
+          --tick-share --quirk --fw-cfg --uuid --disk --rng --transport --testdev --net
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

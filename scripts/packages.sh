@@ -16,6 +16,7 @@ packages_test=(
   python3          # tests of style and of whole guests
   acpica-tools     # iasl checks our ACPI tables
   iproute2 util-linux  # network namespaces and devices for the tests
+  e2fsprogs        # file systems on disks: made and checked
   bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
   clang            # the second compiler: the library must compile with it, too
 )

@@ -23,6 +23,8 @@ int complain(Terminal& terminal, const Error& error) {
 int run_command(RunRequest request) {
   // A reader of our output that goes away is an error of write(2), not the guest's death.
   ::signal(SIGPIPE, SIG_IGN);
+  // An image that may not grow any further is an error of the guest's write.
+  ::signal(SIGXFSZ, SIG_IGN);
   const bool quiet = request.quiet;
   Terminal terminal(STDIN_FILENO);
   RunSession session(std::move(request), terminal);

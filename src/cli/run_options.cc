@@ -60,6 +60,11 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"fw-cfg", kList, "name=NAME,file=PATH|string=TEXT",
      "File for the guest in the firmware configuration device. May be repeated", kMachine},
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
+    {"disk", kList, "path=FILE[,OPTION]...",
+     "Disk with a raw image: "
+     "path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard]. "
+     "May be repeated",
+     kMachine},
     {"rng", kFlag, "", "Add a virtio entropy device", kMachine},
     {"transport", kValue, "HOW",
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
@@ -197,6 +202,17 @@ void read_machine(Reader& reader, VmConfig& config) {
 void read_virtio(Reader& reader, VmConfig& config) {
   if (reader.flag("rng")) config.virtio.emplace_back(VirtioRngConfig{});
   config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
+}
+
+void read_disks(Reader& reader, RunRequest& request) {
+  for (const std::string& text : reader.list("disk")) {
+    auto disk = parse_disk(text);
+    if (disk) {
+      request.disks.push_back(*std::move(disk));
+    } else {
+      reader.problem("disk", disk.error().message());
+    }
+  }
 }
 
 void read_machine_data(Reader& reader, VmConfig& config) {
@@ -362,6 +378,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_machine(reader, request.config);
   read_machine_data(reader, request.config);
   read_virtio(reader, request.config);
+  read_disks(reader, request);
   read_boot(reader, request);
   read_networks(reader, request);
   read_consoles(reader, request);

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/disk_option.h"
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
 #include "vmm/net/network.h"
@@ -48,14 +49,15 @@ using RawOptions = std::map<std::string, RawOption, std::less<>>;
 // the file's first.
 RawOptions merge(RawOptions command_line, RawOptions file);
 
-// All that `vmm run` needs to know. The configuration has no sinks and networks yet, and a flat
-// image is still a file name.
+// All that `vmm run` needs to know. The configuration has no sinks, networks and disks yet, and a
+// flat image is still a file name.
 struct RunRequest {
   VmConfig config;
   std::optional<std::string> flat_file;  // to be read into config.boot, which is a FlatBoot then
   ConsoleSpec serial = StreamConsole{0, 1};
   std::optional<ConsoleSpec> debug_console;
   std::vector<NetworkSpec> networks;
+  std::vector<DiskSpec> disks;
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
   std::optional<bool> escape;  // nothing: when the input is a terminal

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <fstream>
 
 #include "cli/exit_code.h"
@@ -92,6 +93,31 @@ Result<void> RunSession::open_networks() {
   return {};
 }
 
+// Once for all machines: a reset changes nothing about the disks, and those that will be thrown
+// away keep what they hold.
+Result<void> RunSession::open_disks() {
+  const char* const scratch = std::getenv("TMPDIR");
+  std::vector<DiskImage> images;
+  for (const DiskSpec& disk : request_.disks) {
+    images.push_back(disk.image);
+    if (scratch != nullptr && *scratch != '\0') images.back().scratch_directory = scratch;
+  }
+  const auto opened =
+      VMM_TRY(with_context(vmm::open_disks(images, make_log()), "Open the disks (--disk)"));
+  for (std::size_t i = 0; i < opened.size(); ++i) {
+    const DiskSpec& disk = request_.disks[i];
+    request_.config.virtio.emplace_back(
+        VirtioDiskConfig{.backend = opened[i], .serial = disk.serial, .queues = disk.queues});
+  }
+  return {};
+}
+
+Log RunSession::make_log() {
+  return Log([this](LogLevel, std::string_view category,
+                    std::string_view line) { note(fmt::format("{}: {}", category, line)); },
+             request_.verbose ? LogLevel::kInfo : LogLevel::kWarning);
+}
+
 Result<void> RunSession::load_flat_image() {
   if (!request_.flat_file) return {};
   const auto failed = [this](const char* what) {
@@ -127,9 +153,7 @@ VmConfig RunSession::make_config() {
   request_.config.early_kvm.reset();  // it is for one machine, and a reset makes another
   config.serial.output = console_.get();
   config.debug_console = debug_console_.get();
-  config.log = Log([this](LogLevel, std::string_view category,
-                          std::string_view line) { note(fmt::format("{}: {}", category, line)); },
-                   request_.verbose ? LogLevel::kInfo : LogLevel::kWarning);
+  config.log = make_log();
   if (config.memory.preallocate && ::isatty(STDERR_FILENO) == 1 && !request_.quiet) {
     config.memory.on_progress = [bar = std::make_shared<ProgressBar>("guest memory")](
                                     std::uint64_t done, std::uint64_t all) {
@@ -166,6 +190,7 @@ void RunSession::disconnect() {
 Result<SessionEnd> RunSession::run() {
   VMM_TRY(load_flat_image());
   VMM_TRY(open_consoles());
+  VMM_TRY(open_disks());
   VMM_TRY(open_networks());
   if (request_.timeout) {
     end_time_ =

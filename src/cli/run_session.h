@@ -42,6 +42,8 @@ class RunSession {
   Result<void> open_consoles();
   Result<void> open_networks();
   std::string identity() const;
+  Result<void> open_disks();
+  Log make_log();
   Result<void> load_flat_image();
   VmConfig make_config();
   // Runs one machine until it is over.

@@ -80,6 +80,20 @@ void check_networks(const std::vector<VirtioConfig>& devices, std::vector<std::s
   }
 }
 
+void check_disk(const VirtioDiskConfig& disk, std::vector<std::string>& problems) {
+  constexpr std::size_t kMostSerial = 20;
+  constexpr std::uint16_t kMostQueues = 16;
+  if (disk.backend == nullptr) problems.emplace_back("A disk has no image");
+  if (disk.serial.size() > kMostSerial) {
+    problems.push_back(fmt::format("The serial number '{}' of a disk is longer than {} bytes",
+                                   disk.serial, kMostSerial));
+  }
+  if (disk.queues < 1 || disk.queues > kMostQueues) {
+    problems.push_back(
+        fmt::format("A disk cannot have {} queues: choose 1 to {}", disk.queues, kMostQueues));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VmConfig& config) {
@@ -108,6 +122,9 @@ std::vector<std::string> validate(const VmConfig& config) {
                                    config.virtio.size(), most_virtio));
   }
   check_networks(config.virtio, problems);
+  for (const VirtioConfig& device : config.virtio) {
+    if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
+  }
   check_boot(config, problems);
   return problems;
 }

@@ -22,6 +22,7 @@
 
 namespace vmm {
 
+class BlockBackend;
 class EarlyKvm;
 class NetBackend;
 
@@ -119,6 +120,15 @@ struct FwCfgFile {
 // An entropy device (VIRTIO 1.2, 5.4) that gives what the host's kernel has.
 struct VirtioRngConfig {};
 
+// A disk (VIRTIO 1.2, 5.2).
+struct VirtioDiskConfig {
+  // Where its sectors are (vmm/block/open_disk.h). It serves one machine at a time, and may be
+  // given to the next one when that is gone.
+  std::shared_ptr<BlockBackend> backend = {};
+  std::string serial = {};   // at most 20 bytes
+  std::uint16_t queues = 1;  // 1 to 16
+};
+
 // A network interface (VIRTIO 1.2, 5.1).
 struct VirtioNetConfig {
   MacAddress mac = {};
@@ -127,7 +137,7 @@ struct VirtioNetConfig {
   std::shared_ptr<NetBackend> backend = {};
 };
 
-using VirtioConfig = std::variant<VirtioRngConfig, VirtioNetConfig>;
+using VirtioConfig = std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

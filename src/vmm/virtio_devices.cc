@@ -6,6 +6,7 @@
 #include <utility>
 #include <variant>
 
+#include "devices/virtio/blk.h"
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
@@ -39,6 +40,17 @@ Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t in
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
   parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
+  return parts;
+}
+
+Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t index) {
+  using virtio::Blk;
+  auto device = std::make_unique<Blk>(
+      numbered("disk", index),
+      Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
+  Blk& blk = *device;  // lives as long as its doorbells are bound
+  VirtioParts parts{.device = std::move(device)};
+  parts.sources.push_back({config.backend->event_fd(), [&blk] { blk.completed(); }});
   return parts;
 }
 

@@ -1,0 +1,81 @@
+#include "cli/disk_option.h"
+
+#include "cli/option_values.h"
+
+namespace vmm::cli {
+namespace {
+
+// What the specification and the device have room for.
+constexpr std::size_t kMostSerial = 20;
+constexpr std::uint64_t kMostQueues = 16;
+
+Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& disk) {
+  if (value.empty()) return fail(ErrorCode::kBadConfig, "'{}=' lacks what it is set to", key);
+  if (key == "path") {
+    if (!disk.image.path.empty()) {
+      return fail(ErrorCode::kBadConfig, "two images, '{}' and '{}': give each its own --disk",
+                  disk.image.path, value);
+    }
+    disk.image.path = value;
+  } else if (key == "serial") {
+    if (value.size() > kMostSerial) {
+      return fail(ErrorCode::kBadConfig, "the serial number '{}' is longer than {} bytes", value,
+                  kMostSerial);
+    }
+    disk.serial = value;
+  } else if (key == "queues") {
+    const std::uint64_t queues = VMM_TRY(parse_number(value, kMostQueues));
+    if (queues == 0) return fail(ErrorCode::kBadConfig, "a disk without queues has no use");
+    disk.queues = static_cast<std::uint16_t>(queues);
+  } else if (key == "cow") {
+    disk.image.cow = CowMode::kKeep;
+    disk.image.cow_file = value;
+  } else {
+    return fail(ErrorCode::kBadConfig, "'{}=' is unknown: path, serial, queues and cow take values",
+                key);
+  }
+  return {};
+}
+
+Result<void> set_word(std::string_view word, DiskSpec& disk) {
+  if (word == "ro") {
+    disk.image.read_only = true;
+  } else if (word == "cow") {
+    disk.image.cow = CowMode::kThrowAway;
+  } else if (word == "direct") {
+    disk.image.direct = true;
+  } else if (word == "discard") {
+    disk.image.discard = true;
+  } else {
+    return fail(
+        ErrorCode::kBadConfig,
+        "'{}' is unknown: the image is path=FILE, and ro, cow, direct and discard are words", word);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<DiskSpec> parse_disk(std::string_view text) {
+  DiskSpec disk;
+  for (const std::string_view part : split(text, ',')) {
+    const auto equals = part.find('=');
+    VMM_TRY(equals == std::string_view::npos
+                ? set_word(part, disk)
+                : set_value(part.substr(0, equals), part.substr(equals + 1), disk));
+  }
+  if (disk.image.path.empty()) {
+    return fail(ErrorCode::kBadConfig, "an image is missing: path=FILE");
+  }
+  if (disk.image.read_only && disk.image.cow != CowMode::kNone) {
+    return fail(ErrorCode::kBadConfig,
+                "ro and cow exclude each other: with cow the image is not written anyway, with ro "
+                "there is nothing to keep");
+  }
+  if (disk.image.read_only && disk.image.discard) {
+    return fail(ErrorCode::kBadConfig, "discard would change an image that is to stay: without ro");
+  }
+  return disk;
+}
+
+}  // namespace vmm::cli

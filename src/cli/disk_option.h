@@ -1,0 +1,23 @@
+// The text of --disk, and what it means.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "vmm/block/open_disk.h"
+
+namespace vmm::cli {
+
+struct DiskSpec {
+  DiskImage image = {};
+  std::string serial = {};
+  std::uint16_t queues = 1;
+};
+
+// path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard]. Errors: kBadConfig,
+// naming what would be right.
+Result<DiskSpec> parse_disk(std::string_view text);
+
+}  // namespace vmm::cli
