@@ -235,7 +235,8 @@ void RawDisk::fallocate(Operation& op, int mode) {
 
 void RawDisk::io_done(IoTask& task, std::int64_t result) {
   auto& op = static_cast<Operation&>(task);
-  if (result == -EINTR || result == -EAGAIN) return engine_->submit(op);
+  // The kernel also cancels what a thread submitted that ends before it: a machine's, at a reset.
+  if (result == -EINTR || result == -EAGAIN || result == -ECANCELED) return engine_->submit(op);
   switch (op.op) {
     case IoOp::kNothing:
       return finish(op, op.error);

@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <memory>
+#include <thread>
 
 #include "tests/support/disk_io.h"
 #include "tests/support/scratch_directory.h"
@@ -203,6 +204,26 @@ TYPED_TEST(DiskConformance, FlushesAtOnce_allEnd) {
   this->disk_->commit();
   this->disk_->drain();
   for (std::uint64_t i = 0; i < 5; ++i) EXPECT_EQ(client.result(i), 0) << i;
+}
+
+// A machine's thread ends at a reset, and the disk goes on with the next one's.
+TYPED_TEST(DiskConformance, ThreadThatEnds_takesNoRequestWithIt) {
+  test::RecordingClient client;
+  Pieces memory(std::vector<std::size_t>(64, 4096));
+  std::thread([&] {
+    for (std::uint64_t i = 0; i < 64; ++i) {
+      this->disk_->submit({.op = i % 2 == 0 ? BlockOp::kWrite : BlockOp::kFlush,
+                           .offset = i * 4096,
+                           .length = 4096,
+                           .buffers = {memory.buffers()[i]},
+                           .client = &client,
+                           .tag = i});
+    }
+    this->disk_->commit();
+  }).join();
+  this->disk_->drain();
+  for (std::uint64_t i = 0; i < 64; ++i) EXPECT_EQ(client.result(i), 0) << i;
+  EXPECT_EQ(this->io().flush(), 0);
 }
 
 // Nobody is called from submit() or commit(): a device would be in the middle of something.
