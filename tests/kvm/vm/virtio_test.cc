@@ -14,7 +14,7 @@ namespace {
 DECLARE_GUEST(virtio_split);
 DECLARE_GUEST(virtio_packed);
 
-constexpr std::uint32_t kRounds = 500, kLength = 64;
+constexpr std::uint32_t kRounds = 100, kLength = 64;
 constexpr std::uint64_t kResults = 0x2000, kBuffers = 0x20000;
 
 class VirtioRng : public testing::TestWithParam<IrqchipMode> {

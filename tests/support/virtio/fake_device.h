@@ -71,7 +71,7 @@ class FakeDevice final : public virtio::Device {
   bool process(std::uint16_t queue) override {
     ++processed;
     const bool more = drain(queue, chain_, [&](const virtio::Chain& chain) {
-      if (keep) {
+      if (keep && queue == 1) {
         kept.push_back(chain);
       } else {
         host().queue(queue).push_used(chain, 0);
@@ -82,11 +82,12 @@ class FakeDevice final : public virtio::Device {
   }
   bool reset() override {
     config_ = {};
-    if (reset_at_once) kept.clear();
+    kept.clear();  // a pending reset is saved as done
     return reset_at_once;
   }
   bool reset_queue(std::uint16_t queue) override {
     queues_reset.push_back(queue);
+    if (queue == 1) kept.clear();
     return true;
   }
   void save(StateWriter& writer) const override {
