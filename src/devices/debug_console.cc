@@ -10,7 +10,7 @@ DebugConsole::DebugConsole(std::string id, ByteSink* output)
     : output_(output), id_(std::move(id)) {}
 
 void DebugConsole::read(const IoAccess&, std::span<std::byte> data) {
-  if (!data.empty()) data[0] = std::byte{0xe9};
+  if (!data.empty()) data[0] = kPresent;
 }
 
 void DebugConsole::write(const IoAccess&, std::span<const std::byte> data) {

@@ -17,7 +17,8 @@ namespace vmm {
 class DebugConsole final : public Device {
  public:
   static constexpr std::uint16_t kPort = 0xe9;
-  static constexpr std::uint64_t kSize = 1;  // width 1
+  static constexpr std::uint64_t kSize = 1;    // width 1
+  static constexpr std::byte kPresent{kPort};  // what is read
 
   // Nothing to remember.
   struct State {

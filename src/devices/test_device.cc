@@ -4,12 +4,19 @@
 #include <utility>
 
 #include "base/le.h"
+#include "devices/debug_console.h"
 #include "devices/state_io.h"
 
 namespace vmm {
 namespace {
 
 constexpr std::uint32_t kLineMask = (1U << TestDevice::kLines) - 1;
+
+bool is_latch(std::uint64_t offset) {
+  return offset < TestDevice::kFlush ||
+         (offset >= TestDevice::kSecondLatch &&
+          offset < TestDevice::kSecondLatch + TestDevice::kLatchSize);
+}
 
 // The bits of the latch that an access of `width` bytes at `offset` reaches; what would lie past
 // its end is cut off.
@@ -39,8 +46,15 @@ Result<void> TestDevice::State::validate() const {
 TestDevice::TestDevice(std::string id, Ports ports)
     : ports_(std::move(ports)), id_(std::move(id)) {}
 
+bool TestDevice::is_console(std::uint64_t offset, std::size_t width) const {
+  constexpr std::uint64_t kConsole = kSecondLatch + (DebugConsole::kPort - kSecondLatchPort);
+  return ports_.console != nullptr && offset == kConsole && width == DebugConsole::kSize;
+}
+
 void TestDevice::read(const IoAccess& access, std::span<std::byte> data) {
-  if (access.offset < kFlush) {
+  if (is_console(access.offset, data.size())) {
+    data[0] = DebugConsole::kPresent;
+  } else if (is_latch(access.offset)) {
     const LatchBits bits = latch_bits(access.offset, data.size());
     store_le(data, (s_.latch & bits.mask) >> bits.shift);
   } else if (access.offset >= kMemoryBase) {
@@ -54,7 +68,9 @@ void TestDevice::read(const IoAccess& access, std::span<std::byte> data) {
 
 void TestDevice::write(const IoAccess& access, std::span<const std::byte> data) {
   const std::uint64_t value = load_le(data);
-  if (access.offset < kFlush) {
+  if (is_console(access.offset, data.size())) {
+    ports_.console->write(data);
+  } else if (is_latch(access.offset)) {
     const LatchBits bits = latch_bits(access.offset, data.size());
     const auto shifted = static_cast<std::uint32_t>(value) << bits.shift;
     s_.latch = (s_.latch & ~bits.mask) | (shifted & bits.mask);

@@ -3,10 +3,14 @@
 //
 //   ports 0xe0..0xe3      a latch of 32 bits: what is written is read, in bytes, words or whole
 //   port 0xe4             the address of a page that the host is to map anew
-//   ports 0xe8..0xeb      the same latch
+//   ports 0xe8..0xeb      the same latch, in which 0xe9 may be Bochs's debug console (below)
 //   ports 0x2000..0x2017  a write sets interrupt line n of the first I/O APIC: 0 clears, other
 //                         values assert; reads are all ones
 //   MMIO 0xff000000, 64 KiB   memory that is a device
+//
+// With a console, single bytes at 0xe9 are its: it takes what is written, and reads are 0xe9, by
+// which a guest knows that it is there (debug_console.h). Test kernels use the whole latch there,
+// not its second byte; wider accesses are the latch's, as are all without a console.
 //
 // Threats: none beyond its own state; a page is mapped anew by whoever is injected for it, at most
 // once an access.
@@ -23,6 +27,7 @@
 #include "base/result.h"
 #include "devices/device.h"
 #include "devices/irq.h"
+#include "devices/sink.h"
 #include "devices/state_id.h"
 #include "memory/address.h"
 
@@ -40,8 +45,9 @@ class TestDevice final : public Device {
   static constexpr std::uint64_t kMemorySize = 0x1'0000;
 
   // Offsets of the windows.
-  static constexpr std::uint64_t kLatch = 0;  // of both latch windows
+  static constexpr std::uint64_t kLatch = 0;
   static constexpr std::uint64_t kFlush = 4;
+  static constexpr std::uint64_t kSecondLatch = 8;
   static constexpr std::uint64_t kLineBase = 0x100;
   static constexpr std::uint64_t kMemoryBase = 0x1'0000;
 
@@ -61,6 +67,7 @@ class TestDevice final : public Device {
   struct Ports {
     std::array<IrqLine, kLines> lines = {};
     std::function<void(Gpa)> remap_page = {};  // may be empty
+    ByteSink* console = nullptr;               // at 0xe9; borrowed; nullptr: there is none
   };
 
   TestDevice(std::string id, Ports ports);
@@ -75,6 +82,7 @@ class TestDevice final : public Device {
   Result<void> restore(const StateReader& reader) override;
 
  private:
+  bool is_console(std::uint64_t offset, std::size_t width) const;
   void settle();
 
   State s_;

@@ -212,17 +212,18 @@ void remap_page(const GuestMemory& memory, Gpa address) {
   });
 }
 
-Result<void> add_test_device(Machine& machine) {
+Result<void> add_test_device(const VmConfig& config, Machine& machine) {
   TestDevice::Ports ports;
   for (std::uint32_t gsi = 0; gsi < TestDevice::kLines; ++gsi) {
     ports.lines[gsi] = machine.irqs.line(gsi);
   }
+  ports.console = config.debug_console;
   ports.remap_page = [&memory = machine.memory](Gpa page) { remap_page(memory, page); };
   const auto device = make_device<TestDevice>("test_device", std::move(ports));
   using T = TestDevice;
-  for (const std::uint16_t port : {T::kLatchPort, T::kSecondLatchPort}) {
-    VMM_TRY(machine.pio.insert({port, T::kLatchSize, Widths{1, 2, 4}, T::kLatch}, device));
-  }
+  VMM_TRY(machine.pio.insert({T::kLatchPort, T::kLatchSize, Widths{1, 2, 4}, T::kLatch}, device));
+  VMM_TRY(machine.pio.insert({T::kSecondLatchPort, T::kLatchSize, Widths{1, 2, 4}, T::kSecondLatch},
+                             device));
   VMM_TRY(machine.pio.insert({T::kFlushPort, 4, Widths{1, 2, 4}, T::kFlush}, device));
   VMM_TRY(machine.pio.insert({T::kLinePort, T::kLines, Widths{1, 2, 4}, T::kLineBase}, device));
   VMM_TRY(machine.mmio.insert({T::kMemory.value, T::kMemorySize, Widths::any(), T::kMemoryBase},
@@ -252,13 +253,13 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_pci(machine));
   VMM_TRY(add_port(machine, make_device<Pvpanic>("pvpanic", &machine)));
   VMM_TRY(add_port(machine, make_device<PostCode>("post_code")));
-  // The test device's second latch covers the debug console's port.
+  // The test device's second latch lies around the debug console's port: it answers for both.
   if (!config.test_device) {
     VMM_TRY(add_port(machine, make_device<DebugConsole>("debug_console", config.debug_console)));
   }
   VMM_TRY(add_debug_exit(config, machine));
   VMM_TRY(add_fw_cfg(config, machine));
-  if (config.test_device) VMM_TRY(add_test_device(machine));
+  if (config.test_device) VMM_TRY(add_test_device(config, machine));
   return add_virtio_devices(config, machine);
 }
 

@@ -111,10 +111,6 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.push_back(fmt::format("A tick share of {} percent is not possible: choose 0 to 95",
                                    config.tick_share));
   }
-  if (config.test_device && config.debug_console != nullptr) {
-    problems.emplace_back(
-        "The test device covers port 0xe9: no debug console beside it (--debug-console)");
-  }
   const std::size_t most_virtio =
       config.virtio_transport == VirtioTransport::kPci ? kMostVirtioPci : kMostVirtioMmio;
   if (config.virtio.size() > most_virtio) {

@@ -267,6 +267,8 @@ class Streams(unittest.TestCase):
         self.assertEqual((code, out, path.read_text()), (3, "s", "d"))
         code, out, _ = vmm(*guest.arguments(self), "--debug-console", "stdio")
         self.assertEqual((code, sorted(out)), (3, ["d", "s"]))
+        code, out, _ = vmm(*guest.arguments(self), "--debug-console", path, "--testdev")
+        self.assertEqual((code, out, path.read_text()), (3, "s", "d"))
 
     def test_trace(self):
         code, _, err = vmm(*Guest().say("x").exit(1).arguments(self), "--trace=pio", "-q")

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "devices/capture_sink.h"
 #include "tests/support/device_access.h"
 #include "tests/support/device_conformance.h"
 
@@ -18,6 +19,8 @@ struct TestDeviceRig {
   static constexpr std::array kWindows{
       Window{.size = TestDevice::kLatchSize, .widths = {1, 2, 4}},
       Window{.size = 4, .widths = {1, 2, 4}, .offset = TestDevice::kFlush},
+      Window{
+          .size = TestDevice::kLatchSize, .widths = {1, 2, 4}, .offset = TestDevice::kSecondLatch},
       Window{.size = TestDevice::kLines, .widths = {1, 2, 4}, .offset = TestDevice::kLineBase},
       Window{.size = 16, .offset = TestDevice::kMemoryBase}};
   std::vector<const RecordingIrqPin*> pins() const {
@@ -56,6 +59,31 @@ TEST(TestDevice, LatchAccessPastItsEnd_isCutOff) {
   write16(rig.device, 3, 0xaabb);
   EXPECT_EQ(read32(rig.device, 0), 0xbb000000U);
   EXPECT_EQ(read16(rig.device, 3), 0x00bbU);
+}
+
+TEST(TestDevice, SecondLatch_isTheSameOne) {
+  TestDeviceRig rig;
+  write32(rig.device, 0, 0xdeadbeef);
+  EXPECT_EQ(read32(rig.device, TestDevice::kSecondLatch), 0xdeadbeefU);
+  write8(rig.device, TestDevice::kSecondLatch + 1, 0x11);
+  EXPECT_EQ(read32(rig.device, 0), 0xdead11efU);
+}
+
+TEST(TestDevice, Console_takesSingleBytesOfItsPort) {
+  CaptureSink console;
+  TestDevice::Ports ports;
+  ports.console = &console;
+  TestDevice device("test_device", std::move(ports));
+  constexpr std::uint64_t kConsole = TestDevice::kSecondLatch + 1;  // port 0xe9
+  write32(device, 0, 0xdeadbeef);
+  write8(device, kConsole, 'x');
+  EXPECT_EQ(console.text(), "x");
+  EXPECT_EQ(read8(device, kConsole), 0xe9U);
+  EXPECT_EQ(read8(device, 1), 0xbeU);  // the latch is still there, and whole
+  EXPECT_EQ(read32(device, TestDevice::kSecondLatch), 0xdeadbeefU);
+  write16(device, kConsole, 0x1234);
+  EXPECT_EQ(read32(device, 0), 0xde1234efU);
+  EXPECT_EQ(console.text(), "x");
 }
 
 TEST(TestDevice, Line_followsWhatIsWritten) {
