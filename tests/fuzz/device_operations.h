@@ -1,5 +1,5 @@
-// A list of operations on all devices at once, read from bytes: what libFuzzer makes up and what
-// the unit tests replay.
+// Operations on all platform devices at once: a list of them that libFuzzer makes up or a corpus
+// remembers, or as many random ones as anybody likes.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,20 @@
 
 namespace vmm::test {
 
-// Builds the devices on a port bus and an MMIO bus, does what `program` says, and checks after each
-// step what must hold whatever a guest does. Nothing when all held, else which promise was broken.
-const char* run_device_operations(std::span<const std::uint8_t> program);
+// What a run did, and whether all that must hold held, whatever a guest does.
+struct OperationsOutcome {
+  const char* broken = nullptr;  // the promise that did not hold
+  std::uint64_t operations = 0;  // the last one broke it
+  std::uint64_t messages = 0;    // that the I/O APIC sent
+  std::uint64_t interrupts = 0;  // that CPUs took
+  std::uint64_t wakes = 0;       // of timers
+};
+
+// On new devices, one operation after the other as `program` says.
+OperationsOutcome run_device_operations(std::span<const std::uint8_t> program);
+
+// On new devices, that many random operations, the same ones for the same seed: like what drivers
+// do, with registers that exist more often than others, and few resets.
+OperationsOutcome run_random_device_operations(std::uint32_t seed, std::uint64_t operations);
 
 }  // namespace vmm::test

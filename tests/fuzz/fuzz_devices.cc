@@ -6,7 +6,7 @@
 #include "tests/fuzz/device_operations.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const char* broken = vmm::test::run_device_operations({data, size});
+  const char* broken = vmm::test::run_device_operations({data, size}).broken;
   if (broken != nullptr) {
     std::fprintf(stderr, "%s\n", broken);
     std::abort();
