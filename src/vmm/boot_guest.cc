@@ -141,11 +141,12 @@ Result<Gpa> write_zero_page(const Boot& boot, const LinuxBoot& linux) {
 }
 
 // The same for a kernel that is entered by PVH.
-Result<Gpa> write_start_info(const Boot& boot, std::string_view cmdline, const Initrd& initrd) {
+Result<Gpa> write_start_info(const Boot& boot, std::string_view cmdline,
+                             std::span<const x86::PvhModule> modules) {
   const x86::E820Map map = x86::machine_e820(boot.memory.size());
   x86::PvhStartInfo info;
   info.cmdline = VMM_TRY(x86::write_cmdline(boot.memory, cmdline, x86::cmdline_limit({})));
-  info.initrd = initrd;
+  info.modules = modules;
   info.e820 = map.entries();
   info.rsdp = VMM_TRY(write_platform_tables(boot));
   return x86::write_pvh_start_info(boot.memory, info);
@@ -162,19 +163,17 @@ std::string with_name(const std::filesystem::path& file, std::string_view argume
   return arguments.empty() ? file.string() : fmt::format("{} {}", file.string(), arguments);
 }
 
-// Modules lie behind the kernel, one after the other.
-Result<std::vector<x86::MultibootModule>> load_modules(const Boot& boot, const KernelBoot& source,
-                                                       const loader::LoadedKernel& kernel) {
-  std::vector<x86::MultibootModule> modules;
-  const GpaRange ram = low_ram(boot.memory);
-  Gpa free = std::max(kernel.occupied.end(), ram.base());
+// Modules lie behind the kernel and before `end`, one after the other: where each is.
+Result<std::vector<GpaRange>> load_modules(const Boot& boot, const KernelBoot& source, Gpa end) {
+  std::vector<GpaRange> ranges;
+  Gpa free = std::max(boot.kernel.occupied.end(), low_ram(boot.memory).base());
   for (const BootModule& module : source.modules) {
-    const GpaRange room = GpaRange::create(free, ram.end().offset_from(free)).value_or(GpaRange());
-    const GpaRange range = VMM_TRY(loader::load_module(module.file, boot.memory, room));
-    modules.push_back({range, with_name(module.file, module.arguments)});
-    free = range.end();
+    const std::uint64_t left = end > free ? end.offset_from(free) : 0;
+    const GpaRange room = GpaRange::create(free, left).value_or(GpaRange());
+    ranges.push_back(VMM_TRY(loader::load_module(module.file, boot.memory, room)));
+    free = ranges.back().end();
   }
-  return modules;
+  return ranges;
 }
 
 Result<x86::EntryState> enter_multiboot(const Boot& boot, const KernelBoot& source,
@@ -184,7 +183,12 @@ Result<x86::EntryState> enter_multiboot(const Boot& boot, const KernelBoot& sour
                 "{}: a Multiboot kernel takes modules (--module), not an initrd",
                 source.kernel.string());
   }
-  const auto modules = VMM_TRY(load_modules(boot, source, kernel));
+  const auto ranges = VMM_TRY(load_modules(boot, source, low_ram(boot.memory).end()));
+  std::vector<x86::MultibootModule> modules;
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const BootModule& module = source.modules[i];
+    modules.push_back({ranges[i], with_name(module.file, module.arguments)});
+  }
   const x86::E820Map map = x86::machine_e820(boot.memory.size());
   const std::string cmdline = with_name(source.kernel, source.cmdline);
   x86::MultibootInfo info;
@@ -206,6 +210,20 @@ Result<x86::EntryState> enter_multiboot(const Boot& boot, const KernelBoot& sour
   return x86::enter_multiboot(boot.memory, kernel.entry, x86::kMultiboot2Magic, at);
 }
 
+// The initrd is the first module; a PVH kernel is told arguments without file names.
+Result<x86::EntryState> enter_pvh(const Boot& boot, const KernelBoot& source, const Initrd& initrd,
+                                  std::string_view cmdline) {
+  const Gpa end = initrd ? initrd->base() : low_ram(boot.memory).end();
+  const auto ranges = VMM_TRY(load_modules(boot, source, end));
+  std::vector<x86::PvhModule> modules;
+  if (initrd) modules.push_back({*initrd, {}});
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    modules.push_back({ranges[i], source.modules[i].arguments});
+  }
+  const Gpa info = VMM_TRY(write_start_info(boot, cmdline, modules));
+  return x86::enter_pvh(boot.memory, boot.kernel.entry, info);
+}
+
 // The default words are for a Linux only.
 std::string whole_cmdline(const Boot& boot, const KernelBoot& source) {
   if (!boot.kernel.linux) return source.cmdline;
@@ -225,16 +243,15 @@ Result<x86::EntryState> load(const Boot& boot, const KernelBoot& source) {
   const loader::LoadedKernel& kernel = boot.kernel;
   boot.plan.decisions.insert(boot.plan.decisions.end(), kernel.notes.begin(), kernel.notes.end());
   if (is_multiboot(kernel)) return enter_multiboot(boot, source, kernel);
-  if (!source.modules.empty()) {
-    return fail(ErrorCode::kBadConfig, "{}: modules are for Multiboot kernels, this is none",
+  const bool pvh = kernel.entry_kind == loader::EntryKind::kPvh;
+  if (!source.modules.empty() && !pvh) {
+    return fail(ErrorCode::kBadConfig,
+                "{}: modules are for Multiboot and PVH kernels, this is entered as neither",
                 source.kernel.string());
   }
   const Initrd initrd = VMM_TRY(load_initrd(boot, source, kernel));
   const std::string cmdline = whole_cmdline(boot, source);
-  if (kernel.entry_kind == loader::EntryKind::kPvh) {
-    const Gpa info = VMM_TRY(write_start_info(boot, cmdline, initrd));
-    return x86::enter_pvh(boot.memory, kernel.entry, info);
-  }
+  if (pvh) return enter_pvh(boot, source, initrd, cmdline);
   const LinuxBoot linux{cmdline, kernel.setup_header, initrd, kernel.kaslr_slide != 0};
   const Gpa zero_page = VMM_TRY(write_zero_page(boot, linux));
   return kernel.entry_kind == loader::EntryKind::kLinux32

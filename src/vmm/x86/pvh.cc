@@ -1,5 +1,7 @@
 #include "vmm/x86/pvh.h"
 
+#include <vector>
+
 #include "base/le.h"
 #include "memory/guest_writer.h"
 #include "vmm/x86/layout.h"
@@ -37,6 +39,10 @@ struct MemmapEntry {
 };
 static_assert(sizeof(MemmapEntry) == 24);
 
+Result<Gpa> put_string(GuestWriter& writer, const std::string& text) {
+  return writer.put(std::as_bytes(std::span(text.c_str(), text.size() + 1)));
+}
+
 }  // namespace
 
 Result<Gpa> write_pvh_start_info(const GuestMemory& memory, const PvhStartInfo& info) {
@@ -46,12 +52,11 @@ Result<Gpa> write_pvh_start_info(const GuestMemory& memory, const PvhStartInfo& 
   StartInfo head;
   head.cmdline_paddr = info.cmdline.value;
   head.rsdp_paddr = info.rsdp.value_or(Gpa(0)).value;
-  if (info.initrd) {
-    ModuleEntry module;
-    module.paddr = info.initrd->base().value;
-    module.size = info.initrd->size();
-    head.nr_modules = 1U;
-    head.modlist_paddr = VMM_TRY(writer.put_value(module)).value;
+  std::vector<ModuleEntry> modules(info.modules.size());
+  if (!modules.empty()) {
+    const auto list = std::as_bytes(std::span(modules));
+    head.nr_modules = static_cast<std::uint32_t>(modules.size());
+    head.modlist_paddr = VMM_TRY(writer.fill(list.size(), std::byte{0})).value;
   }
   if (!info.e820.empty()) {
     head.memmap_paddr = writer.position().value;
@@ -64,8 +69,17 @@ Result<Gpa> write_pvh_start_info(const GuestMemory& memory, const PvhStartInfo& 
     wire.type = static_cast<std::uint32_t>(entry.type);
     VMM_TRY(writer.put_value(wire));
   }
-  GuestWriter first(memory, fixed_range(start.value, sizeof(StartInfo)));
-  return first.put_value(head);
+  for (std::size_t i = 0; i < modules.size(); ++i) {
+    modules[i].paddr = info.modules[i].range.base().value;
+    modules[i].size = info.modules[i].range.size();
+    const std::string& cmdline = info.modules[i].cmdline;
+    if (!cmdline.empty()) modules[i].cmdline_paddr = VMM_TRY(put_string(writer, cmdline)).value;
+  }
+  // What points to all that, in its place at the front.
+  GuestWriter first(memory, kPvhInfo);
+  VMM_TRY(first.put_value(head));
+  VMM_TRY(first.put(std::as_bytes(std::span(modules))));
+  return start;
 }
 
 }  // namespace vmm::x86

@@ -1,4 +1,5 @@
-// Multiboot kernels in a machine: what they find in their registers and in their information.
+// Multiboot and PVH kernels in a machine: what they find in their registers and in their
+// information.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -8,6 +9,7 @@
 
 #include "devices/capture_sink.h"
 #include "tests/guests/guest.h"
+#include "tests/support/kernel_images.h"
 #include "vmm/vm.h"
 
 namespace vmm {
@@ -15,6 +17,7 @@ namespace {
 
 DECLARE_GUEST(multiboot1);
 DECLARE_GUEST(multiboot2);
+DECLARE_GUEST(pvh);
 
 #define GUEST_CODE(name) guest_code(guest_##name##_begin, guest_##name##_end)
 
@@ -36,12 +39,14 @@ class MultibootTest : public testing::Test {
   }
 
   // Runs the kernel to its end; its output. Skips the test without KVM.
-  std::string output(std::vector<std::byte> kernel, std::vector<BootModule> modules) {
+  std::string output(std::vector<std::byte> kernel, std::vector<BootModule> modules,
+                     std::optional<std::filesystem::path> initrd = {}) {
     VmConfig config;
     config.memory.size = MiB(4);
     config.irqchip = IrqchipMode::kNone;
     config.serial.output = &console_;
     config.boot = KernelBoot{.kernel = file("kernel", kernel),
+                             .initrd = std::move(initrd),
                              .modules = std::move(modules),
                              .cmdline = "a=1 b",
                              .linux_cmdline = "not for this one"};
@@ -82,6 +87,20 @@ TEST_F(MultibootTest, Version2_isToldByTags) {
   const std::string dir = directory_.string();
   // Command line, loader, module, memory, map, both RSDPs, end.
   EXPECT_EQ(text, "BCDEGOPA\n" + dir + "/kernel a=1 b\n" + dir + "/one x\n");
+}
+
+TEST_F(MultibootTest, Pvh_isToldCommandLineInitrdAndModules) {
+  constexpr std::uint32_t kBase = 0x10'0000;
+  const test::ElfSpec spec{.is_64bit = false,
+                           .entry = kBase,
+                           .segments = {{kBase, kBase, GUEST_CODE(pvh), 64}},
+                           .notes = {test::pvh_note(kBase)},
+                           .tail = {}};
+  const std::string text =
+      output(test::build_elf(spec), {{file("one", "first"), "x=1, y"}, {file("two", "second"), ""}},
+             file("initrd", "root"));
+  if (IsSkipped()) return;
+  EXPECT_EQ(text, "a=1 b\n-\nroot\nx=1, y\nfirst\n-\nsecond\n");
 }
 
 }  // namespace
