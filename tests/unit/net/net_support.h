@@ -37,11 +37,11 @@ inline std::optional<Frame> receive(NetBackend& backend, NetHeader& header) {
   return frame;
 }
 
-// The first frame for which wanted() holds; nothing when half a minute brings none.
-inline std::optional<Frame> await_frame(NetBackend& backend,
-                                        const std::function<bool(const Frame&)>& wanted,
-                                        NetHeader* header = nullptr) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+// The first frame for which wanted() holds; nothing when `patience` brings none.
+inline std::optional<Frame> await_frame(
+    NetBackend& backend, const std::function<bool(const Frame&)>& wanted,
+    NetHeader* header = nullptr, std::chrono::milliseconds patience = std::chrono::seconds(30)) {
+  const auto end = std::chrono::steady_clock::now() + patience;
   while (std::chrono::steady_clock::now() < end) {
     NetHeader seen;
     while (auto frame = receive(backend, seen)) {

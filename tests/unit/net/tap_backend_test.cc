@@ -103,6 +103,8 @@ class Tap : public testing::Test {
     UniqueFd fd(::socket(AF_INET, type | SOCK_CLOEXEC, 0));
     const ::sockaddr_in at = address(kHostIp, port);
     EXPECT_EQ(::bind(fd.get(), reinterpret_cast<const ::sockaddr*>(&at), sizeof at), 0);
+    const ::timeval patience{.tv_sec = 30, .tv_usec = 0};  // what is lost is a failure, no hang
+    EXPECT_EQ(::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience), 0);
     return fd;
   }
   static ::sockaddr_in address(std::uint32_t ip, std::uint16_t port) {
@@ -119,11 +121,17 @@ class Tap : public testing::Test {
         ::sendto(fd, text.data(), size, 0, reinterpret_cast<const ::sockaddr*>(&to), sizeof to),
         static_cast<ssize_t>(size));
   }
-  // The host learns where the guest is before it asks.
+  // The host learns where the guest is before it asks. It throws its answers away until it has
+  // seen, some time after the device was opened, that the link is up: so the guest asks again.
   void introduce_guest(TapBackend& tap) {
-    ASSERT_TRUE(test::send(tap, test::arp(guest_, 1, {}, kHostIp)));
-    ASSERT_TRUE(test::await_frame(
-        tap, [](const Frame& f) { return test::is_type(f, 0x0806) && test::get16(f, 20) == 2; }));
+    const auto is_answer = [](const Frame& f) {
+      return test::is_type(f, 0x0806) && test::get16(f, 20) == 2;
+    };
+    for (int round = 0; round < 100; ++round) {
+      ASSERT_TRUE(test::send(tap, test::arp(guest_, 1, {}, kHostIp)));
+      if (test::await_frame(tap, is_answer, nullptr, std::chrono::milliseconds(200))) return;
+    }
+    FAIL() << "the host answers no ARP request";
   }
 
   inline static std::string why_not_;
@@ -134,7 +142,7 @@ class Tap : public testing::Test {
 
 TEST_F(Tap, Frames_goBothWays) {
   const auto tap = open();
-  introduce_guest(*tap);
+  ASSERT_NO_FATAL_FAILURE(introduce_guest(*tap));
   const UniqueFd server = host_socket(SOCK_DGRAM, 7);
   ASSERT_TRUE(test::send(*tap, test::udp(guest_, host_, "from the guest")));
   char text[64];
@@ -149,7 +157,7 @@ TEST_F(Tap, Frames_goBothWays) {
 
 TEST_F(Tap, Checksum_isLeftUndoneOnlyWhenAllowed) {
   const auto tap = open();
-  introduce_guest(*tap);
+  ASSERT_NO_FATAL_FAILURE(introduce_guest(*tap));
   ASSERT_TRUE(tap->to_guest().checksum);
   const UniqueFd server = host_socket(SOCK_DGRAM, 7);
   const auto is_udp = [](const Frame& f) { return test::is_ipv4(f, 17); };
@@ -167,7 +175,7 @@ TEST_F(Tap, Checksum_isLeftUndoneOnlyWhenAllowed) {
 
 TEST_F(Tap, ChecksumOfTheGuest_isCompleted) {
   const auto tap = open();
-  introduce_guest(*tap);
+  ASSERT_NO_FATAL_FAILURE(introduce_guest(*tap));
   const UniqueFd server = host_socket(SOCK_DGRAM, 7);
   Frame frame = test::udp(guest_, host_, "no sum yet");
   // The pseudo header's sum stands where the whole is to be.
@@ -190,7 +198,7 @@ TEST_F(Tap, ChecksumOfTheGuest_isCompleted) {
 
 TEST_F(Tap, LargeSegments_comeWholeWhenAllowed) {
   const auto tap = open();
-  introduce_guest(*tap);
+  ASSERT_NO_FATAL_FAILURE(introduce_guest(*tap));
   tap->allow_to_guest({.checksum = true, .tso4 = true});
   // The guest's side of a connection, by hand: SYN, then an ACK that opens a large window.
   const UniqueFd listener = host_socket(SOCK_STREAM, 9);
@@ -217,7 +225,7 @@ TEST_F(Tap, LargeSegments_comeWholeWhenAllowed) {
 
 TEST_F(Tap, UnwantedFrames_wakeNobody) {
   const auto tap = open();
-  introduce_guest(*tap);
+  ASSERT_NO_FATAL_FAILURE(introduce_guest(*tap));
   const UniqueFd server = host_socket(SOCK_DGRAM, 7);
   tap->want_frames(false);
   send_to_guest(server.get(), 20);
@@ -241,7 +249,7 @@ TEST_F(Tap, Descriptor_isAdopted) {
   auto adopted = TapBackend::adopt(tun_.get());
   ASSERT_TRUE(adopted) << adopted.error().message();
   EXPECT_EQ((*adopted)->name(), "vmmtap0");
-  introduce_guest(**adopted);
+  ASSERT_NO_FATAL_FAILURE(introduce_guest(**adopted));
 }
 
 TEST_F(Tap, DeviceInUse_isNamed) {
