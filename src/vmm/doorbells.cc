@@ -40,6 +40,8 @@ void Doorbells::place(std::vector<kvm::IoEvent> places) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (places == places_) return;
     places_ = std::move(places);
+    // A guest may move its registers faster than KVM follows: that must not make a queue of calls.
+    if (std::exchange(apply_posted_, true)) return;
   }
   loop_.post([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->apply_places();
@@ -51,6 +53,7 @@ void Doorbells::apply_places() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     wanted = places_;
+    apply_posted_ = false;
   }
   if (wanted == attached_) return;
   for (std::size_t i = 0; i < attached_.size(); ++i) {
@@ -67,7 +70,13 @@ void Doorbells::apply_places() {
 Result<void> Doorbells::start() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (running_) return {};
-  running_ = true;
+  auto watched = watch_all();
+  if (!watched) unwatch_all();
+  running_ = watched.has_value();
+  return watched;
+}
+
+Result<void> Doorbells::watch_all() {
   for (std::uint16_t i = 0; i < bells_.size(); ++i) {
     watches_.push_back(
         VMM_TRY(loop_.watch(bells_[i].fd(), EPOLLIN, [weak = weak_from_this(), i](std::uint32_t) {
@@ -86,6 +95,10 @@ Result<void> Doorbells::start() {
 void Doorbells::stop() {
   std::lock_guard<std::mutex> lock(mutex_);
   running_ = false;
+  unwatch_all();
+}
+
+void Doorbells::unwatch_all() {
   for (const EventLoop::WatchId watch : watches_) loop_.unwatch(watch);
   watches_.clear();
 }
@@ -132,7 +145,12 @@ Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues,
 }
 
 Result<void> DoorbellBoard::start() {
-  for (const auto& bells : all_) VMM_TRY(bells->start());
+  for (const auto& bells : all_) {
+    if (auto started = bells->start(); !started) {
+      stop();
+      return started;
+    }
+  }
   return {};
 }
 

@@ -49,7 +49,8 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
   void place(std::vector<kvm::IoEvent> places);
 
   // The guest runs, or not any more: a ring that comes meanwhile waits for the next start(). After
-  // stop(), whoever takes the device's lock finds it at rest.
+  // stop(), whoever takes the device's lock finds it at rest. Errors: what epoll_ctl(2) says;
+  // nothing is watched then.
   Result<void> start();
   void stop();
 
@@ -60,6 +61,9 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
   // Calls fn(what a ring calls) with the device's lock held, unless the guest does not run.
   template <typename Fn>
   void with_device(Fn&& fn);
+  // All watches, or an error and perhaps some of them. Under the lock.
+  Result<void> watch_all();
+  void unwatch_all();
   void apply_places();  // on the event loop's thread
 
   EventLoop& loop_;
@@ -73,6 +77,7 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
   bool running_ = false;
   std::vector<EventLoop::WatchId> watches_;
   std::vector<kvm::IoEvent> places_;
+  bool apply_posted_ = false;  // one is enough for all that changes before it runs
 };
 
 // Those of all devices of a machine. Destroy it before the event loop, the VM and the devices.
@@ -84,6 +89,7 @@ class DoorbellBoard {
   // `sources`: what else the device waits for.
   Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues,
                                          std::vector<Doorbells::Source> sources);
+  // All of them, or none and an error.
   Result<void> start();
   void stop();
 

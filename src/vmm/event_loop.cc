@@ -76,6 +76,11 @@ void EventLoop::post(std::function<void()> callback) {
   if (posted_.size() == 1) wake_.signal();
 }
 
+std::size_t EventLoop::posted() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return posted_.size();
+}
+
 Result<EventLoop::WatchId> EventLoop::watch(int fd, std::uint32_t events, Ready ready) {
   std::lock_guard<std::mutex> lock(mutex_);
   const WatchId id = next_id_++;

@@ -43,6 +43,8 @@ class EventLoop {
 
   // Calls `callback` once, soon, after what was posted before. Any thread.
   void post(std::function<void()> callback);
+  // How many posted calls have not begun.
+  std::size_t posted() const;
 
   // Calls `ready` whenever one of `events` (EPOLLIN, EPOLLOUT) is the case, level-triggered, until
   // unwatch(). The descriptor is borrowed; one descriptor has one watch. Any thread. Errors: what
