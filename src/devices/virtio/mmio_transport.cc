@@ -207,10 +207,12 @@ void MmioTransport::save(StateWriter& writer) const {
 Result<void> MmioTransport::restore(const StateReader& reader) {
   const State state = VMM_TRY(reader.get<State>());
   const StateReader device = VMM_TRY(reader.part("device"));
-  VMM_TRY(core_.restore(state.core, device));
-  interrupt_status_ = state.interrupt_status;
+  // Before the device, which may have something to say as soon as it is back.
+  const std::uint32_t before = std::exchange(interrupt_status_, state.interrupt_status);
+  auto restored = core_.restore(state.core, device);
+  if (!restored) interrupt_status_ = before;
   settle();
-  return {};
+  return restored;
 }
 
 }  // namespace vmm::virtio

@@ -33,8 +33,9 @@ class FakeDevice final : public virtio::Device {
   explicit FakeDevice(std::string id) : id_(std::move(id)) {}
 
   // What a test sets and looks at.
-  bool keep = false;          // requests stay in flight until finish_kept()
-  bool reset_at_once = true;  // otherwise finish_reset() has to be called
+  bool keep = false;              // requests stay in flight until finish_kept()
+  bool answer_at_resume = false;  // what was in flight is answered before resume() returns
+  bool reset_at_once = true;      // otherwise finish_reset() has to be called
   std::uint64_t activated_with = 0;
   int processed = 0;
   std::vector<std::uint16_t> queues_reset;
@@ -102,6 +103,9 @@ class FakeDevice final : public virtio::Device {
     config_ = state.config;
     kept = std::move(state.kept);
     return {};
+  }
+  void resume() override {
+    if (answer_at_resume) finish_kept();
   }
 
  private:

@@ -4,9 +4,9 @@
 
 #include "devices/virtio/rng.h"
 #include "tests/support/device_conformance.h"
+#include "tests/support/virtio/fake_device.h"
 #include "tests/support/virtio/guest_ram.h"
 #include "tests/support/virtio/mmio_driver.h"
-#include "tests/support/virtio/fake_device.h"
 
 namespace vmm::test {
 namespace {
@@ -262,6 +262,18 @@ TEST_F(MmioTransportTest, SavedInFlight_isFinishedByTheRestoredDevice) {
   other.fake->finish_kept();
   SplitDriver there = ring;
   EXPECT_EQ(other.memory.load<std::uint16_t>(Gpa(ring.device_area() + 2)).value(), 1);
+}
+
+TEST_F(MmioTransportTest, AnswerDuringRestore_interruptsTheDriver) {
+  fake->keep = true;
+  mutate();
+  driver.put(D::kInterruptAck, 3);
+  MmioTransportRig other;
+  other.follow(*this);
+  other.fake->answer_at_resume = true;
+  ASSERT_TRUE(restore_from(other.device, saved(device)));
+  EXPECT_EQ(other.driver.get(D::kInterruptStatus), 1U);
+  EXPECT_TRUE(other.rig.irq.level());
 }
 
 TEST_F(MmioTransportTest, StateWithForeignFeatures_isRefused) {
