@@ -91,6 +91,7 @@ struct Blk::Slot {
   InFlight request;
   std::uint64_t written = 0;   // of the answer, status included, when it goes well
   bool flush_follows = false;  // writethrough: the request is done when its data is durable
+  bool busy = false;           // not in idle_
   bool orphaned = false;       // nobody waits for the answer
   std::size_t index = 0;
 };
@@ -170,6 +171,7 @@ void Blk::start(std::uint16_t queue, Chain& chain) {
   }
   Slot& slot = *idle_.back();
   idle_.pop_back();
+  slot.busy = true;
   std::swap(slot.request.chain, chain);
   slot.request.queue = queue;
   slot.orphaned = false;
@@ -279,6 +281,7 @@ void Blk::block_done(std::uint64_t tag, int error) {
 // The status is the last byte that the driver left room for.
 void Blk::finish(Slot& slot, Status status, std::uint64_t written) {
   const InFlight& request = slot.request;
+  slot.busy = false;
   idle_.push_back(&slot);
   if (slot.orphaned) {
     --orphans_;
@@ -327,8 +330,7 @@ Result<void> Blk::refresh_size() {
 std::size_t Blk::orphan(const std::uint16_t* queue) {
   std::size_t count = 0;
   for (const auto& slot : slots_) {
-    const bool idle = std::find(idle_.begin(), idle_.end(), slot.get()) != idle_.end();
-    if (idle || (queue != nullptr && slot->request.queue != *queue)) continue;
+    if (!slot->busy || (queue != nullptr && slot->request.queue != *queue)) continue;
     ++count;
     if (!slot->orphaned) ++orphans_;
     slot->orphaned = true;
@@ -352,8 +354,7 @@ bool Blk::reset_queue(std::uint16_t queue) {
 void Blk::save(StateWriter& writer) const {
   State state{.writeback = writeback_};
   for (const auto& slot : slots_) {
-    const bool idle = std::find(idle_.begin(), idle_.end(), slot.get()) != idle_.end();
-    if (!idle && !slot->orphaned) state.in_flight.push_back(slot->request);
+    if (slot->busy && !slot->orphaned) state.in_flight.push_back(slot->request);
   }
   writer.put(state);
 }
