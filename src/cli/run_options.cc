@@ -65,13 +65,13 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "Disk with a raw image: "
      "path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard]. "
      "May be repeated",
-     kMachine},
-    {"rng", kFlag, "", "Add a virtio entropy device", kMachine},
+     kDevices},
+    {"rng", kFlag, "", "Add a virtio entropy device", kDevices},
     {"transport", kValue, "HOW",
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
      "without ACPI",
-     kMachine},
-    {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kMachine},
+     kDevices},
+    {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
      "each with [,mac=ADDRESS][,pcap=FILE]. May be repeated",
