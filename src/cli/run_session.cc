@@ -46,7 +46,7 @@ RunSession::RunSession(RunRequest request, Terminal& terminal)
 void RunSession::note(const std::string& line) { terminal_.say(fmt::format("vmm: {}\n", line)); }
 
 Result<void> RunSession::open_consoles() {
-  ConsoleOptions options;
+  ConsoleOptions options{.started = false};
   const bool on_stdio = std::holds_alternative<StreamConsole>(request_.serial);
   const bool typed = on_stdio && terminal_.is_terminal();
   if (on_stdio && request_.escape.value_or(typed)) {
@@ -61,11 +61,18 @@ Result<void> RunSession::open_consoles() {
     note(fmt::format("serial port on {}", place));
   }
   if (request_.debug_console) {
-    debug_console_ = VMM_TRY(with_context(
-        ConsoleBackend::create(*request_.debug_console, {.thread_name = "debug-console"}),
-        "Open the debug console (--debug-console)"));
+    debug_console_ = VMM_TRY(
+        with_context(ConsoleBackend::create(*request_.debug_console,
+                                            {.thread_name = "debug-console", .started = false}),
+                     "Open the debug console (--debug-console)"));
   }
   return {};
+}
+
+// Their threads are not what a guest's first instruction should wait for.
+void RunSession::start_consoles() {
+  console_->start();
+  if (debug_console_) debug_console_->start();
 }
 
 // What tells this machine from others, each time it is started: its UUID, or host and boot image.
@@ -234,7 +241,7 @@ Result<SessionEnd> RunSession::run() {
 
 Result<StopInfo> RunSession::run_machine(Vm& vm) {
   for (;;) {
-    RunOptions options;
+    RunOptions options{.on_started = [this] { start_consoles(); }};
     if (end_time_) {
       options.deadline = std::max<nanoseconds>(*end_time_ - steady_clock::now(), nanoseconds(0));
     }

@@ -40,6 +40,7 @@ class RunSession {
 
  private:
   Result<void> open_consoles();
+  void start_consoles();
   Result<void> open_networks();
   std::string identity() const;
   Result<void> open_disks();

@@ -94,6 +94,7 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   machine->clock.start();
   machine->timers.start();
   for (const auto& vcpu : vcpus) vcpu->resume();
+  if (options.on_started) options.on_started();
   const std::optional<StopBoard::Stop> stop = wait_for_stop(options);
   auto paused = pause_all();
   machine->doorbells.stop();

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,6 +23,9 @@ namespace vmm {
 struct RunOptions {
   // How long to run at most; without one the guest decides.
   std::optional<std::chrono::nanoseconds> deadline = {};
+  // Called once, on the caller's thread, when the CPUs have been told to run: for what can be done
+  // beside the guest's first instructions. It must not call run().
+  std::function<void()> on_started = {};
 };
 
 // Counted since creation. A snapshot of relaxed counters: sums may be a few events apart.

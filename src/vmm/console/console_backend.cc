@@ -11,6 +11,7 @@ namespace {
 class NullBackend final : public ConsoleBackend {
  public:
   void write(std::span<const std::byte> bytes) override { bytes_ += bytes.size(); }
+  void start() override {}
   void on_writable(std::function<void()>) override {}
   void connect_input(ConsoleInput) override {}
   void disconnect_input() override {}

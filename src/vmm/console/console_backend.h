@@ -53,6 +53,8 @@ struct ConsoleOptions {
   // the input buffer is then dropped and counted. Without it the sender has to wait.
   bool always_read = false;
   std::string thread_name = "console";  // at most 15 bytes
+  // Whether start() is called already: a guest runs sooner when this thread is made after it.
+  bool started = true;
 };
 
 // Where input goes: a machine's receiver. Called on the backend's thread.
@@ -75,6 +77,9 @@ class ConsoleBackend : public ByteSink {
   // Errors: what the path or descriptor is refused for.
   static Result<std::unique_ptr<ConsoleBackend>> create(const ConsoleSpec& spec,
                                                         ConsoleOptions options = {});
+  // Begins to serve the host's side, on a thread of its own: takes input and peers, and sends on
+  // what could not be written at once. No effect when it has begun.
+  virtual void start() = 0;
 
   // What to call each time writable() turns true again (Vm::serial_output_ready()): from the
   // backend's thread, without a lock of its own held. An empty function ends that; when this

@@ -35,8 +35,12 @@ Result<std::unique_ptr<ConsolePump>> ConsolePump::create(std::unique_ptr<Console
   EventFd wake = VMM_TRY(EventFd::create());
   std::unique_ptr<ConsolePump> pump(
       new ConsolePump(std::move(endpoint), std::move(options), std::move(wake)));
-  pump->thread_ = std::thread([p = pump.get()] { p->thread_main(); });
+  if (pump->options_.started) pump->start();
   return pump;
+}
+
+void ConsolePump::start() {
+  std::call_once(thread_made_, [this] { thread_ = std::thread([this] { thread_main(); }); });
 }
 
 ConsolePump::ConsolePump(std::unique_ptr<ConsoleEndpoint> endpoint, ConsoleOptions options,

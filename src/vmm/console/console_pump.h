@@ -28,6 +28,7 @@ class ConsolePump final : public ConsoleBackend {
   bool writable() const noexcept override { return writable_.load(std::memory_order_acquire); }
   void on_writable(std::function<void()> callback) override;
 
+  void start() override;
   void connect_input(ConsoleInput input) override;
   void disconnect_input() override;
   bool flush(std::chrono::milliseconds timeout) override;
@@ -64,6 +65,7 @@ class ConsolePump final : public ConsoleBackend {
   std::mutex callback_mutex_;
   std::function<void()> callback_;
 
+  std::once_flag thread_made_;
   std::thread thread_;
 };
 

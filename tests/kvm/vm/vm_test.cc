@@ -31,7 +31,7 @@ DECLARE_GUEST(platform);
 
 #define GUEST_CODE(name) guest_code(guest_##name##_begin, guest_##name##_end)
 
-constexpr RunOptions kEnough{.deadline = std::chrono::minutes(2)};
+const RunOptions kEnough{.deadline = std::chrono::minutes(2)};
 constexpr VcpuId kFirst{0};
 
 class VmTest : public testing::Test {
@@ -140,6 +140,19 @@ TEST_F(VmTest, Cancel_endsARunFromAnotherThread) {
   EXPECT_EQ(run(*vm).reason, StopReason::kCancelled);
   canceller.join();
   EXPECT_EQ(run(*vm, {.deadline = std::chrono::milliseconds(20)}).reason, StopReason::kDeadline);
+}
+
+TEST_F(VmTest, OnStarted_isCalledOnceInEachRun) {
+  CREATE_OR_RETURN(vm, flat(GUEST_CODE(spin)));
+  int calls = 0;
+  const RunOptions options{.deadline = std::chrono::minutes(2), .on_started = [&] {
+                             ++calls;
+                             vm->cancel();
+                           }};
+  EXPECT_EQ(run(*vm, options).reason, StopReason::kCancelled);
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(run(*vm, options).reason, StopReason::kCancelled);
+  EXPECT_EQ(calls, 2);
 }
 
 TEST_F(VmTest, Cancel_beforeARunEndsIt) {

@@ -147,6 +147,23 @@ TEST(StreamConsole, InputWaitsForTheNextMachine) {
   EXPECT_EQ(second.received(), "two");
 }
 
+TEST(StreamConsole, Unstarted_writesAtOnceAndKeepsTheRest) {
+  Pipe in, out;
+  const auto console = stream(in.read_end.get(), out.write_end.get(), {.started = false});
+  ASSERT_EQ(::write(in.write_end.get(), "typed", 5), 5);
+  SlowReceiver receiver;
+  console->connect_input(receiver.input());
+  const std::string text = test::pattern(100'000);  // the pipe holds 64 KiB
+  console->write(bytes_of(text));
+  EXPECT_FALSE(console->flush(milliseconds(0)));
+  EXPECT_EQ(console->stats().input_bytes, 0U);
+  console->start();
+  console->start();  // without effect
+  EXPECT_EQ(test::read_text(out.read_end.get(), text.size()), text);
+  EXPECT_TRUE(eventually([&] { return console->stats().input_bytes == 5; }));
+  console->disconnect_input();
+}
+
 TEST(StreamConsole, FilterSeesEverythingEvenWhenTheGuestTakesNothing) {
   Pipe pipe;
   std::atomic<std::size_t> seen{0};
