@@ -43,8 +43,11 @@ class MmioRig {
   virtio::MmioTransport transport;
 };
 
+// Its functions have the names of PciDriver's (pci_driver.h), so that a test can be written once
+// for both.
 class MmioDriver {
  public:
+  using Rig = MmioRig;
   enum Register : std::uint64_t {
     kMagic = 0x000,
     kVersion = 0x004,
@@ -75,7 +78,8 @@ class MmioDriver {
   void put(std::uint64_t where, std::uint32_t value) { write32(device_, where, value); }
 
   std::uint8_t status() { return static_cast<std::uint8_t>(get(kStatus)); }
-  void add_status(std::uint8_t bits) { put(kStatus, status() | bits); }
+  void set_status(std::uint8_t bits) { put(kStatus, bits); }
+  void add_status(std::uint8_t bits) { set_status(static_cast<std::uint8_t>(status() | bits)); }
   std::uint64_t offered() {
     put(kDeviceFeaturesSel, 1);
     const std::uint64_t high = get(kDeviceFeatures);
@@ -94,15 +98,25 @@ class MmioDriver {
     add_status(virtio::kFeaturesOk);
     return (status() & virtio::kFeaturesOk) != 0;
   }
+  // The selected queue.
+  void select(std::uint16_t queue) { put(kQueueSel, queue); }
+  std::uint32_t most_places() { return get(kQueueSizeMax); }  // 0: no such queue
+  void set_places(std::uint16_t size) { put(kQueueSize, size); }
+  void set_areas(std::uint64_t descriptors, std::uint64_t driver, std::uint64_t device) {
+    put64(kQueueDescLow, descriptors);
+    put64(kQueueDriverLow, driver);
+    put64(kQueueDeviceLow, device);
+  }
+  void enable() { put(kQueueReady, 1); }
+  bool enabled() { return get(kQueueReady) == 1; }
+  void reset_queue() { put(kQueueReset, 1); }
   // Whether the queue is ready then.
   bool set_up_queue(std::uint16_t index, const RingMemory& ring) {
-    put(kQueueSel, index);
-    put(kQueueSize, ring.size());
-    put64(kQueueDescLow, ring.descriptors());
-    put64(kQueueDriverLow, ring.driver_area());
-    put64(kQueueDeviceLow, ring.device_area());
-    put(kQueueReady, 1);
-    return get(kQueueReady) == 1;
+    select(index);
+    set_places(ring.size());
+    set_areas(ring.descriptors(), ring.driver_area(), ring.device_area());
+    enable();
+    return enabled();
   }
   void put64(std::uint64_t low, std::uint64_t value) {
     put(low, static_cast<std::uint32_t>(value));

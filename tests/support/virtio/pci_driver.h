@@ -60,8 +60,11 @@ class PciRig {
   virtio::PciTransport transport;
 };
 
+// Its functions have the names of MmioDriver's (mmio_driver.h), so that a test can be written once
+// for both.
 class PciDriver {
  public:
+  using Rig = PciRig;
   // The common configuration.
   enum Register : std::uint64_t {
     kDeviceFeatureSelect = 0x00,
@@ -88,9 +91,8 @@ class PciDriver {
   explicit PciDriver(Device& device) : device_(device) {}
 
   std::uint8_t status() { return read8(device_, kStatus); }
-  void add_status(std::uint8_t bits) {
-    write8(device_, kStatus, static_cast<std::uint8_t>(status() | bits));
-  }
+  void set_status(std::uint8_t bits) { write8(device_, kStatus, bits); }
+  void add_status(std::uint8_t bits) { set_status(static_cast<std::uint8_t>(status() | bits)); }
   std::uint64_t offered() {
     write32(device_, kDeviceFeatureSelect, 1);
     const std::uint64_t high = read32(device_, kDeviceFeature);
@@ -109,18 +111,27 @@ class PciDriver {
     add_status(virtio::kFeaturesOk);
     return (status() & virtio::kFeaturesOk) != 0;
   }
+  // The selected queue.
   void select(std::uint16_t queue) { write16(device_, kQueueSelect, queue); }
+  std::uint32_t most_places() { return read16(device_, kQueueSize); }  // 0: no such queue
+  void set_places(std::uint16_t size) { write16(device_, kQueueSize, size); }
+  void set_areas(std::uint64_t descriptors, std::uint64_t driver, std::uint64_t device) {
+    // As 32-bit drivers do, and as others do.
+    write32(device_, kQueueDesc, static_cast<std::uint32_t>(descriptors));
+    write32(device_, kQueueDesc + 4, static_cast<std::uint32_t>(descriptors >> 32));
+    write_device(device_, kQueueDriver, 8, driver);
+    write_device(device_, kQueueDevice, 8, device);
+  }
+  void enable() { write16(device_, kQueueEnable, 1); }
+  bool enabled() { return read16(device_, kQueueEnable) == 1; }
+  void reset_queue() { write16(device_, kQueueReset, 1); }
   // Whether the queue is enabled then.
   bool set_up_queue(std::uint16_t index, const RingMemory& ring) {
     select(index);
-    write16(device_, kQueueSize, ring.size());
-    // As 32-bit drivers do, and as others do.
-    write32(device_, kQueueDesc, static_cast<std::uint32_t>(ring.descriptors()));
-    write32(device_, kQueueDesc + 4, static_cast<std::uint32_t>(ring.descriptors() >> 32));
-    write_device(device_, kQueueDriver, 8, ring.driver_area());
-    write_device(device_, kQueueDevice, 8, ring.device_area());
-    write16(device_, kQueueEnable, 1);
-    return read16(device_, kQueueEnable) == 1;
+    set_places(ring.size());
+    set_areas(ring.descriptors(), ring.driver_area(), ring.device_area());
+    enable();
+    return enabled();
   }
   void driver_ok() { add_status(virtio::kDriverOk); }
   void notify(std::uint16_t queue) {
@@ -131,6 +142,7 @@ class PciDriver {
     write16(device_, at, queue);
   }
   std::uint8_t take_isr() { return read8(device_, virtio::PciTransport::kIsr); }
+  std::uint32_t take_interrupts() { return take_isr(); }
 
   void set_command(std::uint16_t bits) { write16(device_, kConfig + pci::kCommand, bits); }
   // Where a capability of that ID, and for vendor capabilities of that type, begins; 0: nowhere.
