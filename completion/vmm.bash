@@ -37,6 +37,10 @@ _vmm_value() {
           ;;
       esac
       ;;
+    --balloon)
+      _vmm_words "${value##*,}" 'size= deflate-on-oom free-page-reporting stats stats='
+      compopt -o nospace 2>/dev/null
+      ;;
     --transport) _vmm_words "$value" 'pci mmio mmio-cmdline' ;;
     --disk)
       case $value in
@@ -119,12 +123,12 @@ _vmm() {
     run)
       if [[ $current == --*=* ]]; then
         _vmm_value "${current%%=*}" "${current#*=}"
-      elif [[ $current != -* && $previous != --trace ]] && _vmm_value "$previous" "$current"; then
+      elif [[ $current != -* && $previous != --trace && $previous != --balloon ]] && _vmm_value "$previous" "$current"; then
         :
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --disk --rng --transport --testdev --net
+          --tick-share --quirk --fw-cfg --uuid --disk --rng --balloon --transport --testdev --net
           --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

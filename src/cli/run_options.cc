@@ -7,6 +7,7 @@
 #include <array>
 #include <limits>
 
+#include "cli/balloon_option.h"
 #include "cli/net_option.h"
 #include "cli/option_values.h"
 #include "vmm/vcpu_exit.h"
@@ -67,6 +68,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "May be repeated",
      kDevices},
     {"rng", kFlag, "", "Add a virtio entropy device", kDevices},
+    {"balloon", kOptionalValue, "OPTION,...",
+     "Add a memory balloon: "
+     "[size=SIZE][,deflate-on-oom][,free-page-reporting][,stats[=SECONDS]]",
+     kDevices},
     {"transport", kValue, "HOW",
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
      "without ACPI",
@@ -202,6 +207,13 @@ void read_machine(Reader& reader, VmConfig& config) {
 
 void read_virtio(Reader& reader, VmConfig& config) {
   if (reader.flag("rng")) config.virtio.emplace_back(VirtioRngConfig{});
+  if (reader.asked("balloon")) {
+    const VirtioBalloonConfig balloon =
+        reader.value<VirtioBalloonConfig>("balloon", {}, [](std::string_view text) {
+          return parse_balloon(text == "true" ? std::string_view() : text);
+        });
+    config.virtio.emplace_back(balloon);
+  }
   config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
 }
 

@@ -94,6 +94,25 @@ void check_disk(const VirtioDiskConfig& disk, std::vector<std::string>& problems
   }
 }
 
+void check_balloons(const VmConfig& config, std::vector<std::string>& problems) {
+  std::size_t count = 0;
+  for (const VirtioConfig& device : config.virtio) {
+    const auto* const balloon = std::get_if<VirtioBalloonConfig>(&device);
+    if (balloon == nullptr) continue;
+    if (++count == 2) problems.emplace_back("More than one balloon is not possible");
+    if (balloon->size > config.memory.size) {
+      problems.push_back(fmt::format("A balloon of {} is larger than the guest's memory of {}",
+                                     format_size(balloon->size), format_size(config.memory.size)));
+    }
+    using namespace std::chrono_literals;
+    if (balloon->statistics && (*balloon->statistics < 1s || *balloon->statistics > 1h)) {
+      problems.push_back(
+          fmt::format("A balloon's statistics every {} seconds are not possible: choose 1 to 3600",
+                      balloon->statistics->count()));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VmConfig& config) {
@@ -118,6 +137,7 @@ std::vector<std::string> validate(const VmConfig& config) {
                                    config.virtio.size(), most_virtio));
   }
   check_networks(config.virtio, problems);
+  check_balloons(config, problems);
   for (const VirtioConfig& device : config.virtio) {
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -137,7 +138,17 @@ struct VirtioNetConfig {
   std::shared_ptr<NetBackend> backend = {};
 };
 
-using VirtioConfig = std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig>;
+// A memory balloon (VIRTIO 1.2, 5.5): takes memory away from a running guest and gives it back. At
+// most one.
+struct VirtioBalloonConfig {
+  std::uint64_t size = 0;            // bytes to take from the start; Vm::set_balloon() changes it
+  bool deflate_on_oom = false;       // the guest may take memory back rather than kill a process
+  bool free_page_reporting = false;  // what the guest does not use goes back to the host, unasked
+  std::optional<std::chrono::seconds> statistics = {};  // ask the guest this often; 1 s to 1 h
+};
+
+using VirtioConfig =
+    std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig, VirtioBalloonConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

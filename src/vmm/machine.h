@@ -32,6 +32,18 @@
 
 namespace vmm {
 
+namespace virtio {
+class Device;
+class TransportCore;
+}  // namespace virtio
+
+// A virtio device behind its transport, whose lock covers all of it.
+struct VirtioHandle {
+  DeviceRef outside;
+  virtio::Device* inside;  // constant, as the next
+  const virtio::TransportCore* core;
+};
+
 // Members are destroyed from the last to the first: devices before the buses' maps that share them,
 // all before memory.
 struct Machine final : MachineEvents {
@@ -69,7 +81,8 @@ struct Machine final : MachineEvents {
   std::optional<DeviceHandle<Uart16550>> com1;
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
-  std::vector<DeviceRef> devices;                // all of them, for reset and for saved state
+  std::vector<VirtioHandle> virtio;
+  std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
 
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;

@@ -1,11 +1,18 @@
 #include "vmm/virtio_devices.h"
 
 #include <sys/random.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <chrono>
+#include <memory>
 #include <utility>
 #include <variant>
 
+#include "base/unique_fd.h"
+#include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/net.h"
@@ -26,27 +33,62 @@ void fill_with_random(std::span<std::byte> bytes) {
   }
 }
 
-std::string numbered(const char* kind, std::size_t index) {
-  return fmt::format("{}{}", kind, index);
+std::string numbered(const char* kind, std::size_t number) {
+  return fmt::format("{}{}", kind, number);
 }
 
-Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t index) {
+Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t number) {
   return VirtioParts{.device =
-                         std::make_unique<virtio::Rng>(numbered("rng", index), fill_with_random)};
+                         std::make_unique<virtio::Rng>(numbered("rng", number), fill_with_random)};
 }
 
-Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t index) {
-  auto device = std::make_unique<virtio::Net>(numbered("net", index), config.mac, config.backend);
+// A descriptor that is readable each time the period has passed.
+Result<UniqueFd> periodic_timer(std::chrono::seconds period) {
+  UniqueFd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer) return fail_errno(errno, "Create a timer");
+  const timespec time{.tv_sec = period.count(), .tv_nsec = 0};
+  const itimerspec both{.it_interval = time, .it_value = time};
+  if (::timerfd_settime(timer.get(), 0, &both, nullptr) != 0) {
+    return fail_errno(errno, "Start a timer");
+  }
+  return timer;
+}
+
+Result<VirtioParts> make(const VirtioBalloonConfig& config, Machine&, std::size_t number) {
+  using virtio::Balloon;
+  auto device =
+      std::make_unique<Balloon>(numbered("balloon", number),
+                                Balloon::Options{.size = config.size,
+                                                 .deflate_on_oom = config.deflate_on_oom,
+                                                 .free_page_reporting = config.free_page_reporting,
+                                                 .statistics = config.statistics.has_value()});
+  Balloon& balloon = *device;  // lives as long as its doorbells are bound
+  VirtioParts parts{.device = std::move(device)};
+  if (config.statistics) {
+    const auto timer =
+        std::make_shared<const UniqueFd>(VMM_TRY(periodic_timer(*config.statistics)));
+    parts.sources.push_back({timer->get(), [&balloon, timer] {
+                               std::uint64_t periods = 0;
+                               if (::read(timer->get(), &periods, sizeof periods) > 0) {
+                                 balloon.request_stats();
+                               }
+                             }});
+  }
+  return parts;
+}
+
+Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t number) {
+  auto device = std::make_unique<virtio::Net>(numbered("net", number), config.mac, config.backend);
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
   parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
   return parts;
 }
 
-Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t index) {
+Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t number) {
   using virtio::Blk;
   auto device = std::make_unique<Blk>(
-      numbered("disk", index),
+      numbered("disk", number),
       Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
   Blk& blk = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
@@ -81,23 +123,26 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
                                [bells, places](bool active) {
                                  bells->place(active ? places : std::vector<kvm::IoEvent>());
                                }});
-  bells->bind(device, [&transport = device.with([](MmioTransport& t) -> MmioTransport& {
-                return t;
-              })](std::uint16_t queue) { transport.process(queue); });
+  MmioTransport* const transport = device.with([](MmioTransport& t) { return &t; });
+  bells->bind(device, [transport](std::uint16_t queue) { transport->process(queue); });
   VMM_TRY(machine.mmio.insert({slot.base.value, MmioTransport::kRegistersSize, Widths{4}}, device));
   VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
                                Widths::any(), MmioTransport::kConfig},
                               device));
   machine.devices.push_back(device);
+  machine.virtio.push_back({device, &transport->device(), &transport->core()});
   machine.virtio_mmio.push_back(slot);
   if (parts.attached) parts.attached(device);
   return {};
 }
 
 Result<void> add_virtio_devices(const VmConfig& config, Machine& machine) {
+  std::array<std::size_t, std::variant_size_v<VirtioConfig>> numbers{};  // of each kind
   for (std::size_t index = 0; index < config.virtio.size(); ++index) {
-    VirtioParts parts = VMM_TRY(std::visit(
-        [&](const auto& device) { return make(device, machine, index); }, config.virtio[index]));
+    const VirtioConfig& one = config.virtio[index];
+    const std::size_t number = numbers.at(one.index())++;
+    VirtioParts parts =
+        VMM_TRY(std::visit([&](const auto& device) { return make(device, machine, number); }, one));
     VMM_TRY(config.virtio_transport == VirtioTransport::kPci
                 ? attach_virtio_pci(machine, std::move(parts))
                 : attach_virtio_mmio(machine, index, std::move(parts)));

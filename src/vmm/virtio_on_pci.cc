@@ -48,6 +48,7 @@ Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   bells->bind(function, [transport](std::uint16_t queue) { transport->process(queue); });
   VMM_TRY(machine.pci->attach(seat, function));
   machine.devices.push_back(function);
+  machine.virtio.push_back({function, &transport->device(), &transport->core()});
   if (parts.attached) parts.attached(function);
   return {};
 }

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <utility>
 
@@ -11,6 +12,7 @@
 #include "vmm/event_loop.h"
 #include "vmm/exit_dispatch.h"
 #include "vmm/kick.h"
+#include "vmm/live_devices.h"
 #include "vmm/vcpu.h"
 
 namespace vmm {
@@ -33,7 +35,8 @@ class Vm::Impl {
   HostPlan plan;
   std::vector<std::unique_ptr<ExitDispatch>> dispatches;
   std::vector<std::unique_ptr<Vcpu>> vcpus;
-  mutable std::mutex run_mutex;  // held by run(), and by whoever needs the CPUs at rest
+  std::atomic<bool> active{false};  // a run() is
+  mutable std::mutex run_mutex;     // held by run(), and by whoever needs the CPUs at rest
 
   Impl() = default;
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
@@ -94,9 +97,11 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   machine->clock.start();
   machine->timers.start();
   for (const auto& vcpu : vcpus) vcpu->resume();
+  active = true;
   if (options.on_started) options.on_started();
   const std::optional<StopBoard::Stop> stop = wait_for_stop(options);
   auto paused = pause_all();
+  active = false;
   machine->doorbells.stop();
   machine->timers.stop();
   machine->clock.stop();
@@ -243,6 +248,26 @@ VmStats Vm::stats() const {
     stats.held_ticks = impl_->machine->user_irqchip->held_ticks();
   }
   return stats;
+}
+
+VmStatus Vm::status() const {
+  VmStatus status{.running = impl_->active,
+                  .cpus = static_cast<std::uint32_t>(impl_->vcpus.size()),
+                  .memory = impl_->machine->memory.size()};
+  add_device_status(*impl_->machine, status);
+  return status;
+}
+
+Result<void> Vm::set_balloon(std::uint64_t bytes) {
+  return vmm::set_balloon(*impl_->machine, bytes);
+}
+
+Result<std::uint64_t> Vm::refresh_disk(std::string_view name) {
+  return vmm::refresh_disk(*impl_->machine, name);
+}
+
+Result<void> Vm::set_link(std::string_view name, bool up) {
+  return vmm::set_link(*impl_->machine, name, up);
 }
 
 const std::vector<std::string>& Vm::decisions() const { return impl_->plan.decisions; }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/event_fd.h"
@@ -16,6 +17,7 @@
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
 #include "vmm/stop_reason.h"
+#include "vmm/vm_status.h"
 #include "vmm/x86/registers.h"
 
 namespace vmm {
@@ -79,6 +81,19 @@ class Vm {
   Result<void> set_registers(VcpuId vcpu, const x86::Registers& registers);
 
   VmStats stats() const;
+
+  // What the machine and its virtio devices are at.
+  VmStatus status() const;
+
+  // How much of the guest's memory its balloon is to hold, in bytes: the driver works towards it.
+  // Errors: kUnsupported without a balloon; kBadConfig when the guest does not have as much.
+  Result<void> set_balloon(std::uint64_t bytes);
+  // The image of a disk ("disk0") has changed its size: tells the guest. The size now. Errors:
+  // kOutOfRange when there is no such disk; kIo.
+  Result<std::uint64_t> refresh_disk(std::string_view name);
+  // Plugs the cable of a network interface ("net0") in or pulls it. Errors: kOutOfRange when there
+  // is no such interface.
+  Result<void> set_link(std::string_view name, bool up);
 
   // What was decided at creation: the irqchip, quirks that are on, how the kernel is entered, one
   // line each.

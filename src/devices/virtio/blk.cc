@@ -287,6 +287,8 @@ void Blk::finish(Slot& slot, Status status, std::uint64_t written) {
     --orphans_;
     return;
   }
+  ++counters_.requests;
+  if (status != Status::kOk) ++counters_.errors;
   ChainWriter writer(host().memory(), request.chain);
   if (writer.remaining() != 0) {
     writer.skip(writer.remaining() - 1);

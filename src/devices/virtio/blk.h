@@ -52,6 +52,11 @@ class Blk final : public Device, private BlockClient {
       f("in_flight", &State::in_flight);
     }
   };
+  // Since creation.
+  struct Counters {
+    std::uint64_t requests = 0;  // answered
+    std::uint64_t errors = 0;    // of these, not with success
+  };
   struct Options {
     std::shared_ptr<BlockBackend> backend = {};
     std::string serial = {};   // at most kSerialSize bytes count
@@ -70,6 +75,9 @@ class Blk final : public Device, private BlockClient {
   Result<void> refresh_size();
   // How many requests are under way on the host.
   std::size_t under_way() const noexcept { return slots_.size() - idle_.size(); }
+  // Bytes, as the driver was told.
+  std::uint64_t size() const noexcept { return told_size_; }
+  const Counters& counters() const noexcept { return counters_; }
 
   std::string_view id() const noexcept override { return id_; }
   DeviceType type() const noexcept override { return DeviceType::kBlock; }
@@ -110,6 +118,7 @@ class Blk final : public Device, private BlockClient {
   std::uint64_t offered_ = 0;
   std::uint64_t features_ = 0;  // what the driver took; 0 while inactive
   bool writeback_ = true;
+  Counters counters_;
   std::uint64_t told_size_ = 0;               // what the configuration space says
   std::vector<std::unique_ptr<Slot>> slots_;  // as many as ever were under way at once
   std::vector<Slot*> idle_;

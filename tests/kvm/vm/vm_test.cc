@@ -363,6 +363,32 @@ TEST_F(VmTest, Preallocation_tellsItsProgressToTheEnd) {
   EXPECT_EQ(last, MiB(96));
 }
 
+TEST_F(VmTest, Balloon_isToldItsSizeAndItsStatus) {
+  VmConfig config = flat(GUEST_CODE(hello));
+  config.virtio.emplace_back(VirtioBalloonConfig{.size = MiB(1)});
+  CREATE_OR_RETURN(vm, std::move(config));
+  EXPECT_EQ(vm->status().balloon.value().target, MiB(1));
+  EXPECT_TRUE(vm->set_balloon(KiB(512)));
+  const auto refused = vm->set_balloon(MiB(3));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kBadConfig);
+  const VmStatus status = vm->status();
+  EXPECT_EQ(status.balloon.value().target, KiB(512));
+  EXPECT_EQ(status.balloon.value().actual, 0U);
+  EXPECT_EQ(status.memory, MiB(2));
+  EXPECT_EQ(status.cpus, 1U);
+  EXPECT_FALSE(status.running);
+  EXPECT_EQ(status.broken_devices, 0U);
+}
+
+TEST_F(VmTest, DevicesThatAreNotThere_areNamed) {
+  CREATE_OR_RETURN(vm, flat(GUEST_CODE(hello)));
+  EXPECT_EQ(vm->set_balloon(0).error().code(), ErrorCode::kUnsupported);
+  EXPECT_EQ(vm->refresh_disk("disk0").error().code(), ErrorCode::kOutOfRange);
+  EXPECT_EQ(vm->set_link("net0", false).error().code(), ErrorCode::kOutOfRange);
+  EXPECT_FALSE(vm->status().balloon);
+}
+
 TEST(VmCreate, ReportsAllProblemsAtOnce) {
   VmConfig config;
   config.memory.size = KiB(5) + 1;

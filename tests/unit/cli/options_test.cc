@@ -114,6 +114,16 @@ TEST(Options, VirtioDevicesAreListed) {
   EXPECT_EQ(config.virtio_transport, VirtioTransport::kMmioCmdline);
 }
 
+TEST(Options, BalloonMayComeWithoutAValue) {
+  const auto balloon = [](const std::vector<std::string>& arguments) {
+    return std::get<VirtioBalloonConfig>(run(arguments).config.virtio.at(0));
+  };
+  EXPECT_EQ(balloon({"--balloon"}).size, 0U);
+  EXPECT_EQ(balloon({"--balloon=size=16M,stats"}).size, MiB(16));
+  EXPECT_EQ(balloon({"--balloon", "size=16M"}).size, MiB(16));
+  EXPECT_THAT(refused({"run", "--balloon=sise=1M"}).text, HasSubstr("--balloon: "));
+}
+
 TEST(Options, UuidIsReadInTheOrderOfItsText) {
   const auto uuid = run({"--uuid", "00112233-4455-6677-8899-aabbccddeeff"}).config.uuid;
   EXPECT_EQ(uuid[0], 0x00);

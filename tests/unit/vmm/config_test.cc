@@ -138,6 +138,18 @@ TEST(ValidateConfig, NetworkInterfacesHaveNetworksAndAddressesOfTheirOwn) {
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("own address")));
 }
 
+TEST(ValidateConfig, OneBalloonFitsIntoMemory) {
+  VmConfig config;
+  config.virtio = {VirtioBalloonConfig{.size = config.memory.size}};
+  EXPECT_THAT(validate(config), IsEmpty());
+  config.virtio = {VirtioBalloonConfig{.size = config.memory.size + 1}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("larger")));
+  config.virtio = {VirtioBalloonConfig{}, VirtioBalloonConfig{}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("More than one")));
+  config.virtio = {VirtioBalloonConfig{.statistics = std::chrono::seconds(0)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("statistics")));
+}
+
 TEST(ValidateConfig, AllProblemsAreReportedAtOnce) {
   VmConfig config = with_cpus(0);
   config.memory.size = 1;

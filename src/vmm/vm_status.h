@@ -1,0 +1,48 @@
+// What a machine and its virtio devices are at, as values for people and programs.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "devices/mac_address.h"
+
+namespace vmm {
+
+struct BalloonStatus {
+  std::uint64_t target = 0;          // bytes that it is to have
+  std::uint64_t actual = 0;          // bytes that it has, by the guest's account
+  std::uint64_t inflated_bytes = 0;  // given back to the host from it, since the start
+  std::uint64_t reported_bytes = 0;  // given back because the guest reported them free
+  // What the guest last told, by name ("free", "available"): bytes, or counts of events.
+  std::map<std::string, std::uint64_t> guest = {};
+};
+
+struct DiskStatus {
+  std::string name;            // "disk0": the first of the configuration
+  std::uint64_t size = 0;      // bytes
+  std::uint64_t requests = 0;  // answered since the start
+  std::uint64_t errors = 0;    // of these, not with success
+};
+
+struct NetStatus {
+  std::string name;  // "net0": the first of the configuration
+  MacAddress mac;
+  bool link = true;
+  std::uint64_t sent = 0, received = 0;  // frames, as the guest sees it
+  std::uint64_t dropped = 0;             // either way
+};
+
+struct VmStatus {
+  bool running = false;  // a Vm::run() is active
+  std::uint32_t cpus = 0;
+  std::uint64_t memory = 0;          // bytes of RAM
+  std::uint64_t broken_devices = 0;  // times that a virtio device wanted a reset of its driver
+  std::optional<BalloonStatus> balloon = {};
+  std::vector<DiskStatus> disks = {};
+  std::vector<NetStatus> nets = {};
+};
+
+}  // namespace vmm
