@@ -80,6 +80,15 @@ _vmm_value() {
           ;;
       esac
       ;;
+    --vsock)
+      case $value in
+        *path=*) _vmm_files "${value#*path=}" ;;
+        *)
+          _vmm_words "${value##*,}" 'cid= path='
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
     --debug-exit) _vmm_words "$value" '0xf4 off' ;;
     --quirk)
       case $value in
@@ -129,7 +138,7 @@ _vmm() {
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --disk --rng --balloon --transport --testdev --net
-          --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
+          --vsock --serial --escape --debug-console --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;

@@ -81,6 +81,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
      "each with [,mac=ADDRESS][,pcap=FILE]. May be repeated",
      kDevices},
+    {"vsock", kValue, "[cid=N,]path=FILE",
+     "Sockets between guest and host: programs of the host reach the guest through the Unix socket "
+     "FILE, and the guest those that listen on FILE_PORT",
+     kDevices},
     {"serial", kValue, "WHERE",
      "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
     {"escape", kValue, "KEY",
@@ -317,6 +321,11 @@ void read_networks(Reader& reader, RunRequest& request) {
   }
 }
 
+void read_vsock(Reader& reader, RunRequest& request) {
+  if (!reader.has("vsock")) return;
+  request.vsock = reader.value<VsockSpec>("vsock", {}, parse_vsock);
+}
+
 void read_control(Reader& reader, RunRequest& request) {
   request.no_reboot = reader.flag("no-reboot");
   if (reader.has("timeout")) {
@@ -394,6 +403,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_disks(reader, request);
   read_boot(reader, request);
   read_networks(reader, request);
+  read_vsock(reader, request);
   read_consoles(reader, request);
   read_control(reader, request);
   if (problems.empty()) check(reader, request, problems);

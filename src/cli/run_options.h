@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/disk_option.h"
+#include "cli/vsock_option.h"
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
 #include "vmm/net/network.h"
@@ -58,6 +59,7 @@ struct RunRequest {
   std::optional<ConsoleSpec> debug_console;
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;
+  std::optional<VsockSpec> vsock;
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
   std::optional<bool> escape;  // nothing: when the input is a terminal

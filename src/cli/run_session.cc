@@ -15,6 +15,7 @@
 #include "cli/net_option.h"
 #include "cli/progress_bar.h"
 #include "cli/report_text.h"
+#include "vmm/vsock/open_vsock.h"
 
 namespace vmm::cli {
 namespace {
@@ -97,6 +98,14 @@ Result<void> RunSession::open_networks() {
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
     request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
   }
+  return {};
+}
+
+Result<void> RunSession::open_vsock() {
+  if (!request_.vsock) return {};
+  auto backend = VMM_TRY(
+      with_context(vmm::open_vsock(request_.vsock->path), "Open the guest's socket (--vsock)"));
+  request_.config.virtio.emplace_back(VirtioVsockConfig{request_.vsock->cid, std::move(backend)});
   return {};
 }
 
@@ -199,6 +208,7 @@ Result<SessionEnd> RunSession::run() {
   VMM_TRY(open_consoles());
   VMM_TRY(open_disks());
   VMM_TRY(open_networks());
+  VMM_TRY(open_vsock());
   if (request_.timeout) {
     end_time_ =
         steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(*request_.timeout);

@@ -42,6 +42,7 @@ class RunSession {
   Result<void> open_consoles();
   void start_consoles();
   Result<void> open_networks();
+  Result<void> open_vsock();
   std::string identity() const;
   Result<void> open_disks();
   Log make_log();

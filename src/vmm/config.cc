@@ -4,6 +4,8 @@
 
 #include <set>
 
+#include "devices/virtio/vsock_packet.h"
+
 namespace vmm {
 namespace {
 
@@ -113,6 +115,14 @@ void check_balloons(const VmConfig& config, std::vector<std::string>& problems) 
   }
 }
 
+void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& problems) {
+  if (vsock.backend == nullptr) problems.emplace_back("A guest's vsock has no host's side");
+  if (vsock.cid < virtio::kFirstGuestCid || vsock.cid > virtio::kLastGuestCid) {
+    problems.push_back(fmt::format("{} is no guest's address for vsock: choose {} to {}", vsock.cid,
+                                   virtio::kFirstGuestCid, virtio::kLastGuestCid));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VmConfig& config) {
@@ -140,6 +150,7 @@ std::vector<std::string> validate(const VmConfig& config) {
   check_balloons(config, problems);
   for (const VirtioConfig& device : config.virtio) {
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
+    if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
   }
   check_boot(config, problems);
   return problems;

@@ -26,6 +26,7 @@ namespace vmm {
 class BlockBackend;
 class EarlyKvm;
 class NetBackend;
+class VsockBackend;
 
 // RAM: where it comes from and when it is populated.
 struct MemoryConfig {
@@ -147,8 +148,16 @@ struct VirtioBalloonConfig {
   std::optional<std::chrono::seconds> statistics = {};  // ask the guest this often; 1 s to 1 h
 };
 
-using VirtioConfig =
-    std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig, VirtioBalloonConfig>;
+// Sockets between the guest and programs of the host (VIRTIO 1.2, 5.10).
+struct VirtioVsockConfig {
+  std::uint64_t cid = 3;  // the guest's address: 3 to 0xfffffffe
+  // The host's end (vmm/vsock/open_vsock.h). It serves one machine at a time, and may be given to
+  // the next one when that is gone.
+  std::shared_ptr<VsockBackend> backend = {};
+};
+
+using VirtioConfig = std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig,
+                                  VirtioBalloonConfig, VirtioVsockConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

@@ -17,6 +17,7 @@
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/rng.h"
+#include "devices/virtio/vsock.h"
 #include "vmm/virtio_on_pci.h"
 #include "vmm/x86/virtio_mmio.h"
 
@@ -82,6 +83,15 @@ Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t nu
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
   parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
+  return parts;
+}
+
+Result<VirtioParts> make(const VirtioVsockConfig& config, Machine&, std::size_t number) {
+  using virtio::Vsock;
+  auto device = std::make_unique<Vsock>(numbered("vsock", number), config.cid, config.backend);
+  Vsock& vsock = *device;  // lives as long as its doorbells are bound
+  VirtioParts parts{.device = std::move(device)};
+  parts.sources.push_back({config.backend->ready_fd(), [&vsock] { vsock.backend_ready(); }});
   return parts;
 }
 

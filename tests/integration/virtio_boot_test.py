@@ -1,10 +1,18 @@
 """Linux and its virtio drivers: one boot for each transport and way to find the devices, many checks."""
+import hashlib
 import pathlib
+import random
 import re
+import socket
+import subprocess
 import tempfile
+import threading
+import time
 import unittest
 
 from guest import Machine, make_initramfs, requirements
+
+SOURCES = pathlib.Path(__file__).parent
 
 SCRIPT = """\
 section() { echo "=== $1"; }
@@ -20,8 +28,67 @@ section vectors;    ls 0000:00:01.0/msi_irqs 2>/dev/null
 section removed;    echo 1 >0000:00:01.0/remove; ls; cat /sys/class/misc/hw_random/rng_current
 section rescanned;  echo 1 >/sys/bus/pci/rescan; cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=16 count=1 2>/dev/null | wc -c
 section interrupts; cat /proc/interrupts
+cd /
+seq 1 20000 >/tmp/up
+section vsock;      vsock_cat connect 52 </tmp/up | sha256sum
+section nobody;     vsock_cat connect 53 </dev/null 2>&1
+section listen;     vsock_cat listen 77 </tmp/up 2>/dev/null | sha256sum
 section end
 """
+UP = "".join(f"{i}\n" for i in range(1, 20001)).encode()
+DOWN = random.Random(4).randbytes(200_000)  # more than any buffer on the way
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+class VsockHost:
+    """Programs of the host: one that the guest connects to, one that connects to the guest."""
+
+    def __init__(self, path):
+        self.path = path
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(f"{path}_52")
+        self.listener.listen()
+        self.served = self.got = b""
+        self.greeting = ""
+        for work in (self.serve, self.connect):
+            threading.Thread(target=work, daemon=True).start()
+
+    @staticmethod
+    def exchange(connection):
+        """Sends all, and takes all: at the same time, as neither side has room for everything."""
+        sender = threading.Thread(target=lambda: (connection.sendall(DOWN), connection.shutdown(socket.SHUT_WR)))
+        sender.start()
+        data = b""
+        while piece := connection.recv(65536):
+            data += piece
+        sender.join()
+        return data
+
+    def serve(self):
+        connection, _ = self.listener.accept()
+        with connection:
+            self.served = self.exchange(connection)
+
+    def connect(self):
+        # Until the guest listens, it is sent away; before the machine is there, nobody is.
+        while True:
+            try:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.connect(self.path)
+                    connection.sendall(b"CONNECT 77\n")
+                    greeting = b""
+                    while not greeting.endswith(b"\n") and (piece := connection.recv(1)):
+                        greeting += piece
+                    if greeting:
+                        self.greeting = greeting.decode()
+                        self.got = self.exchange(connection)
+                        return
+            except OSError:
+                pass
+            time.sleep(0.2)
 
 
 class VirtioBoot:
@@ -37,15 +104,18 @@ class VirtioBoot:
         with tempfile.TemporaryDirectory() as folder:
             script = pathlib.Path(folder) / "script"
             script.write_text(SCRIPT, encoding="utf-8")
-            initramfs = make_initramfs(folder, "--script", script)
+            subprocess.run(["cc", "-static", "-O1", "-o", f"{folder}/vsock_cat", SOURCES / "vsock_cat.c"], check=True)
+            initramfs = make_initramfs(folder, "--script", script, "--add", f"{folder}/vsock_cat:/bin/vsock_cat")
+            cls.host = VsockHost(f"{folder}/v.sock")
             arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", "128M", "--rng",
-                         "--transport", cls.transport]
+                         "--transport", cls.transport, "--vsock", f"path={folder}/v.sock"]
             arguments += ["--cmdline", cls.cmdline] if cls.cmdline else []
             with Machine(arguments) as machine:
                 machine.close_input()
                 cls.status = machine.wait_for_end()
                 cls.text = machine.text.replace("\r", "")
                 cls.stderr = machine.stderr()
+            cls.left_behind = pathlib.Path(f"{folder}/v.sock").exists()
         cls.sections = {}
         for part in re.split(r"^=== ", cls.text, flags=re.MULTILINE)[1:]:
             name, _, body = part.partition("\n")
@@ -87,15 +157,31 @@ class VirtioBoot:
         self.assertIsNotNone(line, self.sections["interrupts"])
         self.assertGreater(int(line[1]), 0)
 
+    def test_guest_reaches_a_program_of_the_host(self):
+        self.assertEqual(digest(self.host.served), digest(UP))
+        self.assertIn(digest(DOWN), self.sections["vsock"])
+
+    def test_program_of_the_host_reaches_the_guest(self):
+        self.assertRegex(self.host.greeting, r"^OK \d+\n$")
+        self.assertEqual(digest(self.host.got), digest(UP))
+        self.assertIn(digest(DOWN), self.sections["listen"])
+
+    def test_port_that_nobody_listens_on_is_refused_at_once(self):
+        self.assertIn("Connection reset by peer", self.sections["nobody"])
+
+    def test_socket_is_removed_at_the_end(self):
+        self.assertFalse(self.left_behind)
+
 
 class PciBoot(VirtioBoot):
     """What is particular to a function of the PCI bus."""
 
     transport = "pci"
 
-    def test_bus_has_the_bridge_and_the_device(self):
+    def test_bus_has_the_bridge_and_the_devices(self):
         self.assertEqual(self.sections["pci"].splitlines(), ["0000:00:00.0 0x1b36 0x0008 0x060000",
-                                                             "0000:00:01.0 0x1af4 0x1044 0xff0000"])
+                                                             "0000:00:01.0 0x1af4 0x1044 0xff0000",
+                                                             "0000:00:02.0 0x1af4 0x1053 0xff0000"])
 
     def test_device_can_be_removed_and_found_again(self):
         self.assertNotIn("0000:00:01.0", self.sections["removed"])

@@ -15,6 +15,7 @@ CLI_MAY_INCLUDE = {
     "vmm/stop_reason.h",
     "vmm/vcpu_exit.h",
     "vmm/vm.h",
+    "vmm/vsock/open_vsock.h",
 }
 # Folders of src/vmm that are public as a whole.
 CLI_MAY_INCLUDE_FOLDERS = (

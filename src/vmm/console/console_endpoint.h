@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/byte_ring.h"
 #include "base/result.h"
-#include "vmm/console/byte_ring.h"
 
 namespace vmm {
 

@@ -8,7 +8,7 @@
 #include <mutex>
 #include <thread>
 
-#include "vmm/console/byte_ring.h"
+#include "base/byte_ring.h"
 #include "vmm/console/console_backend.h"
 #include "vmm/console/console_endpoint.h"
 

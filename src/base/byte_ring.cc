@@ -1,4 +1,4 @@
-#include "vmm/console/byte_ring.h"
+#include "base/byte_ring.h"
 
 namespace vmm {
 

@@ -1,14 +1,22 @@
-#include "vmm/console/byte_ring.h"
+#include "base/byte_ring.h"
 
 #include <gtest/gtest.h>
 
-#include "console_support.h"
+#include <string>
+#include <string_view>
+
+#include "base/size.h"
 
 namespace vmm {
 namespace {
 
-using test::bytes_of;
-using test::text_of;
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+std::string text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 TEST(ByteRing, TakesWhatFitsAndKeepsTheOrder) {
   ByteRing ring(8);
@@ -42,7 +50,8 @@ TEST(ByteRing, DropsTheOldestWhenAsked) {
 
 TEST(ByteRing, KeepsItsContentsWhileItGrows) {
   ByteRing ring(MiB(1));
-  std::string expected = test::pattern(100'000);
+  std::string expected;
+  for (int i = 0; expected.size() < 100'000; ++i) expected += std::to_string(i) + ",";
   ring.push(bytes_of(std::string_view(expected).substr(0, 3000)));
   ring.pop(1000);
   ring.push(bytes_of(std::string_view(expected).substr(3000)));
