@@ -10,6 +10,7 @@ inline constexpr std::string_view kAbout = "Virtual machines on Linux KVM.";
 inline constexpr std::string_view kMainFooter = R"(Examples:
   vmm run                                    the built-in guest, to see that it works
   vmm run --kernel bzImage --initrd rd.cpio  boot Linux on this terminal; Ctrl-A x ends it
+  vmm ctl /tmp/vm.ctl status                 how a guest is that runs with --control
   vmm inspect bzImage                        what is in a kernel image
   vmm doctor                                 what this host's KVM can do
 
@@ -40,6 +41,23 @@ Examples:
     vmm run --config machine.json --mem 4G
 
 Exit status: 0 the guest powered off, 1 host error, 2 bad usage; vmm(1) lists all.)";
+
+inline constexpr std::string_view kCtlFooter = R"(Commands:
+  status                   what the guest and its devices are at
+  pause                    let the guest stand still
+  resume                   let it go on
+  quit                     end it at once
+  balloon SIZE             how much of its memory the guest is to give back
+  disk NAME resize [SIZE]  tell the guest a disk's new size; with SIZE, grow its image first
+  net NAME up|down         plug a network cable in, or pull it
+
+Examples:
+  vmm run --kernel bzImage --control /tmp/vm.ctl --balloon --disk path=root.img
+  vmm ctl /tmp/vm.ctl balloon 256M
+  vmm ctl /tmp/vm.ctl disk disk0 resize 20G
+  vmm ctl --json /tmp/vm.ctl status | jq .disks
+
+Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
 
 inline constexpr std::string_view kInspectFooter = R"(Examples:
   vmm inspect /boot/vmlinuz-$(uname -r)

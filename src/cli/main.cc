@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/ctl_command.h"
 #include "cli/doctor_command.h"
 #include "cli/inspect_command.h"
 #include "cli/options.h"
@@ -17,6 +18,7 @@ using namespace vmm::cli;
 
 struct Dispatch {
   int operator()(RunCommand& command) const { return run_command(std::move(command.request)); }
+  int operator()(const CtlCommand& command) const { return ctl_command(command); }
   int operator()(const InspectCommand& command) const { return inspect_command(command); }
   int operator()(const DoctorCommand& command) const { return doctor_command(command); }
   int operator()(const PrintOnly& print) const {

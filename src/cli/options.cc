@@ -34,9 +34,11 @@ class WrappingFormatter final : public CLI::Formatter {
 struct Parser {
   CLI::App app{std::string(kAbout), "vmm"};
   CLI::App* run = nullptr;
+  CLI::App* ctl = nullptr;
   CLI::App* inspect = nullptr;
   CLI::App* doctor = nullptr;
   std::string config_file;
+  CtlCommand ctl_options;
   InspectCommand inspect_options;
   DoctorCommand doctor_options;
   bool version = false;
@@ -85,6 +87,16 @@ Parser::Parser() {
       ->type_name("FILE")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
       ->group("Control");
+
+  ctl = app.add_subcommand("ctl", "Control a running guest");
+  ctl->add_option("socket", ctl_options.socket, "What its --control says")
+      ->type_name("PATH")
+      ->required();
+  ctl->add_option("command", ctl_options.words, "What is to be done, see below")
+      ->type_name("COMMAND...")
+      ->required();
+  ctl->add_flag("--json", ctl_options.json, "For programs");
+  ctl->footer(std::string(kCtlFooter));
 
   inspect = app.add_subcommand("inspect", "Tell what a kernel image is, or why it cannot boot");
   inspect->add_option("file", inspect_options.file, "Kernel image")->type_name("FILE")->required();
@@ -136,7 +148,7 @@ std::string suggestion(std::string_view argument) {
 
 // The command that is being given, by name; empty when none was recognised.
 std::string command_name(const Parser& parser) {
-  for (const CLI::App* const sub : {parser.run, parser.inspect, parser.doctor}) {
+  for (const CLI::App* const sub : {parser.run, parser.ctl, parser.inspect, parser.doctor}) {
     if (sub->parsed()) return sub->get_name();
   }
   return "";
@@ -208,7 +220,7 @@ Command parse_command_line(const std::vector<std::string>& given) {
     // CLI11 takes them from the end.
     parser.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
-    for (CLI::App* const sub : {parser.run, parser.inspect, parser.doctor}) {
+    for (CLI::App* const sub : {parser.run, parser.ctl, parser.inspect, parser.doctor}) {
       if (sub->parsed()) return PrintOnly{sub->help("vmm"), 0};
     }
     return PrintOnly{parser.app.help(), 0};
@@ -220,9 +232,10 @@ Command parse_command_line(const std::vector<std::string>& given) {
   report_extras(parser, problems);
   if (!problems.empty()) return complain(command_name(parser), problems);
   if (parser.version) return PrintOnly{fmt::format("vmm {}\n", VMM_VERSION), 0};
+  if (parser.ctl->parsed()) return parser.ctl_options;
   if (parser.inspect->parsed()) return parser.inspect_options;
   if (parser.doctor->parsed()) return parser.doctor_options;
-  return complain("", {"a command is missing: run, inspect, doctor or help"});
+  return complain("", {"a command is missing: run, ctl, inspect, doctor or help"});
 }
 
 }  // namespace vmm::cli

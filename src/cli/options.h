@@ -16,6 +16,11 @@ struct InspectCommand {
   std::string file;
   bool json = false;
 };
+struct CtlCommand {
+  std::string socket;
+  std::vector<std::string> words;
+  bool json = false;
+};
 struct DoctorCommand {
   bool json = false;
 };
@@ -26,7 +31,7 @@ struct PrintOnly {
   int exit_code = 0;
 };
 
-using Command = std::variant<RunCommand, InspectCommand, DoctorCommand, PrintOnly>;
+using Command = std::variant<RunCommand, CtlCommand, InspectCommand, DoctorCommand, PrintOnly>;
 
 // `given` are the arguments without the program's name. Reads the configuration file that they
 // name, and nothing else.

@@ -93,6 +93,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      kConsole},
     {"debug-console", kValue, "WHERE",
      "Bytes written to port 0xe9: a file, stdio, or off (default)", kConsole},
+    {"control", kValue, "PATH", "Take commands of vmm ctl on this Unix socket", kControl},
     {"no-reboot", kFlag, "", "End when the guest resets instead of starting it again", kControl},
     {"timeout", kValue, "SECONDS", "End the guest after this time", kControl},
     {"debug-exit", kValue, "PORT",
@@ -327,6 +328,10 @@ void read_vsock(Reader& reader, RunRequest& request) {
 }
 
 void read_control(Reader& reader, RunRequest& request) {
+  if (reader.has("control")) {
+    request.control = reader.text("control", "");
+    if (request.control->empty()) reader.problem("control", "the path is empty");
+  }
   request.no_reboot = reader.flag("no-reboot");
   if (reader.has("timeout")) {
     request.timeout =

@@ -60,6 +60,7 @@ struct RunRequest {
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;
   std::optional<VsockSpec> vsock;
+  std::optional<std::string> control;  // path of the control socket
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
   std::optional<bool> escape;  // nothing: when the input is a terminal

@@ -165,7 +165,11 @@ Result<void> RunSession::load_flat_image() {
 }
 
 VmConfig RunSession::make_config() {
-  VmConfig config = request_.config;
+  VmConfig config;
+  {
+    const std::lock_guard guard(mutex_);  // the balloon's size may be changed meanwhile
+    config = request_.config;
+  }
   request_.config.early_kvm.reset();  // it is for one machine, and a reset makes another
   config.serial.output = console_.get();
   config.debug_console = debug_console_.get();
@@ -188,7 +192,8 @@ void RunSession::connect(Vm& vm) {
   {
     const std::lock_guard guard(mutex_);
     vm_ = &vm;
-    if (quit_) vm.cancel();  // asked for while the machine was being built
+    for (const std::string& net : links_down_) (void)vm.set_link(net, false);
+    if (quit_ || pause_wanted_) vm.cancel();  // asked for while the machine was being built
   }
   console_->on_writable([&vm] { vm.serial_output_ready(); });
   console_->connect_input(
@@ -209,6 +214,7 @@ Result<SessionEnd> RunSession::run() {
   VMM_TRY(open_disks());
   VMM_TRY(open_networks());
   VMM_TRY(open_vsock());
+  VMM_TRY(open_control());
   if (request_.timeout) {
     end_time_ =
         steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(*request_.timeout);
@@ -228,6 +234,8 @@ Result<SessionEnd> RunSession::run() {
     const bool loop = reboot && is_reset_loop(steady_clock::now() - start);
     if (reboot && !loop && !quit_) {
       if (request_.verbose) note("guest reset, starting it again");
+      const std::lock_guard guard(mutex_);
+      ++resets_;
       continue;
     }
     drain_output();
@@ -262,13 +270,17 @@ Result<StopInfo> RunSession::run_machine(Vm& vm) {
 }
 
 bool RunSession::serve_requests(Vm& vm) {
-  bool processors = false;
-  {
-    const std::lock_guard guard(mutex_);
-    processors = std::exchange(show_processors_, false);
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (std::exchange(show_processors_, false)) {
+      lock.unlock();
+      show_processors(vm);
+      lock.lock();
+    }
+    if (!pause_wanted_ || quit_) return !quit_;
+    stay_paused(lock);
+    if (!show_processors_) return !quit_;
   }
-  if (processors) show_processors(vm);
-  return !quit_;
 }
 
 bool RunSession::is_reset_loop(nanoseconds ran) {
@@ -302,9 +314,14 @@ std::vector<std::byte> RunSession::filter_input(std::span<const std::byte> typed
 
 void RunSession::request_quit(std::string why) {
   const std::lock_guard guard(mutex_);
+  ask_to_quit(std::move(why));
+}
+
+void RunSession::ask_to_quit(std::string why) {
   if (quit_why_.empty()) quit_why_ = std::move(why);
   quit_ = true;
   if (vm_ != nullptr) vm_->cancel();
+  changed_.notify_all();
 }
 
 void RunSession::on_command(EscapeCommand command) {
@@ -326,6 +343,7 @@ void RunSession::on_command(EscapeCommand command) {
       const std::lock_guard guard(mutex_);
       show_processors_ = true;
       if (vm_ != nullptr) vm_->cancel();
+      changed_.notify_all();
       break;
     }
     case EscapeCommand::kContinue:

@@ -37,6 +37,16 @@ class Manual(unittest.TestCase):
         self.assertIn("--kernel", options)
         self.assertEqual([option for option in sorted(options) if option not in plain], [])
 
+    def test_has_every_control_command(self):
+        page = (ROOT / "docs/control.md").read_text()
+        source = (ROOT / "src/cli/control_protocol.cc").read_text()
+        commands = re.findall(r'CommandSpec\{\s*"([a-z-]+)"', source)
+        self.assertGreater(len(commands), 5)
+        for command in commands:
+            self.assertIn(f"| `{command}` |", page)
+        for code in set(re.findall(r'(?:return|refuse\() ?"([a-z_]+)"', source)):
+            self.assertIn(f"| `{code}` |", page)
+
     def test_has_every_exit_status(self):
         plain = MANUAL.read_text().replace("\\-", "-")
         self.assertGreater(len(exit_codes()), 10)
@@ -79,7 +89,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("vmm", "help", "ins"), ["inspect"])
 
     def test_offers_exactly_the_options(self):
-        for command in ("run", "inspect", "doctor"):
+        for command in ("run", "ctl", "inspect", "doctor"):
             self.assertEqual(set(self.complete("vmm", command, "--")), options_of(command))
 
     def test_option_values(self):
@@ -88,6 +98,11 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("vmm", "run", "--boot", "="),
                          ["auto", "linux64", "bzimage", "pvh", "multiboot", "multiboot2", "flat"])
         self.assertEqual(self.complete("vmm", "run", "--serial", "u"), ["unix:"])
+
+    def test_commands_of_ctl(self):
+        self.assertEqual(self.complete("vmm", "ctl", "/tmp/vm.ctl", "bal"), ["balloon"])
+        self.assertEqual(self.complete("vmm", "ctl", "--json", "/tmp/vm.ctl", "st"), ["status"])
+        self.assertEqual(self.complete("vmm", "ctl", "/tmp/vm.ctl", "net", "net0", "d"), ["down"])
 
     def test_quirks_and_their_values(self):
         self.assertEqual(self.complete("vmm", "run", "--quirk", "sys"), ["syscall-fixup="])

@@ -10,6 +10,8 @@ LAYERS = ("base", "memory", "devices", "vmm", "cli")
 CLI_MAY_INCLUDE = {
     "vmm/block/open_disk.h",
     "vmm/config.h",
+    "vmm/control/line_client.h",
+    "vmm/control/line_server.h",
     "vmm/loader/describe.h",
     "vmm/net/network.h",
     "vmm/stop_reason.h",

@@ -1,7 +1,15 @@
 #include "vmm/block/open_disk.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <limits>
 #include <utility>
 
+#include "base/size.h"
+#include "base/unique_fd.h"
 #include "vmm/block/cow_disk.h"
 #include "vmm/block/image_file.h"
 #include "vmm/block/io_engine.h"
@@ -64,6 +72,33 @@ Result<std::vector<std::shared_ptr<BlockBackend>>> open_disks(std::span<const Di
   std::vector<std::shared_ptr<BlockBackend>> disks;
   for (const DiskImage& image : images) disks.push_back(VMM_TRY(open_one(image, engines, log)));
   return disks;
+}
+
+Result<void> grow_image(const DiskImage& image, std::uint64_t bytes) {
+  if (image.read_only || image.cow != CowMode::kNone) {
+    return fail(ErrorCode::kUnsupported, "Disk image '{}' is not written, and stays as it is",
+                image.path);
+  }
+  const UniqueFd file(::open(image.path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return fail_errno(errno, "Open disk image '{}'", image.path);
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "Look at '{}'", image.path);
+  if (!S_ISREG(status.st_mode)) {
+    return fail(ErrorCode::kUnsupported, "Disk image '{}' is no file: it grows by other means",
+                image.path);
+  }
+  const auto now = static_cast<std::uint64_t>(status.st_size);
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<off_t>::max());
+  if (bytes < now || bytes > kMost || bytes % BlockBackend::kSectorSize != 0) {
+    return fail(
+        ErrorCode::kBadConfig,
+        "Disk image '{}' cannot get {} bytes: it has {}, can only grow, and by sectors of {}",
+        image.path, bytes, now, BlockBackend::kSectorSize);
+  }
+  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
+    return fail_errno(errno, "Grow disk image '{}' to {}", image.path, format_size(bytes));
+  }
+  return {};
 }
 
 }  // namespace vmm

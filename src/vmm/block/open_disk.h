@@ -42,4 +42,9 @@ struct DiskImage {
 Result<std::vector<std::shared_ptr<BlockBackend>>> open_disks(
     std::span<const DiskImage> images, const Log& log, DiskEngine engine = DiskEngine::kAuto);
 
+// Makes the file of an image that is in use larger, a multiple of 512 bytes; its disk is told by
+// BlockBackend::refresh_size(). Errors: kBadConfig when it would lose something; kUnsupported when
+// the image is no file or is not written; kIo.
+Result<void> grow_image(const DiskImage& image, std::uint64_t bytes);
+
 }  // namespace vmm

@@ -9,7 +9,9 @@
 
 #include <cerrno>
 #include <csignal>
+#include <optional>
 
+#include "base/size.h"
 #include "base/unique_fd.h"
 #include "tests/support/disk_io.h"
 #include "tests/support/scratch_directory.h"
@@ -295,6 +297,39 @@ TEST_F(OverlayFile, ImageAsItsOwnOverlay_isRefused) {
   image.cow_file = image_;
   EXPECT_NE(problem(image), "");
   EXPECT_EQ(test::read_file(image_), pattern(64 * 1024, 1));
+}
+
+class GrowImage : public OpenDisk {
+ protected:
+  // The error's code, or nothing.
+  static std::optional<ErrorCode> code(const DiskImage& image, std::uint64_t bytes) {
+    const auto grown = grow_image(image, bytes);
+    return grown ? std::nullopt : std::optional(grown.error().code());
+  }
+};
+
+TEST_F(GrowImage, DiskInUse_isLargerAfterwards) {
+  const auto disk = open({.path = image_});
+  ASSERT_TRUE(disk) << disk.error().message();
+  EXPECT_EQ(code({.path = image_}, MiB(1)), std::nullopt);
+  EXPECT_EQ((*disk)->limits().size, KiB(64));
+  ASSERT_TRUE((*disk)->refresh_size());
+  EXPECT_EQ((*disk)->limits().size, MiB(1));
+  EXPECT_EQ(DiskIo(**disk).read(0, 64 * 1024), pattern(64 * 1024, 1));
+}
+
+TEST_F(GrowImage, WhatWouldLoseSomething_isRefused) {
+  EXPECT_EQ(code({.path = image_}, KiB(32)), ErrorCode::kBadConfig);
+  EXPECT_EQ(code({.path = image_}, KiB(64) + 1), ErrorCode::kBadConfig);
+  EXPECT_EQ(code({.path = image_}, ~0ULL << 9), ErrorCode::kBadConfig);
+  EXPECT_EQ(test::read_file(image_), pattern(64 * 1024, 1));
+}
+
+TEST_F(GrowImage, WhatIsNotWrittenOrNoFile_isRefused) {
+  EXPECT_EQ(code({.path = image_, .read_only = true}, MiB(1)), ErrorCode::kUnsupported);
+  EXPECT_EQ(code({.path = image_, .cow = CowMode::kThrowAway}, MiB(1)), ErrorCode::kUnsupported);
+  EXPECT_EQ(code({.path = "/dev/null"}, MiB(1)), ErrorCode::kUnsupported);
+  EXPECT_TRUE(code({.path = directory_.file("none")}, MiB(1)));
 }
 
 }  // namespace

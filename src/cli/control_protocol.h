@@ -1,0 +1,46 @@
+// The language of the control socket (docs/control.md): a JSON object a line, each way.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "vmm/vm.h"
+
+namespace vmm::cli {
+
+// What `status` tells.
+struct ControlStatus {
+  std::string state;  // "running", "paused", or "starting" while there is no machine
+  std::chrono::milliseconds uptime{0};  // since the command was started
+  std::uint64_t resets = 0;             // of the guest
+  std::optional<VmStatus> vm = {};
+  VmStats stats = {};
+};
+
+// What the commands act on. Called on the control socket's thread.
+class ControlTarget {
+ public:
+  virtual ~ControlTarget() = default;
+  virtual ControlStatus control_status() = 0;
+  // Returns when the guest stands still. Errors: kTimeout.
+  virtual Result<void> control_pause() = 0;
+  virtual Result<void> control_resume() = 0;
+  virtual Result<void> control_quit() = 0;
+  virtual Result<void> control_balloon(std::uint64_t bytes) = 0;
+  // Tells the guest the image's size, after it has grown to `bytes` when that is given. The size.
+  virtual Result<std::uint64_t> control_resize(const std::string& disk,
+                                               std::optional<std::uint64_t> bytes) = 0;
+  virtual Result<void> control_link(const std::string& net, bool up) = 0;
+};
+
+// The answer to one request, in one line without its end. Whatever the request is, there is one.
+std::string answer_control(std::string_view request, ControlTarget& target);
+
+// The answer to a request that was not read to its end.
+std::string control_too_long();
+
+}  // namespace vmm::cli

@@ -1,0 +1,146 @@
+#include "cli/ctl_command.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/size.h"
+#include "cli/exit_code.h"
+#include "vmm/control/line_client.h"
+
+namespace vmm::cli {
+namespace {
+
+using nlohmann::json;
+
+// Longer than any command takes.
+constexpr std::chrono::minutes kPatience{1};
+
+std::string request_text(std::string_view command, const json& arguments = json::object()) {
+  return json{{"id", 1}, {"command", command}, {"arguments", arguments}}.dump(
+      -1, ' ', false, json::error_handler_t::replace);
+}
+
+tl::unexpected<Error> usage(std::string_view form) {
+  return fail(ErrorCode::kBadConfig, "the command is written '{}'", form);
+}
+
+Result<std::string> converse(const CtlCommand& command) {
+  const std::string request = VMM_TRY(control_request(command.words));
+  const std::string answer = VMM_TRY(ask_line(command.socket, request, kPatience));
+  return control_answer_text(answer, command.json);
+}
+
+std::string bytes(const json& value) { return format_size(value.get<std::uint64_t>()); }
+
+std::string balloon_text(const json& balloon) {
+  std::string text =
+      fmt::format("balloon  {} of {} wanted; given back {}, reported free {}\n",
+                  bytes(balloon.at("actual")), bytes(balloon.at("target")),
+                  bytes(balloon.at("inflated_bytes")), bytes(balloon.at("reported_bytes")));
+  std::string guest;
+  for (const char* const name : {"total", "free", "available", "caches"}) {
+    const auto found = balloon.at("guest").find(name);
+    if (found == balloon.at("guest").end()) continue;
+    guest += fmt::format("{}{} {}", guest.empty() ? "" : ", ", name, bytes(*found));
+  }
+  return guest.empty() ? text : text + fmt::format("guest    {}\n", guest);
+}
+
+std::string status_text(const json& status) {
+  const auto number = [&](const char* key) { return status.at(key).get<std::uint64_t>(); };
+  std::string text = fmt::format("{}, {}.{:01} s since the start, {} resets\n",
+                                 status.at("state").get<std::string>(), number("uptime_ms") / 1000,
+                                 number("uptime_ms") % 1000 / 100, number("resets"));
+  if (!status.contains("cpus")) return text;
+  text +=
+      fmt::format("machine  {} CPUs, {} of memory\n", number("cpus"), bytes(status.at("memory")));
+  if (!status.at("balloon").is_null()) text += balloon_text(status.at("balloon"));
+  for (const json& disk : status.at("disks")) {
+    text += fmt::format("{:<8} {}, {} requests, {} errors\n", disk.at("name").get<std::string>(),
+                        bytes(disk.at("size")), disk.at("requests").get<std::uint64_t>(),
+                        disk.at("errors").get<std::uint64_t>());
+  }
+  for (const json& net : status.at("nets")) {
+    text += fmt::format(
+        "{:<8} {}, link {}, {} frames sent, {} received, {} dropped\n",
+        net.at("name").get<std::string>(), net.at("mac").get<std::string>(),
+        net.at("link").get<bool>() ? "up" : "down", net.at("sent").get<std::uint64_t>(),
+        net.at("received").get<std::uint64_t>(), net.at("dropped").get<std::uint64_t>());
+  }
+  std::string exits;
+  for (const auto& [kind, count] : status.at("exits").items()) {
+    exits += fmt::format("{}{} {}", exits.empty() ? "" : ", ", kind, count.get<std::uint64_t>());
+  }
+  if (!exits.empty()) text += fmt::format("exits    {}\n", exits);
+  if (number("broken_devices") != 0) {
+    text +=
+        fmt::format("broken   virtio devices wanted a reset {} times\n", number("broken_devices"));
+  }
+  return text;
+}
+
+std::string result_text(const json& result) {
+  if (result.contains("state")) return status_text(result);
+  if (result.contains("size")) return bytes(result.at("size")) + "\n";
+  return "";
+}
+
+}  // namespace
+
+Result<std::string> control_request(const std::vector<std::string>& words) {
+  const std::string& command = words.front();
+  if (command == "status" || command == "pause" || command == "resume" || command == "quit") {
+    if (words.size() != 1) return usage(command);
+    return request_text(command);
+  }
+  if (command == "balloon") {
+    if (words.size() != 2) return usage("balloon SIZE");
+    return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});
+  }
+  if (command == "disk") {
+    if (words.size() < 3 || words.size() > 4 || words[2] != "resize") {
+      return usage("disk NAME resize [SIZE]");
+    }
+    json arguments = {{"disk", words[1]}};
+    if (words.size() == 4) arguments["size"] = VMM_TRY(parse_size(words[3]));
+    return request_text("disk-resize", arguments);
+  }
+  if (command == "net") {
+    if (words.size() != 3 || (words[2] != "up" && words[2] != "down")) {
+      return usage("net NAME up|down");
+    }
+    return request_text("net-link", {{"net", words[1]}, {"up", words[2] == "up"}});
+  }
+  return fail(ErrorCode::kBadConfig,
+              "there is no command '{}': status, pause, resume, quit, balloon, disk and net are "
+              "known",
+              command);
+}
+
+Result<std::string> control_answer_text(std::string_view answer, bool raw) {
+  const json document = json::parse(answer, nullptr, /*allow_exceptions=*/false);
+  try {
+    if (document.contains("error")) {
+      return fail(ErrorCode::kIo, "{}", document.at("error").at("message").get<std::string>());
+    }
+    const json& result = document.at("result");
+    return raw ? result.dump() + "\n" : result_text(result);
+  } catch (const json::exception&) {
+    return fail(ErrorCode::kIo, "The answer cannot be understood: {}", answer.substr(0, 200));
+  }
+}
+
+int ctl_command(const CtlCommand& command) {
+  const Result<std::string> text = converse(command);
+  if (!text) {
+    std::fputs(fmt::format("vmm ctl: {}\n", text.error().message()).c_str(), stderr);
+    return exit_code(text.error());
+  }
+  std::fputs(text->c_str(), stdout);
+  return kExitOk;
+}
+
+}  // namespace vmm::cli

@@ -1,0 +1,203 @@
+"""The control socket from outside: vmm ctl, and clients that speak JSON themselves or misbehave.
+
+    control_test.py PATH-OF-VMM
+"""
+import json
+import os
+import pathlib
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import unittest
+
+import vmm_process
+from vmm_process import Guest, Running, eventually, needs_kvm, vmm
+
+
+class Client:
+    """Speaks JSON lines itself."""
+
+    def __init__(self, test, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(vmm_process.PATIENCE)
+        test.addCleanup(self.socket.close)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rb")
+        test.addCleanup(self.file.close)
+
+    def send(self, text):
+        self.socket.sendall(text.encode(), socket.MSG_NOSIGNAL)
+
+    def answer(self):
+        return json.loads(self.file.readline())
+
+    def ask(self, command, **arguments):
+        self.send(json.dumps({"id": command, "command": command, "arguments": arguments}) + "\n")
+        return self.answer()
+
+
+class Usage(unittest.TestCase):
+    def expect(self, status, text, *arguments):
+        code, out, err = vmm("ctl", *arguments)
+        self.assertEqual((code, out), (status, ""), err)
+        self.assertIn(text, err)
+        self.assertEqual(err.count("\n"), 1, err)
+
+    def test_what_is_missing_is_said(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "socket")
+            self.expect(1, f"There is no socket {path}", path, "status")
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(path)
+            listener.close()
+            self.expect(1, f"Nobody listens on {path}", path, "status")
+
+    def test_wrong_commands(self):
+        self.expect(2, "there is no command 'explode'", "/nowhere", "explode")
+        self.expect(2, "balloon SIZE", "/nowhere", "balloon")
+        self.expect(2, "up|down", "/nowhere", "net", "net0", "left")
+
+    def test_socket_that_cannot_be(self):
+        code, _, err = vmm("run", "--control", "/nowhere/socket")
+        self.assertEqual(code, 1, err)
+        self.assertIn("--control", err)
+
+
+@needs_kvm
+class Control(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.path = self.folder / "control"
+
+    def start(self, *options, guest=None):
+        guest = guest or Guest().hang()
+        running = Running(self, [*guest.arguments(self), "--control", self.path, *options],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        # The file is there a moment before somebody listens.
+        self.assertTrue(eventually(lambda: vmm("ctl", self.path, "status")[0] == 0))
+        return running
+
+    def ctl(self, *words):
+        code, out, err = vmm("ctl", self.path, *words)
+        self.assertEqual((code, err), (0, ""))
+        return out
+
+    def refused(self, *words):
+        code, out, err = vmm("ctl", self.path, *words)
+        self.assertEqual((code, out), (1, ""))
+        return err
+
+    def status(self):
+        return json.loads(self.ctl("--json", "status"))
+
+    def test_status_tells_of_the_machine(self):
+        self.start("--balloon=size=1M", "--cpus", "2", "--net", "user,mac=52:54:00:00:00:07")
+        self.assertTrue(eventually(lambda: self.status()["state"] == "running"))
+        status = self.status()
+        self.assertEqual((status["cpus"], status["memory"], status["resets"]), (2, 4 << 20, 0))
+        self.assertEqual(status["balloon"]["target"], 1 << 20)
+        self.assertEqual(status["nets"][0]["mac"], "52:54:00:00:00:07")
+        self.assertEqual(status["disks"], [])
+        text = self.ctl("status")
+        self.assertIn("2 CPUs, 4 MiB of memory", text)
+        self.assertIn("net0", text)
+
+    def test_pause_and_resume(self):
+        self.start()
+        self.ctl("pause")
+        self.assertEqual(self.status()["state"], "paused")
+        self.ctl("pause")
+        self.ctl("resume")
+        self.assertTrue(eventually(lambda: self.status()["state"] == "running"))
+        self.ctl("resume")
+
+    def test_quit_while_paused(self):
+        running = self.start()
+        self.ctl("pause")
+        self.ctl("quit")
+        self.assertEqual(running.wait(), 130)
+        self.assertIn("control socket", running.process.stderr.read().decode())
+        self.assertFalse(self.path.exists())
+
+    def test_signal_and_timeout_end_a_paused_guest(self):
+        running = self.start()
+        self.ctl("pause")
+        running.signal(signal.SIGTERM)
+        self.assertEqual(running.wait(), 130)
+        running = self.start("--timeout", "3")
+        self.ctl("pause")
+        self.assertEqual(running.wait(), 26)
+
+    def test_devices_that_are_not_there(self):
+        self.start()
+        self.assertIn("no balloon", self.refused("balloon", "1M"))
+        self.assertIn("no disk", self.refused("disk", "disk0", "resize"))
+        self.assertIn("no network interface", self.refused("net", "net0", "down"))
+
+    def test_devices_change(self):
+        image = self.folder / "image"
+        image.write_bytes(bytes(1 << 20))
+        self.start("--balloon", "--disk", f"path={image}", "--net", "user")
+        self.ctl("balloon", "2M")
+        self.assertEqual(self.status()["balloon"]["target"], 2 << 20)
+        self.assertIn("larger", self.refused("balloon", "8M"))
+        self.assertEqual(self.ctl("disk", "disk0", "resize", "3M"), "3 MiB\n")
+        self.assertEqual(image.stat().st_size, 3 << 20)
+        self.assertIn("can only grow", self.refused("disk", "disk0", "resize", "2M"))
+        os.truncate(image, 4 << 20)
+        self.assertEqual(self.status()["disks"][0]["size"], 3 << 20)
+        self.assertEqual(self.ctl("disk", "disk0", "resize"), "4 MiB\n")
+        self.assertIn("disk0", self.refused("disk", "disk1", "resize"))
+        self.ctl("net", "net0", "down")
+        self.assertFalse(self.status()["nets"][0]["link"])
+        self.ctl("net", "net0", "up")
+        self.assertTrue(self.status()["nets"][0]["link"])
+
+    def test_overlay_does_not_grow(self):
+        image = self.folder / "image"
+        image.write_bytes(bytes(1 << 20))
+        self.start("--disk", f"path={image},cow")
+        self.assertIn("not written", self.refused("disk", "disk0", "resize", "3M"))
+        self.assertEqual(image.stat().st_size, 1 << 20)
+
+    def test_socket_is_the_owners(self):
+        running = self.start()
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+        code, _, err = vmm("run", "--control", self.path)
+        self.assertEqual(code, 2, err)
+        self.assertIn("in use", err)
+        running.process.kill()
+        running.wait()
+        self.assertTrue(self.path.exists(), "nobody could remove it")
+        self.start()
+
+    def test_several_clients_and_requests(self):
+        self.start()
+        first, second = Client(self, self.path), Client(self, self.path)
+        first.send('{"id": 1, "command": "status"}\n{"id": 2, "command": "nothing"}\n')
+        self.assertEqual(second.ask("resume"), {"id": "resume", "result": {}})
+        self.assertEqual(first.answer()["id"], 1)
+        self.assertEqual(first.answer()["error"]["code"], "unknown_command")
+
+    def test_clients_that_misbehave(self):
+        self.start()
+        endless, deaf = Client(self, self.path), Client(self, self.path)
+        try:
+            endless.send("x" * 1_000_000)
+        except OSError:
+            pass  # sent away meanwhile
+        deaf.send('{"command": "status"}\n' * 5000)
+        deaf.socket.close()
+        polite = Client(self, self.path)
+        self.assertEqual(polite.ask("explode")["error"]["code"], "unknown_command")
+        polite.send("what?\n")
+        self.assertEqual(polite.answer()["error"]["code"], "bad_request")
+        self.assertIn("result", polite.ask("status"))
+
+
+if __name__ == "__main__":
+    vmm_process.main()

@@ -1,0 +1,206 @@
+#include "cli/control_protocol.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "base/size.h"
+#include "cli/ctl_command.h"
+
+namespace vmm::cli {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// Notes what it is asked for.
+class RecordingTarget final : public ControlTarget {
+ public:
+  std::vector<std::string> asked;
+  Result<void> outcome;
+
+  ControlStatus control_status() override {
+    ControlStatus status{.state = "running", .uptime = std::chrono::milliseconds(12'345)};
+    status.vm = VmStatus{.running = true, .cpus = 2, .memory = MiB(512)};
+    status.vm->balloon = BalloonStatus{.target = MiB(2), .actual = MiB(1)};
+    status.vm->balloon->guest["free"] = MiB(300);
+    status.vm->disks.push_back({.name = "disk0", .size = GiB(1), .requests = 7, .errors = 1});
+    status.vm->nets.push_back({.name = "net0", .mac = {{2, 0, 0, 0, 0, 1}}, .link = false});
+    status.stats.exits["pio"] = 3;
+    return status;
+  }
+  Result<void> control_pause() override { return note("pause"); }
+  Result<void> control_resume() override { return note("resume"); }
+  Result<void> control_quit() override { return note("quit"); }
+  Result<void> control_balloon(std::uint64_t bytes) override {
+    return note(fmt::format("balloon {}", bytes));
+  }
+  Result<std::uint64_t> control_resize(const std::string& disk,
+                                       std::optional<std::uint64_t> bytes) override {
+    VMM_TRY(note(fmt::format("resize {} {}", disk, bytes.value_or(0))));
+    return MiB(3);
+  }
+  Result<void> control_link(const std::string& net, bool up) override {
+    return note(fmt::format("link {} {}", net, up));
+  }
+
+ private:
+  Result<void> note(std::string what) {
+    asked.push_back(std::move(what));
+    return outcome;
+  }
+};
+
+class ControlProtocol : public testing::Test {
+ protected:
+  json answer(std::string_view request) {
+    const std::string text = answer_control(request, target_);
+    EXPECT_EQ(text.find('\n'), std::string::npos);
+    return json::parse(text);
+  }
+  std::string code(std::string_view request) {
+    const json document = answer(request);
+    return document.contains("error") ? document["error"]["code"].get<std::string>() : "none";
+  }
+
+  RecordingTarget target_;
+};
+
+TEST_F(ControlProtocol, Commands_reachTheTarget) {
+  EXPECT_EQ(answer(R"({"id":1,"command":"pause"})"), json::parse(R"({"id":1,"result":{}})"));
+  answer(R"({"command":"resume","arguments":{}})");
+  answer(R"({"command":"quit"})");
+  answer(R"({"command":"balloon","arguments":{"size":4096}})");
+  answer(R"({"command":"balloon","arguments":{"size":"2M"}})");
+  answer(R"({"command":"disk-resize","arguments":{"disk":"disk0"}})");
+  answer(R"({"command":"disk-resize","arguments":{"disk":"disk1","size":512}})");
+  answer(R"({"command":"net-link","arguments":{"net":"net0","up":false}})");
+  EXPECT_THAT(target_.asked,
+              ElementsAre("pause", "resume", "quit", "balloon 4096", "balloon 2097152",
+                          "resize disk0 0", "resize disk1 512", "link net0 false"));
+}
+
+TEST_F(ControlProtocol, Identity_comesBack) {
+  EXPECT_EQ(answer(R"({"id":"a","command":"resume"})")["id"], "a");
+  EXPECT_EQ(answer(R"({"id":2.5,"command":"nothing"})")["id"], 2.5);
+  EXPECT_EQ(answer(R"({"command":"resume"})")["id"], nullptr);
+}
+
+TEST_F(ControlProtocol, Status_isComplete) {
+  const json status = answer(R"({"id":1,"command":"status"})")["result"];
+  EXPECT_EQ(status["state"], "running");
+  EXPECT_EQ(status["uptime_ms"], 12'345);
+  EXPECT_EQ(status["cpus"], 2);
+  EXPECT_EQ(status["memory"], MiB(512));
+  EXPECT_EQ(status["balloon"]["actual"], MiB(1));
+  EXPECT_EQ(status["balloon"]["guest"]["free"], MiB(300));
+  EXPECT_EQ(status["disks"][0]["errors"], 1);
+  EXPECT_EQ(status["nets"][0]["mac"], "02:00:00:00:00:01");
+  EXPECT_EQ(status["exits"]["pio"], 3);
+}
+
+TEST_F(ControlProtocol, WhatIsNoRequest_isRefused) {
+  for (const char* const request :
+       {"", "x", "[]", "1", "null", "{", R"({"command":1})", R"({"id":1})",
+        R"({"command":"status","arguments":[]})", R"({"command":"status","more":1})",
+        R"({"id":[],"command":"status"})", R"({"id":{},"command":"status"})",
+        "{\"command\":\"\xff\"}"}) {
+    EXPECT_EQ(code(request), "bad_request") << request;
+  }
+  EXPECT_EQ(code(std::string(60'000, '[')), "bad_request");
+  EXPECT_TRUE(target_.asked.empty());
+}
+
+TEST_F(ControlProtocol, UnknownCommand_isNamed) {
+  EXPECT_EQ(code(R"({"command":"explode"})"), "unknown_command");
+}
+
+TEST_F(ControlProtocol, Arguments_areJudged) {
+  for (const char* const request :
+       {R"({"command":"status","arguments":{"x":1}})", R"({"command":"status","arguments":{"":1}})",
+        R"({"command":"balloon"})", R"({"command":"balloon","arguments":{"size":-1}})",
+        R"({"command":"balloon","arguments":{"size":1.5}})",
+        R"({"command":"balloon","arguments":{"size":"much"}})",
+        R"({"command":"disk-resize","arguments":{}})",
+        R"({"command":"disk-resize","arguments":{"disk":"d","size":null}})",
+        R"({"command":"net-link","arguments":{"net":"net0"}})",
+        R"({"command":"net-link","arguments":{"net":"net0","up":1}})"}) {
+    EXPECT_EQ(code(request), "bad_arguments") << request;
+  }
+  EXPECT_TRUE(target_.asked.empty());
+}
+
+TEST_F(ControlProtocol, Failures_haveCodes) {
+  target_.outcome = fail(ErrorCode::kOutOfRange, "no such thing");
+  EXPECT_EQ(code(R"({"command":"net-link","arguments":{"net":"net7","up":true}})"), "not_found");
+  target_.outcome = fail(ErrorCode::kUnsupported, "no balloon");
+  EXPECT_EQ(code(R"({"command":"balloon","arguments":{"size":0}})"), "unsupported");
+  target_.outcome = fail(ErrorCode::kTimeout, "later");
+  EXPECT_EQ(code(R"({"command":"pause"})"), "timeout");
+  target_.outcome = fail(ErrorCode::kIo, "file \xff");
+  EXPECT_EQ(code(R"({"command":"pause"})"), "failed");
+  EXPECT_EQ(json::parse(control_too_long())["error"]["code"], "too_long");
+}
+
+// --- vmm ctl
+
+std::string request(const std::vector<std::string>& words) {
+  const auto text = control_request(words);
+  return text ? *text : text.error().message();
+}
+
+TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"status"},
+                                             {"pause"},
+                                             {"resume"},
+                                             {"quit"},
+                                             {"balloon", "1G"},
+                                             {"disk", "disk0", "resize"},
+                                             {"disk", "disk0", "resize", "1M"},
+                                             {"net", "net0", "up"},
+                                             {"net", "net0", "down"}}) {
+    EXPECT_EQ(code(request(words)), "none") << request(words);
+  }
+  EXPECT_THAT(target_.asked,
+              ElementsAre("pause", "resume", "quit", "balloon 1073741824", "resize disk0 0",
+                          "resize disk0 1048576", "link net0 true", "link net0 false"));
+}
+
+TEST(CtlCommand, WrongWords_areToldTheForm) {
+  EXPECT_THAT(request({"balloon"}), HasSubstr("balloon SIZE"));
+  EXPECT_THAT(request({"balloon", "much"}), HasSubstr("much"));
+  EXPECT_THAT(request({"disk", "disk0", "shrink"}), HasSubstr("resize"));
+  EXPECT_THAT(request({"net", "net0", "sideways"}), HasSubstr("up|down"));
+  EXPECT_THAT(request({"pause", "now"}), HasSubstr("'pause'"));
+  EXPECT_THAT(request({"explode"}), HasSubstr("status, pause"));
+}
+
+TEST_F(ControlProtocol, Status_isReadable) {
+  const std::string line = answer_control(R"({"id":1,"command":"status"})", target_);
+  const std::string text = control_answer_text(line, false).value();
+  EXPECT_THAT(text, HasSubstr("running, 12.3 s"));
+  EXPECT_THAT(text, HasSubstr("balloon  1 MiB of 2 MiB wanted"));
+  EXPECT_THAT(text, HasSubstr("free 300 MiB"));
+  EXPECT_THAT(text, HasSubstr("disk0    1 GiB, 7 requests, 1 errors"));
+  EXPECT_THAT(text, HasSubstr("link down"));
+  EXPECT_EQ(json::parse(control_answer_text(line, true).value())["cpus"], 2);
+}
+
+TEST(CtlCommand, Answers_areErrorsWhenTheySaySo) {
+  EXPECT_EQ(control_answer_text(R"({"id":1,"result":{}})", false).value(), "");
+  const auto refused =
+      control_answer_text(R"({"id":1,"error":{"code":"x","message":"not today"}})", false);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().message(), "not today");
+  for (const char* const line : {"", "[]", "{}", R"({"error":1})", R"({"result":{"state":1}})"}) {
+    EXPECT_FALSE(control_answer_text(line, false)) << line;
+  }
+}
+
+}  // namespace
+}  // namespace vmm::cli
