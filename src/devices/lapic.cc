@@ -71,8 +71,9 @@ Result<void> Lapic::State::validate() const {
       return fail(ErrorCode::kBadState, "Not a local vector table entry: {}, {:#x}", i, lvt[i]);
     }
   }
-  if (activity > Activity::kWaitForStartUp) {
-    return fail(ErrorCode::kBadState, "Not a CPU's activity: {}", static_cast<unsigned>(activity));
+  if (activity > Activity::kWaitForStartUp || nmis > kMostNmis) {
+    return fail(ErrorCode::kBadState, "Not a CPU's activity: {}, with {} NMIs",
+                static_cast<unsigned>(activity), nmis);
   }
   return timer.validate();
 }
@@ -123,7 +124,7 @@ bool Lapic::set_base(std::uint64_t value) {
   if (to_enabled != enabled()) {  // its registers are lost
     State fresh = power_on();
     fresh.lint = s_.lint;
-    fresh.nmi = s_.nmi;
+    fresh.nmis = s_.nmis;
     fresh.init = s_.init;
     fresh.start_up = s_.start_up;
     fresh.activity = s_.activity;
@@ -335,6 +336,8 @@ void Lapic::write_svr(std::uint32_t value) {
 }
 
 void Lapic::write_lvt(std::size_t index, std::uint32_t value) {
+  // What fell due in the old mode, with the old vector, does so now.
+  if (index + kLvtTimer == kLvtTimer) expire_timer(Held::kComes);
   std::uint32_t& entry = s_.lvt[index];
   value &= lvt_bits(index, ports_.tsc_khz != 0);
   if (!software_enabled()) value |= kLvtMasked;
@@ -374,8 +377,8 @@ bool Lapic::timer_held() const {
   return timer_hold_ && timer_vector() && next && *next <= now();
 }
 
-void Lapic::expire_timer() {
-  if (timer_hold_ && now() < timer_hold_->count()) return;
+void Lapic::expire_timer(Held held) {
+  if (held == Held::kStays && timer_hold_ && now() < timer_hold_->count()) return;
   const std::uint64_t times = timer_.expire(now());
   const auto vector = timer_vector();
   if (times == 0 || !vector) return;

@@ -16,6 +16,7 @@
 //  - In xAPIC mode reads of 1 to 4 bytes inside a register's first four give its bytes; only
 //    aligned 32-bit writes count. Other bytes of the page read all ones.
 //  - IPIs are edge-triggered whatever the ICR says (11.6.1); INIT level de-assert does nothing.
+//  - NMIs are counted up to two: a CPU that handles one remembers one more.
 //  - A higher-priority interrupt of a level-triggered LINT pin is sent again after its EOI.
 #pragma once
 
@@ -82,6 +83,8 @@ class Lapic final : public Device, public TimedDevice {
     kSelfIpi = 0x3f,
   };
   static constexpr std::size_t kLvtEntries = 6;
+  // One that the CPU takes at once, and one that waits until its handler returns.
+  static constexpr std::uint8_t kMostNmis = 2;
 
   // Bits of the APIC base MSR (SDM volume 3, 11.4.4 and 11.12.1).
   static constexpr std::uint64_t kBaseBsp = 1U << 8, kBaseX2apic = 1U << 10, kBaseEnable = 1U << 11;
@@ -99,7 +102,7 @@ class Lapic final : public Device, public TimedDevice {
   enum class Activity : std::uint8_t { kActive, kHalted, kWaitForStartUp };
 
   struct State {
-    static constexpr StateId kId{"lapic", 1};
+    static constexpr StateId kId{"lapic", 2};
     std::uint64_t base = kDefaultBase | kBaseEnable;
     std::uint32_t id = 0;  // 8 bits in xAPIC mode, in bits 31:24 of the register
     std::uint8_t tpr = 0;
@@ -114,7 +117,7 @@ class Lapic final : public Device, public TimedDevice {
     LapicTimer::State timer = {};
     std::array<bool, 2> lint{};  // inputs of LINT0 and LINT1
     bool ext_int = false;        // an ExtINT message has come
-    bool nmi = false;            // these four wait for the CPU
+    std::uint8_t nmis = 0;       // these four wait for the CPU; of NMIs kMostNmis at most
     bool init = false;
     std::optional<std::uint8_t> start_up = {};  // vector of a start-up IPI
     Activity activity = Activity::kActive;
@@ -138,7 +141,7 @@ class Lapic final : public Device, public TimedDevice {
       f("timer", &State::timer);
       f("lint", &State::lint);
       f("ext_int", &State::ext_int);
-      f("nmi", &State::nmi);
+      f("nmis", &State::nmis);
       f("init", &State::init);
       f("start_up", &State::start_up);
       f("activity", &State::activity);
@@ -201,6 +204,7 @@ class Lapic final : public Device, public TimedDevice {
   void ext_int_taken() { s_.ext_int = false; }
   // Moves the highest interrupt into service: its vector, or the spurious one.
   std::uint8_t acknowledge();
+  // One of the NMIs that wait, when there is one.
   bool take_nmi();
   // The CPU has to go to its state after INIT. A boot CPU then goes on, others wait for start-up.
   bool take_init();
@@ -251,9 +255,11 @@ class Lapic final : public Device, public TimedDevice {
   void request(std::uint8_t vector, bool level);
   void deliver_local(std::size_t lvt_index);
   void settle_lint(std::size_t pin, bool rising);
+  void request_nmi();
   void report(std::uint32_t error);
   void take_init_message();
-  void expire_timer();
+  enum class Held : bool { kStays, kComes };
+  void expire_timer(Held held = Held::kStays);
   void tell();
 
   State s_;

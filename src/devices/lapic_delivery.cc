@@ -57,8 +57,7 @@ void Lapic::accept(const ApicMessage& message) {
       if (software_enabled()) request(message.vector, message.level);
       break;
     case ApicDelivery::kNmi:
-      s_.nmi = true;
-      tell();
+      request_nmi();
       break;
     case ApicDelivery::kInit:
       take_init_message();
@@ -85,6 +84,11 @@ void Lapic::request(std::uint8_t vector, bool level) {
   tell();
 }
 
+void Lapic::request_nmi() {
+  if (s_.nmis < kMostNmis) ++s_.nmis;
+  tell();
+}
+
 void Lapic::deliver_local(std::size_t lvt_index) {
   const std::uint32_t entry = s_.lvt[lvt_index];
   if ((entry & kLvtMasked) == 0) request(static_cast<std::uint8_t>(entry), false);
@@ -100,7 +104,7 @@ void Lapic::set_lint(std::size_t pin, bool asserted) {
 void Lapic::settle_lint(std::size_t pin, bool rising) {
   std::uint32_t& entry = s_.lvt[kLint0 + pin];
   if (!enabled()) {
-    if (rising && pin == 1) s_.nmi = true;
+    if (rising && pin == 1) request_nmi();
     if (s_.lint[pin]) tell();
     return;
   }
@@ -116,9 +120,8 @@ void Lapic::settle_lint(std::size_t pin, bool rising) {
       }
       return;
     case ApicDelivery::kNmi:
-      if (!rising) return;
-      s_.nmi = true;
-      return tell();
+      if (rising) request_nmi();
+      return;
     case ApicDelivery::kInit:
       if (rising) take_init_message();
       return;
@@ -213,7 +216,11 @@ void Lapic::end_of_interrupt() {
   }
 }
 
-bool Lapic::take_nmi() { return std::exchange(s_.nmi, false); }
+bool Lapic::take_nmi() {
+  if (s_.nmis == 0) return false;
+  --s_.nmis;
+  return true;
+}
 
 bool Lapic::take_init() { return std::exchange(s_.init, false); }
 

@@ -88,6 +88,12 @@ bool has_own_pit(const Machine& machine) {
   return machine.split_irqchip != nullptr || machine.user_irqchip != nullptr;
 }
 
+// A line whose edges are timer ticks: held back where ticks are (TickGovernor).
+IrqLine tick_line(Machine& machine, std::uint32_t gsi) {
+  const IrqLine line = machine.irqs.line(gsi);
+  return machine.user_irqchip != nullptr ? machine.user_irqchip->tick_line(line) : line;
+}
+
 Result<void> add_rtc(Machine& machine) {
   if (has_own_pit(machine)) {
     machine.rtc_gate = std::make_unique<IrqGate>(machine.irqs.line(RtcCmos::kIrq));
@@ -110,7 +116,7 @@ Result<void> add_rtc(Machine& machine) {
 
 Result<void> add_pit(Machine& machine) {
   if (!has_own_pit(machine)) return {};
-  machine.pit_gate = std::make_unique<IrqGate>(machine.irqs.line(Pit8254::kIrq));
+  machine.pit_gate = std::make_unique<IrqGate>(tick_line(machine, Pit8254::kIrq));
   const auto slot = machine.timers.make_slot();
   const auto pit =
       make_device<Pit8254>("pit", Pit8254::Ports{.irq = IrqLine(machine.pit_gate.get()),
@@ -130,9 +136,9 @@ Result<void> add_hpet(Machine& machine) {
   Hpet::Ports ports;
   for (std::size_t i = 0; i < Hpet::kComparators; ++i) {
     Hpet::Lines& lines = ports.lines[i];
-    if (i < Hpet::kLegacyIrqs.size()) lines.legacy = machine.irqs.line(Hpet::kLegacyIrqs[i]);
+    if (i < Hpet::kLegacyIrqs.size()) lines.legacy = tick_line(machine, Hpet::kLegacyIrqs[i]);
     for (std::uint32_t r = 0; r < Hpet::kRoutes; ++r) {
-      lines.routed[r] = machine.irqs.line(Hpet::kFirstRoute + r);
+      lines.routed[r] = tick_line(machine, Hpet::kFirstRoute + r);
     }
   }
   ports.replaced = {machine.pit_gate.get(), machine.rtc_gate.get()};

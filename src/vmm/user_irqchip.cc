@@ -9,7 +9,6 @@ namespace {
 
 constexpr std::uint64_t kPageMask = ~std::uint64_t{Lapic::kWindowSize - 1};
 
-constexpr std::uint32_t kTimerGsi = 0;
 constexpr VcpuId kBootCpu{0};
 
 // What a CPU has run, its exits included: its thread's time.
@@ -56,16 +55,11 @@ void UserIrqchip::Intr::set_level(bool asserted) {
   chip.lapics_.with([asserted](LapicBank& bank) { bank.lapic(VcpuId{0}).set_lint(0, asserted); });
 }
 
-// A rising edge of the timer is a tick. When the boot CPU's ticks are held, the edge comes later.
-void UserIrqchip::set_gsi(std::uint32_t gsi, bool asserted) {
-  if (gsi == kTimerGsi && asserted) {
-    if (hold_ticks_.load(std::memory_order_acquire)) {
-      if (!tick_waits_.exchange(true)) held_ticks_.fetch_add(1, std::memory_order_relaxed);
-      return;
-    }
-    tick_on_its_way_.store(true, std::memory_order_relaxed);
-  }
-  chips_.set_gsi(gsi, asserted);
+void UserIrqchip::set_gsi(std::uint32_t gsi, bool asserted) { chips_.set_gsi(gsi, asserted); }
+
+IrqLine UserIrqchip::tick_line(IrqLine out) {
+  tick_gates_.push_back(std::make_unique<TickGate>(out, tick_hold_));
+  return IrqLine(tick_gates_.back().get());
 }
 
 void UserIrqchip::send(std::uint64_t address, std::uint32_t data) {
@@ -80,7 +74,7 @@ bool UserIrqchip::asleep_for_ever() const {
       const Lapic::State& state = bank.lapic(VcpuId{i}).state();
       const bool halted = state.activity == Lapic::Activity::kHalted &&
                           !cpus_[i]->interrupts_on.load(std::memory_order_relaxed);
-      if (state.init || state.nmi || state.start_up) return false;
+      if (state.init || state.nmis != 0 || state.start_up) return false;
       if (!halted && state.activity != Lapic::Activity::kWaitForStartUp) return false;
       any_halted = any_halted || halted;
     }
@@ -164,7 +158,7 @@ UserIrqchip::Look UserIrqchip::look(VcpuId id, bool take) {
     if (take) {
       look.init = lapic.take_init();
       look.start_up = lapic.take_start_up();
-      look.nmi = lapic.take_nmi();
+      while (lapic.take_nmi()) ++look.nmis;
     }
     look.activity = lapic.state().activity;
     look.interrupt = lapic.has_interrupt();
@@ -190,7 +184,7 @@ Result<void> UserIrqchip::restart(kvm::VcpuFd& fd, const Look& look) {
 Result<bool> UserIrqchip::wakes(kvm::VcpuFd& fd, const Look& look) {
   const bool interrupts_on = (VMM_TRY(fd.registers()).rflags & x86::kFlagIf) != 0;
   cpu(id_of(fd)).interrupts_on.store(interrupts_on, std::memory_order_relaxed);
-  if (!look.nmi && !(interrupts_on && look.interrupt)) return false;
+  if (look.nmis == 0 && !(interrupts_on && look.interrupt)) return false;
   lapics_.with([&](LapicBank& bank) { bank.lapic(id_of(fd)).set_halted(false); });
   return true;
 }
@@ -211,15 +205,16 @@ Result<void> UserIrqchip::inject(kvm::VcpuFd& fd, const Look& look) {
     return pic_vector;
   });
   VMM_TRY(fd.interrupt(vector));
-  // Any interrupt may be the interval timer's while that has one on its way.
-  tick = tick || (id == kBootCpu && tick_on_its_way_.exchange(false, std::memory_order_relaxed));
+  // Any interrupt may be a wired timer's while that has one on its way.
+  tick =
+      tick || (id == kBootCpu && tick_hold_.on_its_way.exchange(false, std::memory_order_relaxed));
   if (tick) cpu(id).governor.delivered(run_time());
   return {};
 }
 
 void UserIrqchip::hold(VcpuId id, TickGovernor::Time left) {
   cpu(id).holding = true;
-  if (id == kBootCpu) hold_ticks_.store(true, std::memory_order_release);
+  if (id == kBootCpu) tick_hold_.held.store(true, std::memory_order_release);
   lapics_.with([&](LapicBank& bank) { bank.lapic(id).hold_timer(clock_->now() + left); });
 }
 
@@ -232,10 +227,10 @@ void UserIrqchip::let_go(VcpuId id) {
   });
   if (held) held_ticks_.fetch_add(1, std::memory_order_relaxed);
   if (id != kBootCpu) return;
-  hold_ticks_.store(false, std::memory_order_release);
-  if (!tick_waits_.exchange(false)) return;
-  set_gsi(kTimerGsi, false);
-  set_gsi(kTimerGsi, true);
+  tick_hold_.held.store(false, std::memory_order_release);
+  for (const auto& gate : tick_gates_) {
+    if (gate->let_go()) held_ticks_.fetch_add(1, std::memory_order_relaxed);
+  }
 }
 
 void UserIrqchip::pace(kvm::VcpuFd& fd) {
@@ -265,7 +260,7 @@ Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd) {
   Look now = look(id, true);
   if (now.init || now.start_up) VMM_TRY(restart(fd, now));
   if (now.activity == Lapic::Activity::kWaitForStartUp) return next_step(false, now);
-  if (now.nmi) VMM_TRY(fd.nmi());
+  for (unsigned i = 0; i < now.nmis; ++i) VMM_TRY(fd.nmi());
   if (now.activity == Lapic::Activity::kHalted && !VMM_TRY(wakes(fd, now))) {
     return next_step(false, now);
   }

@@ -21,6 +21,7 @@
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/pc_chips.h"
+#include "vmm/tick_gate.h"
 #include "vmm/tick_governor.h"
 #include "vmm/vcpu.h"
 
@@ -53,6 +54,9 @@ class UserIrqchip final : public IrqController, public MsiSink {
   const DeviceHandle<LapicBank>& lapics() const noexcept { return lapics_; }
 
   void set_gsi(std::uint32_t gsi, bool asserted) override;
+  // A way to `out` for a timer whose interrupts are ticks of the boot CPU: they come later while
+  // its ticks are held. Before the guest runs; lives as long as this.
+  IrqLine tick_line(IrqLine out);
   void send(std::uint64_t address, std::uint32_t data) override;
 
   // `wake` makes that CPU call before_entry() soon; it is called with locks held, and must not
@@ -101,7 +105,8 @@ class UserIrqchip final : public IrqController, public MsiSink {
   };
   // What a look at the local APIC finds for its CPU.
   struct Look {
-    bool init = false, nmi = false;
+    bool init = false;
+    unsigned nmis = 0;
     std::optional<std::uint8_t> start_up = {};
     Lapic::Activity activity{};
     bool interrupt = false;  // it has one that the CPU could take
@@ -131,7 +136,8 @@ class UserIrqchip final : public IrqController, public MsiSink {
   DeviceHandle<LapicBank> lapics_;
   // The interval timer's interrupt, which goes to the boot CPU: its last edge, from when it is
   // given to a chip until it is given to the CPU; and one that waits because ticks are held.
-  std::atomic<bool> tick_on_its_way_{false}, tick_waits_{false}, hold_ticks_{false};
+  TickHold tick_hold_;
+  std::vector<std::unique_ptr<TickGate>> tick_gates_ = {};  // complete before the guest runs
   std::atomic<std::uint64_t> held_ticks_{0};
   Intr intr_{*this};
   PcChips chips_;

@@ -61,8 +61,16 @@ TEST_P(LapicKvm, SelfIpi_byEachDestinationThatMeansTheSender) {
 
 TEST_P(LapicKvm, Nmi_comesWithInterruptsOff) {
   EXPECT_THAT(
-      run({apic_on(), {report(1), store(kIcrHigh, 0), store(kIcrLow, 0x4400), loop(10000)}}),
-      ElementsAre("report 0x1", "exception 2"));
+      run({apic_on(),
+           {report(1), store(kIcrHigh, 0), store(kIcrLow, 0x4400), loop(10000), report(2)}}),
+      ElementsAre("report 0x1", "interrupt 0x2", "report 0x2", "end"));
+}
+
+TEST_P(LapicKvm, Nmis_comeAgainAfterTheHandlersReturn) {
+  EXPECT_THAT(run({apic_on(),
+                   {store(kIcrHigh, 0), store(kIcrLow, 0x4400), loop(10000), report(1),
+                    store(kIcrLow, 0x4'4400), loop(10000), report(2)}}),
+              ElementsAre("interrupt 0x2", "report 0x1", "interrupt 0x2", "report 0x2", "end"));
 }
 
 TEST_P(LapicKvm, TaskPriority_holdsBackUntilItIsLowered) {
@@ -73,6 +81,15 @@ TEST_P(LapicKvm, TaskPriority_holdsBackUntilItIsLowered) {
                    {store(kTpr, 0), interrupts_on(), loop(1000), interrupts_off(), report(2)}}),
               ElementsAre("report 0x1", "interrupt 0x71", "report 0x1", "interrupt 0x55",
                           "report 0x2", "end"));
+}
+
+TEST_P(LapicKvm, Cr8_isTheUpperHalfOfTheTaskPriority) {
+  EXPECT_THAT(run({apic_on(),
+                   {store(kTpr, 0x60), report_cr8(), write_cr8(7), report_word(kTpr)},
+                   ipi(0, 0x4061),
+                   {write_cr8(5), interrupts_on(), loop(1000), report_word(kTpr)}}),
+              ElementsAre("report 0x6", "report 0x70", "report 0x1", "interrupt 0x61",
+                          "report 0x50", "end"));
 }
 
 TEST_P(LapicKvm, HigherVectorsFirst_whenManyWait) {
@@ -108,6 +125,38 @@ TEST_P(LapicKvm, TscDeadline_wakesAHaltedCpuAndIsThenZero) {
               ElementsAre("interrupt 0x60", "report 0x0", "report 0x1", "end"));
 }
 
+TEST_P(LapicKvm, TscDeadlineThatHasPassed_interruptsAtOnce) {
+  EXPECT_THAT(run({apic_on(),
+                   {store(kLvtTimer, kDeadline | 0x60), interrupts_on(), deadline_in(0), loop(1000),
+                    interrupts_off(), report_msr(0x6e0), report(1)}}),
+              ElementsAre("interrupt 0x60", "report 0x0", "report 0x1", "end"));
+}
+
+TEST_P(LapicKvm, TscDeadline_isGivenUpByWritingZero) {
+  EXPECT_THAT(
+      run({apic_on(),
+           {store(kLvtTimer, kDeadline | 0x60), deadline_in(0xffff'ffff), write_msr(0x6e0, 0),
+            report_msr(0x6e0), interrupts_on(), loop(1000), interrupts_off(), report(1)}}),
+      ElementsAre("report 0x0", "report 0x1", "end"));
+}
+
+TEST_P(LapicKvm, TimerModes_doNotShareTheirCounts) {
+  EXPECT_THAT(run({apic_on(),
+                   {store(kDivide, 0xa), store(kLvtTimer, kMasked | 0x60),
+                    store(kInitialCount, 0xffff'ffff), store(kLvtTimer, kDeadline | kMasked | 0x60),
+                    report_word(kInitialCount), report_word(kCurrentCount),
+                    store(kInitialCount, 0x1000), report_word(kCurrentCount)}}),
+              ElementsAre("report 0x0", "report 0x0", "report 0x0", "end"));
+}
+
+// A count that has run out does not begin again when the mode becomes periodic.
+TEST_P(LapicKvm, TimerThatRanOut_staysAtZeroInPeriodicMode) {
+  EXPECT_THAT(run({apic_on(),
+                   {store(kDivide, 0xb), store(kLvtTimer, 0x60), store(kInitialCount, 1'000'000),
+                    wait(), store(kLvtTimer, kPeriodic | 0x60), report_word(kCurrentCount)}}),
+              ElementsAre("interrupt 0x60", "report 0x0", "end"));
+}
+
 TEST_P(LapicKvm, X2apic_worksThroughMsrs) {
   EXPECT_THAT(run({apic_on(),
                    {write_msr(kApicBase, 0xfee0'0d00), report_msr(0x802), report_msr(0x80d),
@@ -119,6 +168,66 @@ TEST_P(LapicKvm, X2apic_worksThroughMsrs) {
 TEST_P(LapicKvm, X2apicRegisterThatIsNotThere_faults) {
   EXPECT_THAT(run({apic_on(), {write_msr(kApicBase, 0xfee0'0d00), report_msr(0x80e)}}),
               ElementsAre("exception 13"));
+}
+
+TEST_P(LapicKvm, X2apicWithoutTheApic_faults) {
+  EXPECT_THAT(run({apic_on(), {report(1), write_msr(kApicBase, 0xfee0'0500)}}),
+              ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, FromX2apicStraightBack_faults) {
+  EXPECT_THAT(
+      run({apic_on(),
+           {write_msr(kApicBase, 0xfee0'0d00), report(1), write_msr(kApicBase, 0xfee0'0900)}}),
+      ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, FromDisabledStraightToX2apic_faults) {
+  EXPECT_THAT(
+      run({apic_on(),
+           {write_msr(kApicBase, 0xfee0'0100), report(1), write_msr(kApicBase, 0xfee0'0d00)}}),
+      ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, X2apicThroughDisabled_becomesXapicAgain) {
+  EXPECT_THAT(run({apic_on(),
+                   {write_msr(kApicBase, 0xfee0'0d00), report_msr(0x802),
+                    write_msr(kApicBase, 0xfee0'0100), write_msr(kApicBase, 0xfee0'0900)},
+                   apic_on(),
+                   ipi(0, 0x4055)}),
+              ElementsAre("report 0x0", "interrupt 0x55", "report 0x1", "end"));
+}
+
+TEST_P(LapicKvm, X2apicRegistersOutsideX2apicMode_fault) {
+  EXPECT_THAT(run({apic_on(), {report(1), report_msr(0x803)}}),
+              ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, X2apicReadOnlyRegister_faultsWhenWritten) {
+  EXPECT_THAT(run({apic_on(), {write_msr(kApicBase, 0xfee0'0d00), report(1), write_msr(0x803, 0)}}),
+              ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, X2apicReservedBits_fault) {
+  EXPECT_THAT(
+      run({apic_on(), {write_msr(kApicBase, 0xfee0'0d00), report(1), write_msr(0x808, 0, 1)}}),
+      ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, ApicBaseReservedBits_fault) {
+  EXPECT_THAT(run({apic_on(), {report(1), write_msr(kApicBase, 0xfee0'0901)}}),
+              ElementsAre("report 0x1", "exception 13"));
+}
+
+TEST_P(LapicKvm, DisabledApic_isGoneFromCpuidAndMemory) {
+  constexpr std::uint32_t kApicFeature = 1U << 9;
+  EXPECT_THAT(run({apic_on(),
+                   {report_cpuid_edx(1, kApicFeature), write_msr(kApicBase, 0xfee0'0100),
+                    report_cpuid_edx(1, kApicFeature), report_word(kApic + 0x30),
+                    write_msr(kApicBase, 0xfee0'0900), report_cpuid_edx(1, kApicFeature),
+                    report_word(kApic + 0x20)}}),
+              ElementsAre("report 0x200", "report 0x0", "report 0xffffffff", "report 0x200",
+                          "report 0x0", "end"));
 }
 
 TEST_P(LapicKvm, IpiStorm_isSurvivedAndEnds) {

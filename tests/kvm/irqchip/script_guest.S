@@ -10,8 +10,10 @@
 #   11 report MSR address                12 IA32_TSC_DEADLINE value ticks from now
 #   13 out value to port address (32 bits)
 #   14 report the 32-bit word read from port address
+#   15 report EDX of CPUID leaf address, masked by value
+#   16 CR8 becomes value                 17 report CR8
 # Ports: 0x10 a reported value (32 bits), 0x11 an interrupt's vector (8 bits, from its handler),
-# 0x12 the end, 0x13 an exception's vector.
+# 0x12 the end, 0x13 an exception's vector. NMIs are reported as interrupts.
 # Handlers of vectors 0x20 to 0x4f end their interrupt at the PIC (slave from 0x38 on), those from
 # 0x50 on at the local APIC; each does so after its report.
 .code64
@@ -72,6 +74,12 @@ next:
   je port_out_word
   cmp $14, %eax
   je report_port_word
+  cmp $15, %eax
+  je report_cpuid
+  cmp $16, %eax
+  je write_cr8
+  cmp $17, %eax
+  je report_cr8
   out %al, $0x12
 2: cli
   hlt
@@ -140,6 +148,20 @@ deadline:
   mov $0x6e0, %ecx
   wrmsr
   jmp next
+report_cpuid:
+  mov %ebx, %ebp
+  mov %edi, %eax
+  xor %ecx, %ecx
+  cpuid
+  and %ebp, %edx
+  mov %edx, %ebx
+  jmp report_value
+write_cr8:
+  mov %rbx, %cr8
+  jmp next
+report_cr8:
+  mov %cr8, %rbx
+  jmp report_value
 loop:
 3: dec %ebx
   jnz 3b
@@ -161,6 +183,8 @@ common:
   push %rax
   push %rdx
   mov 16(%rsp), %eax
+  cmp $2, %eax
+  je nmi
   cmp $0x20, %eax
   jb exception
   out %al, $0x11
@@ -179,6 +203,9 @@ local_apic:
   pop %rax
   add $8, %rsp
   iretq
+nmi:
+  out %al, $0x11
+  jmp 5b
 exception:
   out %al, $0x13
 6: cli

@@ -49,6 +49,9 @@ inline Step write_msr(std::uint32_t index, std::uint32_t low, std::uint32_t high
 inline Step report_msr(std::uint32_t index) { return {11, index}; }
 // Sets the TSC deadline that many ticks from now.
 inline Step deadline_in(std::uint32_t ticks) { return {12, 0, ticks}; }
+inline Step report_cpuid_edx(std::uint32_t leaf, std::uint32_t mask) { return {15, leaf, mask}; }
+inline Step write_cr8(std::uint32_t value) { return {16, 0, value}; }
+inline Step report_cr8() { return {17}; }
 
 inline Step out_word(std::uint32_t port, std::uint32_t value) { return {13, port, value}; }
 inline Step report_port_word(std::uint32_t port) { return {14, port}; }

@@ -85,6 +85,62 @@ TEST_P(IrqchipKvm, PinMaskedInService_isStillEnded) {
               ElementsAre("report 0x1", "report 0x2", "interrupt 0x5a", "report 0x1805a", "end"));
 }
 
+TEST_P(IrqchipKvm, EdgesBeforeTheEnd_becomeOne) {
+  IrqLine line = machine->line(4);
+  machine->on_report(1, [&] {
+    line.pulse();
+    line.pulse();
+    line.pulse();
+  });
+  machine->start(join({apic_on(),
+                       entry(4, 0x54),
+                       {report(1), interrupts_on(), loop(1000), interrupts_off(), report(2)}}));
+  EXPECT_THAT(machine->finish_without_eois(),
+              ElementsAre("report 0x1", "interrupt 0x54", "report 0x2", "end"));
+}
+
+TEST_P(IrqchipKvm, EntryMadeEdge_forgetsThatItWaitedForAnEnd) {
+  IrqLine line = machine->line(10);
+  machine->on_report(1, [&] { line.set_level(true); });
+  machine->on_report(2, [&] { line.set_level(false); });
+  machine->start(join({apic_on(),
+                       entry(10, kLevel | 0x5a),
+                       {report(1), report_word(kIowin)},
+                       entry(10, 0x5a),
+                       {report_word(kIowin)},
+                       entry(10, kLevel | 0x5a),
+                       {report_word(kIowin), report(2), interrupts_on(), loop(1000),
+                        interrupts_off(), report_word(kIowin)}}));
+  EXPECT_THAT(machine->finish_without_eois(),
+              ElementsAre("report 0x1", "report 0xc05a", "report 0x5a", "report 0xc05a",
+                          "report 0x2", "interrupt 0x5a", "report 0x805a", "end"));
+}
+
+TEST_P(IrqchipKvm, EntryForEverybody_reachesTheCpu) {
+  IrqLine line = machine->line(4);
+  machine->on_report(1, [&] { line.pulse(); });
+  machine->start(join({apic_on(),
+                       {store(kIoregsel, 0x19), store(kIowin, 0xff00'0000), store(kIoregsel, 0x18),
+                        store(kIowin, 0x54), report(1), wait(), report(2)}}));
+  EXPECT_THAT(machine->finish_without_eois(),
+              ElementsAre("report 0x1", "interrupt 0x54", "report 0x2", "end"));
+}
+
+// One is taken at once, one when its handler returns.
+TEST_P(IrqchipKvm, NmisOfTwoPins_areBothTaken) {
+  constexpr std::uint32_t kNmi = 0x400;
+  IrqLine first = machine->line(4);
+  IrqLine second = machine->line(5);
+  machine->on_report(1, [&] {
+    first.pulse();
+    second.pulse();
+  });
+  machine->start(
+      join({apic_on(), entry(4, kNmi), entry(5, kNmi), {report(1), loop(10000), report(2)}}));
+  EXPECT_THAT(machine->finish_without_eois(),
+              ElementsAre("report 0x1", "interrupt 0x2", "interrupt 0x2", "report 0x2", "end"));
+}
+
 TEST_P(IrqchipKvm, Pic_interruptsThroughLint0) {
   IrqLine line = machine->line(4);
   IrqLine slave = machine->line(12);

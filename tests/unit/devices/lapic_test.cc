@@ -180,6 +180,11 @@ TEST_F(LapicTest, OtherDeliveryModes_waitForTheCpu) {
   apic.accept({.delivery = ApicDelivery::kNmi, .vector = 0});
   EXPECT_TRUE(apic.take_nmi());
   EXPECT_FALSE(apic.take_nmi());
+  // One for now and one that the CPU remembers: more are lost.
+  for (int i = 0; i < 3; ++i) apic.accept({.delivery = ApicDelivery::kNmi});
+  EXPECT_TRUE(apic.take_nmi());
+  EXPECT_TRUE(apic.take_nmi());
+  EXPECT_FALSE(apic.take_nmi());
   apic.accept({.delivery = ApicDelivery::kSmi});
   EXPECT_FALSE(apic.has_interrupt());
   apic.accept({.delivery = ApicDelivery::kExtInt});
@@ -609,6 +614,18 @@ TEST_F(LapicTest, HeldTimer_comesWhenItIsLetGo) {
   EXPECT_FALSE(apic.has_interrupt());
   EXPECT_EQ(reg(Lapic::kCurrentCount), 0U);
   advance(3000);
+  EXPECT_EQ(apic.acknowledge(), 0xe0);
+}
+
+TEST_F(LapicTest, HeldTimer_comesWhenItsEntryIsWritten) {
+  enable();
+  set(Lapic::kDivide, 0xb);
+  set(Lapic::kLvtTimer, 0xe0);
+  set(Lapic::kInitialCount, 5000);
+  apic.hold_timer(std::chrono::nanoseconds(8000));
+  advance(6000);
+  set(Lapic::kLvtTimer, 1U << 17 | 0xe1);  // periodic: the count has run out before that
+  EXPECT_EQ(reg(Lapic::kCurrentCount), 0U);
   EXPECT_EQ(apic.acknowledge(), 0xe0);
 }
 
