@@ -183,6 +183,10 @@ class PciBoot(VirtioBoot):
                                                              "0000:00:01.0 0x1af4 0x1044 0xff0000",
                                                              "0000:00:02.0 0x1af4 0x1053 0xff0000"])
 
+    def test_kernel_and_firmware_agree_on_who_controls_what(self):
+        self.assertRegex(self.text, r"PNP0A08:00: _OSC: OS supports \[ExtendedConfig ")
+        self.assertNotRegex(self.text, r"_OSC failed|_OSC: platform retains control|ACPI.*Error")
+
     def test_device_can_be_removed_and_found_again(self):
         self.assertNotIn("0000:00:01.0", self.sections["removed"])
         self.assertNotIn("virtio_rng", self.sections["removed"])

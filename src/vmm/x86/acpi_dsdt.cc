@@ -81,6 +81,36 @@ Term interrupt_routing(const AcpiPciRoot& pci) {
                     aml::return_value(aml::path("PPRT"))})});
 }
 
+// PCI Firmware Specification 3.0, 4.5.1: the operating system says what it would like to control,
+// and is told what it may. There is no firmware that uses the PCI Express capabilities, so it may
+// have these; hot-plugging, power management events, error reporting and the like are not there.
+Term control_of_features() {
+  constexpr const char* kHostBridge = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
+  constexpr std::uint64_t kRevision = 1;
+  constexpr std::uint64_t kCapabilityStructure = 1U << 4;
+  constexpr std::uint64_t kUnknownUuid = 1U << 2, kUnknownRevision = 1U << 3, kMasked = 1U << 4;
+  // In the buffer: what went wrong; what the operating system supports; what it wants.
+  constexpr std::uint64_t kStatusAt = 0, kControlAt = 8;
+  const aml::Term capabilities = aml::argument(3);
+  const aml::Term status = aml::path("CDW1"), control = aml::path("CDW3");
+  const aml::Term granted = aml::local(0);
+  const auto report = [&](const Term& condition, std::uint64_t bit) {
+    return aml::if_true(condition, {aml::store(aml::bit_or(status, integer(bit)), status)});
+  };
+  return aml::method(
+      "_OSC", 4,
+      {aml::dword_field(capabilities, kStatusAt, "CDW1"),
+       aml::if_true(aml::no(aml::equal(aml::argument(0), aml::uuid(kHostBridge))),
+                    {aml::store(aml::bit_or(status, integer(kUnknownUuid)), status),
+                     aml::return_value(capabilities)}),
+       aml::dword_field(capabilities, kControlAt, "CDW3"),
+       aml::store(aml::bit_and(control, integer(kCapabilityStructure)), granted),
+       report(aml::no(aml::equal(aml::argument(1), integer(kRevision))), kUnknownRevision),
+       report(aml::no(aml::equal(control, granted)), kMasked), aml::store(granted, control),
+       aml::return_value(capabilities)},
+      aml::Serialize::kYes);
+}
+
 // PCI Firmware Specification 3.0, 4.1 and 4.3: what goes through the bridge, and its own ports. The
 // memory-mapped configuration space is a resource of the board (4.1.2, note 2).
 Term pci_root(const AcpiPciRoot& pci) {
@@ -90,9 +120,13 @@ Term pci_root(const AcpiPciRoot& pci) {
       crs({aml::bus_numbers(0, 0), io_ports(kConfigPorts, kCount),
            aml::io_window(0, kConfigPorts - 1), aml::io_window(kConfigPorts + kCount, 0xffff),
            aml::memory_window(low32(pci.memory.base()), low32(pci.memory.end()) - 1)});
-  Terms terms{name("_HID", eisa_id("PNP0A08")), name("_CID", eisa_id("PNP0A03")),
-              name("_UID", integer(0)),         name("_SEG", integer(0)),
-              name("_BBN", integer(0)),         windows};
+  Terms terms{name("_HID", eisa_id("PNP0A08")),
+              name("_CID", eisa_id("PNP0A03")),
+              name("_UID", integer(0)),
+              name("_SEG", integer(0)),
+              name("_BBN", integer(0)),
+              windows,
+              control_of_features()};
   if (!pci.interrupts.empty()) terms.push_back(interrupt_routing(pci));
   return device("PCI0", terms);
 }

@@ -26,8 +26,14 @@ constexpr std::uint8_t kDualNamePrefix = 0x2e;
 constexpr std::uint8_t kMultiNamePrefix = 0x2f;
 constexpr std::uint8_t kExtOpPrefix = 0x5b;
 constexpr std::uint8_t kDeviceOp = 0x82;  // after kExtOpPrefix
+constexpr std::uint8_t kLocal0Op = 0x60;
 constexpr std::uint8_t kArg0Op = 0x68;
 constexpr std::uint8_t kStoreOp = 0x70;
+constexpr std::uint8_t kAndOp = 0x7b;
+constexpr std::uint8_t kOrOp = 0x7d;
+constexpr std::uint8_t kCreateDWordFieldOp = 0x8a;
+constexpr std::uint8_t kLNotOp = 0x92;
+constexpr std::uint8_t kLEqualOp = 0x93;
 constexpr std::uint8_t kIfOp = 0xa0;
 constexpr std::uint8_t kReturnOp = 0xa4;
 constexpr std::uint8_t kNullName = 0x00;
@@ -151,6 +157,19 @@ Term eisa_id(std::string_view id) {
   return term;
 }
 
+Term uuid(std::string_view text) {
+  // Where each byte of the buffer stands in the text (ACPI 6.5, 19.6.142).
+  constexpr std::array<std::size_t, 16> kDigits{6,  4,  2,  0,  11, 9,  16, 14,
+                                                19, 21, 24, 26, 28, 30, 32, 34};
+  VMM_ASSERT(text.size() == 36);
+  std::array<std::byte, kDigits.size()> bytes{};
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] =
+        static_cast<std::byte>(hex_digit(text[kDigits[i]]) << 4 | hex_digit(text[kDigits[i] + 1]));
+  }
+  return buffer(bytes);
+}
+
 Term path(std::string_view text) {
   Term term;
   while (!text.empty() && (text[0] == '\\' || text[0] == '^')) {
@@ -191,10 +210,11 @@ Term device(std::string_view where, const Terms& terms) {
   return packaged({kExtOpPrefix, kDeviceOp}, join({path(where), join(terms)}));
 }
 
-Term method(std::string_view where, unsigned arguments, const Terms& terms) {
+Term method(std::string_view where, unsigned arguments, const Terms& terms, Serialize serialize) {
+  constexpr std::uint64_t kSerialized = 1U << 3;  // sync level 0
   VMM_ASSERT(arguments <= 7);
   Term content = path(where);
-  add(content, arguments, 1);  // not serialized, sync level 0
+  add(content, arguments | (serialize == Serialize::kYes ? kSerialized : 0), 1);
   add(content, join(terms));
   return packaged({kMethodOp}, content);
 }
@@ -213,16 +233,47 @@ Term argument(unsigned number) {
   return term;
 }
 
-Term store(const Term& value, const Term& target) {
+Term local(unsigned number) {
+  VMM_ASSERT(number <= 7);
   Term term;
-  add(term, kStoreOp, 1);
-  add(term, value);
-  add(term, target);
+  add(term, kLocal0Op + number, 1);
   return term;
 }
 
+namespace {
+
+Term operation(std::uint8_t opcode, const Terms& operands) {
+  Term term;
+  add(term, opcode, 1);
+  add(term, join(operands));
+  return term;
+}
+
+// What an operator's result is put into besides: nothing.
+Term no_target() { return {std::byte{kNullName}}; }
+
+}  // namespace
+
+Term store(const Term& value, const Term& target) { return operation(kStoreOp, {value, target}); }
+
 Term if_true(const Term& condition, const Terms& terms) {
   return packaged({kIfOp}, join({condition, join(terms)}));
+}
+
+Term dword_field(const Term& buffer, std::uint64_t offset, std::string_view name) {
+  return operation(kCreateDWordFieldOp, {buffer, integer(offset), path(name)});
+}
+
+Term equal(const Term& left, const Term& right) { return operation(kLEqualOp, {left, right}); }
+
+Term no(const Term& value) { return operation(kLNotOp, {value}); }
+
+Term bit_and(const Term& left, const Term& right) {
+  return operation(kAndOp, {left, right, no_target()});
+}
+
+Term bit_or(const Term& left, const Term& right) {
+  return operation(kOrOp, {left, right, no_target()});
 }
 
 // Descriptors start with a tag: small ones hold their length in it (6.4.2), large ones after it

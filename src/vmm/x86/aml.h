@@ -29,6 +29,9 @@ Term buffer(std::span<const std::byte> bytes);
 Term package(const Terms& elements);  // at most 255 elements
 // A compressed EISA ID: three capital letters and four hexadecimal digits ("PNP0501").
 Term eisa_id(std::string_view id);
+// A buffer of the UUID with this text, "33DB4D5B-1FF7-401C-9657-7441C03DD766", as ToUUID lays it
+// out: its first three groups little-endian.
+Term uuid(std::string_view text);
 
 // A reference: segments of one to four characters with dots between, "\\" for the root and "^" for
 // the parent before them ("\\_SB.COM1", "_HID").
@@ -38,12 +41,24 @@ Term path(std::string_view text);
 Term name(std::string_view where, const Term& value);
 Term scope(std::string_view where, const Terms& terms);
 Term device(std::string_view where, const Terms& terms);
-// A method of `arguments` (0 to 7) whose body is `terms`.
-Term method(std::string_view where, unsigned arguments, const Terms& terms);
+// A method of `arguments` (0 to 7) whose body is `terms`. One that names things while it runs has
+// to be serialized: its calls wait for each other.
+enum class Serialize : bool { kNo, kYes };
+Term method(std::string_view where, unsigned arguments, const Terms& terms,
+            Serialize serialize = Serialize::kNo);
 Term return_value(const Term& value);
 Term argument(unsigned number);                           // of a method: 0 to 6
+Term local(unsigned number);                              // a method's variable: 0 to 7
 Term store(const Term& value, const Term& target);        // Store(value, target)
 Term if_true(const Term& condition, const Terms& terms);  // If (condition) {terms}
+// Calls `name` the 32-bit field of a buffer that begins at this byte.
+Term dword_field(const Term& buffer, std::uint64_t offset, std::string_view name);
+
+// Values.
+Term equal(const Term& left, const Term& right);  // integers, or buffers
+Term no(const Term& value);                       // logical
+Term bit_and(const Term& left, const Term& right);
+Term bit_or(const Term& left, const Term& right);
 
 // Descriptors for resource_template.
 enum class Trigger : std::uint8_t { kLevel, kEdge };

@@ -65,6 +65,24 @@ TEST(Aml, MethodsHoldTheirArgumentCount) {
             bytes({0x14, 9, '_', 'S', 'T', 'A', 2, 0xa4, 0x0a, 15}));
 }
 
+TEST(Aml, SerializedMethodsSaySo) {
+  EXPECT_EQ(method("_OSC", 4, {}, Serialize::kYes), bytes({0x14, 6, '_', 'O', 'S', 'C', 0x0c}));
+}
+
+TEST(Aml, UuidsAreBuffersOfMixedOrder) {
+  EXPECT_EQ(uuid("33DB4D5B-1FF7-401C-9657-7441C03DD766"),
+            bytes({0x11, 19,   0x0a, 16,   0x5b, 0x4d, 0xdb, 0x33, 0xf7, 0x1f,
+                   0x1c, 0x40, 0x96, 0x57, 0x74, 0x41, 0xc0, 0x3d, 0xd7, 0x66}));
+}
+
+TEST(Aml, OperatorsComeBeforeTheirOperands) {
+  EXPECT_EQ(dword_field(argument(3), 8, "CDW3"), bytes({0x8a, 0x6b, 0x0a, 8, 'C', 'D', 'W', '3'}));
+  EXPECT_EQ(no(equal(argument(1), integer(1))), bytes({0x92, 0x93, 0x69, 0x01}));
+  EXPECT_EQ(store(bit_and(local(1), integer(0)), local(0)),
+            bytes({0x70, 0x7b, 0x61, 0x00, 0x00, 0x60}));
+  EXPECT_EQ(bit_or(local(7), integer(1)), bytes({0x7d, 0x67, 0x01, 0x00}));
+}
+
 TEST(Aml, PackagesCountTheirElements) {
   EXPECT_EQ(package({integer(5), integer(0)}), bytes({0x12, 5, 2, 0x0a, 5, 0}));
   EXPECT_EQ(package({}), bytes({0x12, 2, 0}));
