@@ -20,6 +20,15 @@ TickGovernor::Time run_time() {
 
 VcpuId id_of(const kvm::VcpuFd& fd) { return static_cast<VcpuId>(fd.id()); }
 
+// KVM has judged each write of the APIC base by the same rules, and keeps the value. But none makes
+// the guest leave KVM_RUN: what looks like a forbidden step was several, through the modes between.
+void follow_base(Lapic& lapic, std::uint64_t base) {
+  if (lapic.set_base(base)) return;
+  lapic.set_base(base & ~(Lapic::kBaseEnable | Lapic::kBaseX2apic));
+  lapic.set_base(base & ~Lapic::kBaseX2apic);
+  lapic.set_base(base);
+}
+
 }  // namespace
 
 UserIrqchip::UserIrqchip(const Options& options)
@@ -90,8 +99,7 @@ void UserIrqchip::on_exit(const kvm::VcpuFd& fd) {
   lapics_.with([&](LapicBank& bank) {
     Lapic& lapic = bank.lapic(id_of(fd));
     if (mine.cr8 != cr8) lapic.set_cr8(cr8);
-    // KVM has judged the write, by the same rules, and keeps the value.
-    if (mine.base != base) lapic.set_base(base);
+    if (mine.base != base) follow_base(lapic, base);
   });
   mine.base = base;
   mine.cr8 = cr8;
