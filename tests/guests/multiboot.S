@@ -87,6 +87,77 @@ GUEST(multiboot1)
 30:
 END_GUEST(multiboot1)
 
+// Version 1 without addresses, in an ELF file that lies at 32 KiB, and goes to real mode: prints 'p' in protected mode,
+// 'r' in real mode, 'i' by an interrupt's handler, 'b' when real mode reaches past 1 MiB with a segment limit of protected
+// mode's.
+.set LOW, 0x8000
+.set INT_VECTOR, 0x21
+.set HIGH_WORD, 0x180000
+.macro WAIT_AND_PRINT character
+  mov $(COM1 + 5), %dx
+6: inb (%dx), %al
+  test $0x20, %al
+  jz 6b
+  mov $COM1, %dx
+  mov $\character, %al
+  outb %al, (%dx)
+.endm
+GUEST(multiboot_low)
+  .code32
+100:
+  .long 0x1badb002, 0, -0x1badb002
+  cmp $0x2badb002, %eax
+  jne 104f
+  cmpl $(640 - 1), 4(%ebx) // mem_lower, in KiB
+  jb 104f
+  WAIT_AND_PRINT 'p'
+  movl $0x600dcafe, HIGH_WORD
+  movl $(LOW + (103f - 100b)), INT_VECTOR * 4 // segment 0
+  lgdt LOW + (106f - 100b)
+  lidt LOW + (107f - 100b)
+  mov $0x10, %eax // data, 4 GiB
+  mov %eax, %ds
+  ljmp $0x08, $(LOW + (101f - 100b))
+101:
+  .code16
+  mov %cr0, %eax
+  and $~1, %eax
+  mov %eax, %cr0
+  ljmp $0, $(LOW + (102f - 100b))
+102:
+  xor %ax, %ax
+  mov %ax, %ss
+  mov $LOW, %sp
+  WAIT_AND_PRINT 'r'
+  int $INT_VECTOR
+  addr32 mov HIGH_WORD, %eax // DS still has its limit
+  cmp $0x600dcafe, %eax
+  jne 105f
+  WAIT_AND_PRINT 'b'
+  mov $DEBUG_EXIT, %dx
+  mov $1, %eax
+  outl %eax, (%dx)
+105:
+  jmp 105b
+103:
+  WAIT_AND_PRINT 'i'
+  iret
+  .code32
+104:
+  END_WITH 3
+  .balign 8
+108:
+  .quad 0
+  .quad 0x00009b000000ffff // code, 16 bits
+  .quad 0x00cf93000000ffff // data, 4 GiB
+106:
+  .word . - 108b - 1
+  .long LOW + (108b - 100b)
+107:
+  .word 0x3ff
+  .long 0
+END_GUEST(multiboot_low)
+
 // Version 2: the types of all tags as letters ('A' is 0), command line, each module's string.
 GUEST(multiboot2)
   .code32

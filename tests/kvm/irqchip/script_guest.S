@@ -12,6 +12,8 @@
 #   14 report the 32-bit word read from port address
 #   15 report EDX of CPUID leaf address, masked by value
 #   16 CR8 becomes value                 17 report CR8
+#   18 report whether reading MSR address faults (1) or not (0)
+#   19 report whether writing value (low) and the fourth word (high) to MSR address does
 # Ports: 0x10 a reported value (32 bits), 0x11 an interrupt's vector (8 bits, from its handler),
 # 0x12 the end, 0x13 an exception's vector. NMIs are reported as interrupts.
 # Handlers of vectors 0x20 to 0x4f end their interrupt at the PIC (slave from 0x38 on), those from
@@ -40,6 +42,7 @@ _start:
   jnz 1b
   lidt idt_pointer(%rip)
   mov $kList, %rsi
+  xor %r15d, %r15d          # where to go on after a #GP; 0: it is the end
 
 next:
   mov (%rsi), %eax
@@ -80,6 +83,10 @@ next:
   je write_cr8
   cmp $17, %eax
   je report_cr8
+  cmp $18, %eax
+  je try_read
+  cmp $19, %eax
+  je try_write
   out %al, $0x12
 2: cli
   hlt
@@ -162,6 +169,24 @@ write_cr8:
 report_cr8:
   mov %cr8, %rbx
   jmp report_value
+try_read:
+  lea faulted(%rip), %r15
+  mov %edi, %ecx
+  rdmsr
+  jmp passed
+try_write:
+  lea faulted(%rip), %r15
+  mov %edi, %ecx
+  mov %ebx, %eax
+  mov -4(%rsi), %edx
+  wrmsr
+passed:
+  xor %r15d, %r15d
+  xor %ebx, %ebx
+  jmp report_value
+faulted:
+  mov $1, %ebx
+  jmp report_value
 loop:
 3: dec %ebx
   jnz 3b
@@ -207,7 +232,17 @@ nmi:
   out %al, $0x11
   jmp 5b
 exception:
-  out %al, $0x13
+  cmp $13, %eax
+  jne 7f
+  test %r15, %r15
+  jz 7f
+  mov %r15, 32(%rsp)       # above what is saved, the vector and the error code
+  xor %r15d, %r15d
+  pop %rdx
+  pop %rax
+  add $16, %rsp
+  iretq
+7: out %al, $0x13
 6: cli
   hlt
   jmp 6b

@@ -177,9 +177,12 @@ void ScriptMachine::on_write(std::uint16_t port, std::uint32_t value) {
       if (action != on_report_.end()) action->second();
       break;
     }
-    case kInterruptPort:
+    case kInterruptPort: {
       note(fmt::format("interrupt {:#x}", value));
+      const auto action = on_interrupt_.find(value);
+      if (action != on_interrupt_.end()) action->second();
       break;
+    }
     case kEndPort:
       note("end");
       break;

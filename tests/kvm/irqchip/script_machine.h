@@ -52,6 +52,10 @@ inline Step deadline_in(std::uint32_t ticks) { return {12, 0, ticks}; }
 inline Step report_cpuid_edx(std::uint32_t leaf, std::uint32_t mask) { return {15, leaf, mask}; }
 inline Step write_cr8(std::uint32_t value) { return {16, 0, value}; }
 inline Step report_cr8() { return {17}; }
+inline Step try_read_msr(std::uint32_t index) { return {18, index}; }
+inline Step try_write_msr(std::uint32_t index, std::uint32_t low, std::uint32_t high = 0) {
+  return {19, index, low, high};
+}
 
 inline Step out_word(std::uint32_t port, std::uint32_t value) { return {13, port, value}; }
 inline Step report_port_word(std::uint32_t port) { return {14, port}; }
@@ -68,6 +72,10 @@ class ScriptMachine final : public ExitHandler {
   // Called on the vCPU's thread when the guest reports this value, before it goes on.
   void on_report(std::uint32_t value, std::function<void()> action) {
     on_report_[value] = std::move(action);
+  }
+  // Called on the vCPU's thread in this interrupt's handler, before it ends the interrupt.
+  void on_interrupt(std::uint32_t vector, std::function<void()> action) {
+    on_interrupt_[vector] = std::move(action);
   }
   // Starts the guest on these steps and an end.
   void start(std::vector<Step> steps);
@@ -117,6 +125,7 @@ class ScriptMachine final : public ExitHandler {
   BusCache pio_cache_{VcpuId{0}};
   BusCache mmio_cache_{VcpuId{0}};
   std::map<std::uint32_t, std::function<void()>> on_report_;
+  std::map<std::uint32_t, std::function<void()>> on_interrupt_;
   std::size_t route_changes_ = 0;
 
   std::mutex mutex_;  // guards the next two

@@ -17,6 +17,7 @@ namespace {
 
 DECLARE_GUEST(multiboot1);
 DECLARE_GUEST(multiboot2);
+DECLARE_GUEST(multiboot_low);
 DECLARE_GUEST(pvh);
 
 #define GUEST_CODE(name) guest_code(guest_##name##_begin, guest_##name##_end)
@@ -79,6 +80,18 @@ TEST_F(MultibootTest, Version1_isToldCommandLineModulesAndMap) {
   const std::string dir = directory_.string();
   EXPECT_EQ(text, dir + "/kernel a=1 b\nvmm\n" + dir + "/one x=1, y\nfirst\n" + dir + "/two\n" +
                       std::string(5000, 'z') + "\nM");
+}
+
+TEST_F(MultibootTest, ElfAt32KiB_goesToRealMode) {
+  constexpr std::uint32_t kBase = 0x8000, kHeaderSize = 12;
+  const test::ElfSpec spec{.is_64bit = false,
+                           .entry = kBase + kHeaderSize,
+                           .segments = {{kBase, kBase, GUEST_CODE(multiboot_low), 4096}},
+                           .notes = {},
+                           .tail = {}};
+  const std::string text = output(test::build_elf(spec), {});
+  if (IsSkipped()) return;
+  EXPECT_EQ(text, "prib");
 }
 
 TEST_F(MultibootTest, Version2_isToldByTags) {
