@@ -3,7 +3,7 @@
 // Loaded at 0x1000, entered in long mode; the boot GDT has 0x08 for code.
 //
 // Leaves at LOG, in the order in which things happen: letters, 'a' to 'z' by the code, others by handlers. Ends with 1.
-//   E divide error   B breakpoint   S INT 0x21   I interrupt 0x22   L interrupt 0x20
+//   E divide error   B breakpoint   S INT 0x21   I interrupt 0x22   L interrupt 0x20   N not present
 //   M NMI            m its handler's end
 #include "tests/guests/guest.h"
 
@@ -27,11 +27,12 @@
 .set HIGH_VECTOR, 0x22
 .set OTHER_CLASS_VECTOR, 0x3e
 
-.macro gate vector, handler
+.set PRESENT, 0x8000
+.macro gate vector, handler, present=PRESENT
   lea \handler(%rip), %rax
   movw %ax, IDT + \vector * 16
   movw $0x08, IDT + \vector * 16 + 2
-  movw $0x8e00, IDT + \vector * 16 + 4
+  movw $(\present | 0xe00), IDT + \vector * 16 + 4
   shr $16, %rax
   movw %ax, IDT + \vector * 16 + 6
   movq $0, IDT + \vector * 16 + 8
@@ -70,6 +71,7 @@ GUEST(events)
   gate 0, divide
   gate 2, nmi
   gate 3, breakpoint
+  gate 11, not_present
   gate LOW_VECTOR, low
   gate SOFT_VECTOR, soft
   gate HIGH_VECTOR, high
@@ -136,12 +138,18 @@ GUEST(events)
   cli
   note 'i'
 
+  // INT n through a gate that is not there; the handler mends it, and the instruction is tried again.
+  gate SOFT_VECTOR, soft, 0
+  remap
+  int $SOFT_VECTOR
+  note 'j'
+
   // An NMI whose handler sends one: it comes when the handler returns.
   movl $0, NESTED
   remap
   movl $(0x4000 | NMI), ICR_LOW(%rbx)
   some_time
-  note 'j'
+  note 'k'
   mov $1, %eax
   jmp end
 fail:
@@ -168,6 +176,13 @@ low:
 high:
   note 'I'
   end_of_interrupt
+not_present:
+  note 'N'
+  push %rax
+  gate SOFT_VECTOR, soft
+  pop %rax
+  add $8, %rsp
+  iretq
 nmi:
   note 'M'
   push %rax

@@ -22,6 +22,7 @@ struct Descriptor {
   bool is_readable() const noexcept { return !is_code() || (type() & 2) != 0; }
   bool is_writable() const noexcept { return !is_code() && (type() & 2) != 0; }
   int dpl() const noexcept { return static_cast<int>(value >> 45 & 3); }
+  bool is_present() const noexcept { return (value >> 47 & 1) != 0; }
   // Bits 8 to 15 and 20 to 23 of the upper half.
   std::uint64_t access_rights() const noexcept { return (value >> 32) & 0x00f0ff00; }
   std::uint64_t limit() const noexcept {
@@ -135,6 +136,13 @@ Result<Step> load_limit_rule(Context& context, const Instruction& instruction) {
                                               : is_system_type(*d, {1, 2, 3, 9, 11}));
   answer(context, instruction, valid ? std::optional(d->limit()) : std::nullopt);
   return Step::ok();
+}
+
+Result<Step> segment_is_there(const Context& context, std::uint16_t selector) {
+  std::optional<Descriptor> descriptor;
+  VMM_STEP(read_descriptor(context, selector, descriptor));
+  if (!descriptor || descriptor->is_present()) return Step::ok();
+  return Step::fault(x86::Vector::kSegmentNotPresent, selector & ~3U);
 }
 
 }  // namespace vmm::completion

@@ -2,7 +2,9 @@
 
 #include <array>
 #include <cstring>
+#include <span>
 
+#include "base/le.h"
 #include "vmm/completion/data_access.h"
 #include "vmm/completion/descriptor_rules.h"
 #include "vmm/completion/fpu_checks.h"
@@ -59,10 +61,12 @@ Result<Step> into(Context& context, const Instruction&) {
   return Step::trap({static_cast<std::uint8_t>(x86::Vector::kOverflow)});
 }
 
-// The gate's privilege, which software interrupts must have (SDM volume 3, 6.12.1.2).
+// What a software interrupt needs: a gate of its privilege (SDM volume 3, 6.12.1.2) that is there,
+// and leads to a segment that is. Otherwise the instruction faults, to be tried again: found out
+// during delivery, it would be over.
 Result<Step> check_gate(const Context& context, std::uint8_t vector) {
-  if (context.cpl() == 0) return Step::ok();
-  const Step refused = Step::fault(x86::Vector::kGeneralProtection, vector * 8U + 2);
+  const std::uint32_t error_code = vector * 8U + 2;
+  const Step refused = Step::fault(x86::Vector::kGeneralProtection, error_code);
   const std::uint32_t size = context.system.long_mode_active() ? 16 : 8;
   if (std::uint32_t{vector} * size + size - 1 > context.system.idt.limit) return refused;
   PagingContext paging = context.paging;
@@ -75,7 +79,12 @@ Result<Step> check_gate(const Context& context, std::uint8_t vector) {
   }
   if (!access) return Step::cannot("the IDT is not in RAM");
   const int dpl = (std::to_integer<int>(gate[5]) >> 5) & 3;
-  return dpl >= context.cpl() ? Step::ok() : refused;
+  if (dpl < context.cpl()) return refused;
+  if ((gate[5] & std::byte{0x80}) == std::byte{0}) {
+    return Step::fault(x86::Vector::kSegmentNotPresent, error_code);
+  }
+  return segment_is_there(context,
+                          static_cast<std::uint16_t>(load_le(std::span(gate).subspan(2, 2))));
 }
 
 Result<Step> software_interrupt(Context& context, const Instruction& instruction) {

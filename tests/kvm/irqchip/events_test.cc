@@ -35,7 +35,7 @@ TEST_P(EventsKvm, ComeOnceAndInTheirOrder) {
   const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
   ASSERT_TRUE(stop) << stop.error().message();
   const auto log = (*vm)->memory().read<std::array<char, 64>>(Gpa(0x2000)).value();
-  EXPECT_STREQ(log.data(), "EaBbScIdILeSLfgIhLiMmMmj");
+  EXPECT_STREQ(log.data(), "EaBbScIdILeSLfgIhLiNSjMmMmk");
   EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == kPassed)
       << stop->detail << '\n'
       << stop->report;

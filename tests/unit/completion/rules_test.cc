@@ -16,7 +16,8 @@ TEST_F(RulesTest, Int3_IsATrapWithRipBehindIt) {
   EXPECT_EQ(cpu.regs.rip, kCode + 1);
 }
 
-TEST_F(RulesTest, SoftwareInterrupt_AtCpl0NeedsNoGate) {
+TEST_F(RulesTest, SoftwareInterrupt_AtCpl0NeedsAGateOfAnyPrivilege) {
+  put<std::uint8_t>(0x8000 + 0x80 * 16 + 5, 0x8e);
   ASSERT_TRUE(std::holds_alternative<Injected>(complete({0xcd, 0x80})));
   EXPECT_EQ(cpu.event->vector, 0x80);
   EXPECT_TRUE(cpu.event->software_interrupt);
@@ -34,6 +35,18 @@ TEST_F(RulesTest, SoftwareInterrupt_ThroughAPrivilegedGateIsRefused) {
   to_user_mode();
   put<std::uint8_t>(0x8000 + 0x80 * 16 + 5, 0x8e);
   faults({0xcd, 0x80}, x86::Vector::kGeneralProtection, 0x80 * 8 + 2);
+}
+
+TEST_F(RulesTest, SoftwareInterrupt_ThroughAGateThatIsNotThereFaults) {
+  put<std::uint8_t>(0x8000 + 0x80 * 16 + 5, 0x0e);
+  faults({0xcd, 0x80}, x86::Vector::kSegmentNotPresent, 0x80 * 8 + 2);
+}
+
+TEST_F(RulesTest, SoftwareInterrupt_IntoASegmentThatIsNotThereFaults) {
+  cpu.system.gdt = {0x7000, 0x1f};
+  put<std::uint64_t>(0x7018, 0x00af1b000000ffff);
+  put<std::uint64_t>(0x8000 + 0x80 * 16, 0x00008e00'00180000);
+  faults({0xcd, 0x80}, x86::Vector::kSegmentNotPresent, 0x18);
 }
 
 TEST_F(RulesTest, SoftwareInterrupt_BeyondTheIdtIsRefused) {
