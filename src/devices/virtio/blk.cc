@@ -62,6 +62,7 @@ struct Config {
 };
 static_assert(sizeof(Config) == 60);
 constexpr std::uint32_t kWritebackOffset = 32;
+constexpr std::uint64_t kCacheFlushTag = ~std::uint64_t{0};  // those of requests are small
 static_assert(offsetof(Config, writeback) == kWritebackOffset);
 
 // Section 5.2.6: virtio_blk_discard_write_zeroes.
@@ -141,12 +142,20 @@ void Blk::read_config(std::uint32_t offset, std::span<std::byte> data) const {
 void Blk::write_config(std::uint32_t offset, std::span<const std::byte> data) {
   if (offset != kWritebackOffset || data.size() != 1 || (features_ & kConfigWce) == 0) return;
   const bool wanted = data[0] != std::byte{0};
+  // From now on the driver does not flush: what it wrote before becomes durable without it.
   if (writeback_ && !wanted) {
-    // From now on the driver does not flush: what it wrote before becomes durable without it.
-    backend_->submit({.op = BlockOp::kFlush});
+    flush_cache();
     backend_->commit();
   }
   writeback_ = wanted;
+}
+
+// One at a time: a driver can turn its cache off faster than a host writes it out.
+void Blk::flush_cache() {
+  const bool under_way = cache_flush_ != CacheFlush::kNone;
+  cache_flush_ = under_way ? CacheFlush::kAgain : CacheFlush::kUnderWay;
+  if (under_way) return;
+  backend_->submit({.op = BlockOp::kFlush, .client = this, .tag = kCacheFlushTag});
 }
 
 // Section 5.2.5.2: without FLUSH a driver cannot make anything durable, so each write has to be.
@@ -269,6 +278,11 @@ void Blk::submit(Slot& slot, BlockRequest request) {
 }
 
 void Blk::block_done(std::uint64_t tag, int error) {
+  if (tag == kCacheFlushTag) {
+    // Whether it failed is for the driver's own flushes and writes to find out.
+    if (std::exchange(cache_flush_, CacheFlush::kNone) == CacheFlush::kAgain) flush_cache();
+    return;
+  }
   Slot& slot = *slots_[static_cast<std::size_t>(tag)];
   if (error == 0 && slot.flush_follows) {
     slot.flush_follows = false;
@@ -355,8 +369,10 @@ bool Blk::reset_queue(std::uint16_t queue) {
 
 void Blk::save(StateWriter& writer) const {
   State state{.writeback = writeback_};
+  // A broken device answers nobody any more.
   for (const auto& slot : slots_) {
-    if (slot->busy && !slot->orphaned) state.in_flight.push_back(slot->request);
+    const bool awaited = slot->busy && !slot->orphaned && host().active();
+    if (awaited) state.in_flight.push_back(slot->request);
   }
   writer.put(state);
 }

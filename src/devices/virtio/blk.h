@@ -105,6 +105,7 @@ class Blk final : public Device, private BlockClient {
   void begin_range(Slot& slot, bool discard);
   void answer_id(Slot& slot);
   void submit(Slot& slot, BlockRequest request);
+  void flush_cache();
   void block_done(std::uint64_t tag, int error) override;
   void finish(Slot& slot, Status status, std::uint64_t written);
   void tell_driver();
@@ -119,6 +120,8 @@ class Blk final : public Device, private BlockClient {
   std::uint64_t features_ = 0;  // what the driver took; 0 while inactive
   bool writeback_ = true;
   Counters counters_;
+  // The flush that comes with the end of the cache: the driver asked for it again meanwhile.
+  enum class CacheFlush : std::uint8_t { kNone, kUnderWay, kAgain } cache_flush_{};
   std::uint64_t told_size_ = 0;               // what the configuration space says
   std::vector<std::unique_ptr<Slot>> slots_;  // as many as ever were under way at once
   std::vector<Slot*> idle_;

@@ -279,6 +279,21 @@ TYPED_TEST(BlkOn, WritebackOff_flushesWhatIsThereAndEachWrite) {
   EXPECT_EQ(this->template config<std::uint8_t>(32), 1U) << "a reset brings it back";
 }
 
+TYPED_TEST(BlkOn, WritebackToggledWhileTheHostHangs_pilesUpNoFlushes) {
+  this->start(TypeParam::kFeatures | kFlush | kConfigWce);
+  this->disk_->held = true;
+  for (int i = 0; i < 1000; ++i) {
+    const std::array wanted{std::byte{static_cast<unsigned char>(i % 2)}};
+    this->rig_.transport.write({.offset = MmioDriver::kConfig + 32}, wanted);
+  }
+  EXPECT_EQ(this->disk_->under_way(), 1U);
+  this->disk_->held = false;
+  this->serve();
+  EXPECT_THAT(this->disk_->log, ElementsAre(BlockOp::kFlush, BlockOp::kFlush))
+      << "one more for what was written since the first began";
+  EXPECT_EQ(this->disk_->under_way(), 0U);
+}
+
 TYPED_TEST(BlkOn, Writeback_isNotTheDriversUnlessNegotiated) {
   const std::array off{std::byte{0}};
   this->rig_.transport.write({.offset = MmioDriver::kConfig + 32}, off);
@@ -353,6 +368,19 @@ TYPED_TEST(BlkOn, FinishRequests_answersEverything) {
 }
 
 // What was in flight when the state was saved is done again where it is restored.
+TYPED_TEST(BlkOn, BrokenWithRequestsInFlight_canBeRestored) {
+  this->disk_->held = true;
+  this->ask(kIn, 1, {{kDataAt, 512, true}});
+  this->serve();
+  ASSERT_EQ(this->disk_->under_way(), 1U);
+  this->ring_.add(std::vector<RingBuffer>{{0x50'0000, 16, false}});  // in a hole
+  this->driver_.notify(0);
+  this->serve();
+  ASSERT_NE(this->driver_.status() & virtio::kNeedsReset, 0);
+  MmioRig other(this->memory_, this->device());
+  EXPECT_TRUE(restore_from(other.transport, saved(this->rig_.transport)));
+}
+
 TYPED_TEST(BlkOn, SavedInFlight_isAnsweredAfterRestore) {
   this->disk_->held = true;
   this->ask(kIn, 5, {{kDataAt, 512, true}});
