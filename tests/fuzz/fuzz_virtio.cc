@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "tests/fuzz/fuzz_input.h"
+#include "tests/fuzz/program.h"
 #include "tests/support/device_access.h"
 #include "tests/support/virtio/fake_device.h"
 #include "tests/support/virtio/guest_ram.h"
@@ -15,27 +16,12 @@
 namespace vmm::test {
 namespace {
 
+using fuzz::Program;
 using fuzz::require;
 
 constexpr std::uint64_t kRing = 0x8'0000;
 constexpr std::uint16_t kQueue = 1;  // the fake device's larger one
 constexpr std::uint16_t kSize = 16;
-
-class Program {
- public:
-  Program(const std::uint8_t* data, std::size_t size) : bytes_(data, size) {}
-  bool ended() const { return bytes_.empty(); }
-  std::uint8_t byte() {
-    if (bytes_.empty()) return 0;
-    const std::uint8_t value = bytes_.front();
-    bytes_ = bytes_.subspan(1);
-    return value;
-  }
-  std::uint16_t word() { return static_cast<std::uint16_t>(byte() | byte() << 8); }
-
- private:
-  std::span<const std::uint8_t> bytes_;
-};
 
 class Board {
  public:
@@ -43,13 +29,13 @@ class Board {
     const std::uint8_t operation = program.byte();
     switch (operation % 12) {
       case 0:
-        return driver().put(std::uint64_t{4} * (program.byte() % 64), wide(program));
+        return driver().put(std::uint64_t{4} * (program.byte() % 64), program.wide());
       case 1:
         return void(driver().get(std::uint64_t{4} * (program.byte() % 64)));
       case 2: {
         const std::size_t width = std::size_t{1} << (program.byte() % 4);
         const std::uint64_t at = MmioDriver::kConfig + program.byte();
-        write_device(rig_->transport, at, width, wide(program));
+        write_device(rig_->transport, at, width, program.wide());
         return void(read_device(rig_->transport, at, width));
       }
       case 3:
@@ -87,10 +73,6 @@ class Board {
   }
 
  private:
-  static std::uint32_t wide(Program& program) {
-    const std::uint32_t value = program.word();
-    return (value & 0x8000) != 0 ? value << (program.byte() % 17) : value;
-  }
   MmioDriver driver() { return MmioDriver(rig_->transport); }
   FakeDevice& fake() { return dynamic_cast<FakeDevice&>(rig_->transport.device()); }
 
@@ -157,7 +139,7 @@ class Board {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   vmm::test::Board board;
-  vmm::test::Program program(data, size);
+  vmm::fuzz::Program program(data, size);
   for (int steps = 0; steps < 2000 && !program.ended(); ++steps) {
     board.step(program);
     board.check();
