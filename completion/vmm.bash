@@ -28,6 +28,7 @@ _vmm_value() {
     --cpu) _vmm_words "$value" 'host' ;;
     --cpus) _vmm_words "$value" '1 2 4 8' ;;
     --irqchip) _vmm_words "$value" 'auto kernel split user none' ;;
+    --clock) _vmm_words "$value" 'host frozen base=utc base=localtime' ;;
     --serial)
       case $value in
         file:* | unix:*) _vmm_files "${value#*:}" ;;
@@ -137,7 +138,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --disk --rng --balloon --transport --testdev --net
+          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --testdev --net
           --vsock --serial --escape --debug-console --control --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi

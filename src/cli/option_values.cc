@@ -6,7 +6,9 @@
 #include <array>
 #include <cctype>
 #include <charconv>
+#include <chrono>
 #include <cstdlib>
+#include <ctime>
 
 #include "vmm/doctor/quirks.h"
 
@@ -199,6 +201,77 @@ Result<QuirkOverride> parse_quirk(std::string_view text) {
                 fmt::join(kQuirkNames, ", "));
   }
   return QuirkOverride{std::string(name), VMM_TRY(word(value, kToggles))};
+}
+
+namespace {
+
+// How much later than UTC the host's zone is now.
+std::chrono::seconds zone_offset(std::chrono::seconds now) {
+  const auto time = static_cast<std::time_t>(now.count());
+  std::tm local{};
+  if (::localtime_r(&time, &local) == nullptr) return std::chrono::seconds(0);
+  return std::chrono::seconds(local.tm_gmtoff);
+}
+
+// The digits of `text`, all of it, as a number.
+std::optional<unsigned> digits(std::string_view text) {
+  unsigned value = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return std::nullopt;
+    value = value * 10 + static_cast<unsigned>(c - '0');
+  }
+  return value;
+}
+
+// Seconds since the epoch of YYYY-MM-DD, with Thh:mm:ss if wanted.
+std::optional<std::chrono::seconds> parse_date(std::string_view text) {
+  constexpr std::string_view kDay = "dddd-dd-dd", kSecond = "dddd-dd-ddTdd:dd:dd";
+  const std::string_view form = text.size() == kDay.size() ? kDay : kSecond;
+  if (text.size() != form.size()) return std::nullopt;
+  for (std::size_t i = 0; i < form.size(); ++i) {
+    if (form[i] != 'd' && form[i] != text[i]) return std::nullopt;
+  }
+  const auto part = [&](std::size_t at, std::size_t size) {
+    return form.size() <= at ? std::optional(0U) : digits(text.substr(at, size));
+  };
+  const auto year = part(0, 4), month = part(5, 2), day = part(8, 2), hour = part(11, 2),
+             minute = part(14, 2), second = part(17, 2);
+  if (!year || !month || !day || !hour || !minute || !second) return std::nullopt;
+  const std::chrono::year_month_day date{std::chrono::year(static_cast<int>(*year)),
+                                         std::chrono::month(*month), std::chrono::day(*day)};
+  constexpr unsigned kFirstYear = 1970, kLastYear = 2199;
+  if (!date.ok() || *year < kFirstYear || *year > kLastYear || *hour > 23 || *minute > 59 ||
+      *second > 59) {
+    return std::nullopt;
+  }
+  return std::chrono::sys_days(date).time_since_epoch() + std::chrono::hours(*hour) +
+         std::chrono::minutes(*minute) + std::chrono::seconds(*second);
+}
+
+}  // namespace
+
+Result<ClockConfig> parse_clock(std::string_view text, std::chrono::seconds now) {
+  constexpr std::string_view kBase = "base=";
+  ClockConfig clock;
+  for (const std::string_view part : split(text, ',')) {
+    if (part == "host" || part == "frozen") {
+      clock.frozen = part == "frozen";
+    } else if (part == "base=utc") {
+      clock.ahead = std::chrono::seconds(0);
+    } else if (part == "base=localtime") {
+      clock.ahead = zone_offset(now);
+    } else if (const auto date =
+                   part.starts_with(kBase) ? parse_date(part.substr(kBase.size())) : std::nullopt) {
+      clock.ahead = *date - now;
+    } else {
+      return fail(
+          ErrorCode::kBadConfig,
+          "'{}' is not host, frozen, base=utc, base=localtime, or base= with a date of 1970 "
+          "to 2199 like 2026-01-31T23:59:59",
+          part);
+    }
+  }
+  return clock;
 }
 
 Result<std::chrono::nanoseconds> parse_seconds(std::string_view text) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <limits>
 
 #include "cli/balloon_option.h"
@@ -75,6 +76,11 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"transport", kValue, "HOW",
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
      "without ACPI",
+     kDevices},
+    {"clock", kValue, "HOW",
+     "Real-time clock: host (default: follows the host's, also across pauses) or frozen (stands "
+     "still in pauses), with base=utc (default), localtime, or a date: "
+     "frozen,base=2026-01-31T23:59:59",
      kDevices},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
@@ -244,6 +250,10 @@ void read_machine_data(Reader& reader, VmConfig& config) {
   }
   config.uuid = reader.value<std::array<std::uint8_t, 16>>("uuid", config.uuid, parse_uuid);
   config.test_device = reader.flag("testdev");
+  const auto now = std::chrono::duration_cast<std::chrono::seconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+  config.clock = reader.value<ClockConfig>(
+      "clock", config.clock, [now](std::string_view text) { return parse_clock(text, now); });
 }
 
 // Options that mean nothing for what is booted are mistakes, not wishes.

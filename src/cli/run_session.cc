@@ -277,9 +277,14 @@ bool RunSession::serve_requests(Vm& vm) {
       show_processors(vm);
       lock.lock();
     }
+    if (std::exchange(suspend_, false)) {
+      lock.unlock();
+      stop_process();
+      lock.lock();
+    }
     if (!pause_wanted_ || quit_) return !quit_;
     stay_paused(lock);
-    if (!show_processors_) return !quit_;
+    if (!show_processors_ && !suspend_) return !quit_;
   }
 }
 
@@ -371,13 +376,26 @@ void RunSession::show_processors(Vm& vm) {
   terminal_.say(text);
 }
 
+// The shell gets its terminal back. raise(3) stops this thread before it returns, kill(2) might
+// not.
+void RunSession::stop_process() {
+  terminal_.suspend([] { ::raise(SIGSTOP); });
+}
+
 void RunSession::on_signal(int signal) {
   switch (signal) {
-    case SIGTSTP:
-      // The shell gets its terminal back. raise(3) stops this thread before it returns, kill(2)
-      // might not.
-      terminal_.suspend([] { ::raise(SIGSTOP); });
+    case SIGTSTP: {
+      // The guest's time is to stand still with it, so the main thread pauses the guest first.
+      const std::lock_guard guard(mutex_);
+      if (vm_ != nullptr) {
+        suspend_ = true;
+        vm_->cancel();
+        changed_.notify_all();
+      } else {
+        stop_process();
+      }
       break;
+    }
     case SIGCONT:
       terminal_.resume();
       break;

@@ -65,6 +65,7 @@ class RunSession final : private ControlTarget {
   void show_statistics();
   void show_processors(Vm& vm);
   void request_quit(std::string why);
+  void stop_process();
   void ask_to_quit(std::string why);  // mutex_ held
 
   // session_control.cc: what the control socket asks for.
@@ -100,6 +101,7 @@ class RunSession final : private ControlTarget {
   std::uint64_t resets_ = 0;
   std::set<std::string> links_down_;  // stays so when the guest resets
   bool show_processors_ = false;
+  bool suspend_ = false;  // stop the process when the guest is at rest
   std::string quit_why_;  // empty while nobody has asked
   std::atomic<bool> quit_{false};
   // When the first signal asked; only the thread of signals looks at it.

@@ -30,7 +30,7 @@ Result<void> RunSession::open_control() {
 void RunSession::stay_paused(std::unique_lock<std::mutex>& lock) {
   paused_ = true;
   changed_.notify_all();
-  const auto over = [this] { return !pause_wanted_ || quit_ || show_processors_; };
+  const auto over = [this] { return !pause_wanted_ || quit_ || show_processors_ || suspend_; };
   if (end_time_) {
     if (!changed_.wait_until(lock, *end_time_, over)) pause_wanted_ = false;
   } else {

@@ -12,7 +12,8 @@ class Clock {
   virtual ~Clock() = default;
   // Monotonic nanoseconds since the machine's power-on.
   virtual std::chrono::nanoseconds now() const = 0;
-  // Wall-clock time in UTC, since the Unix epoch: what a real-time clock shows.
+  // Time of day since the Unix epoch, in UTC or what the machine takes for it: what a real-time
+  // clock shows.
   virtual std::chrono::nanoseconds utc() const = 0;
 };
 

@@ -146,6 +146,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loop);
+  machine->clock.set_time_of_day(config.clock);  // a real-time clock looks at it when it is made
   VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));
 

@@ -16,6 +16,9 @@ constexpr std::size_t kMostVirtioPci = 31;    // a device number each, and one f
 constexpr std::size_t kMostVirtioMmio = 32;
 constexpr std::uint32_t kMostCpus = 255;  // local APIC IDs of 8 bits, less the broadcast
 
+// With the host's own 50 years and more since 1970 still nanoseconds in 64 bits.
+constexpr std::chrono::seconds kFarthestClock = std::chrono::hours(24 * 365 * 200);
+
 void check_memory(const MemoryConfig& memory, std::vector<std::string>& problems) {
   if (memory.size < kLeastMemory) {
     problems.push_back(fmt::format("Guest memory of {} is too small: at least {} are needed",
@@ -151,6 +154,10 @@ std::vector<std::string> validate(const VmConfig& config) {
   for (const VirtioConfig& device : config.virtio) {
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
     if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
+  }
+  if (std::chrono::abs(config.clock.ahead) > kFarthestClock) {
+    problems.push_back(fmt::format("A clock {} days from the host's is not possible",
+                                   config.clock.ahead / std::chrono::hours(24)));
   }
   check_boot(config, problems);
   return problems;

@@ -73,17 +73,17 @@ struct BuiltinGuest {
   std::string cmdline = {};  // words that it knows: firmware/README.md
 };
 
-// A file that is put beside a Multiboot kernel, as it is.
+// A file that is put beside a Multiboot or PVH kernel, as it is.
 struct BootModule {
   std::filesystem::path file = {};
-  std::string arguments = {};  // the kernel is told "FILE ARGUMENTS"
+  std::string arguments = {};  // a Multiboot kernel is told "FILE ARGUMENTS"
 };
 
 // A kernel image from a file: Linux bzImage, ELF vmlinux, a Multiboot or a PVH kernel.
 struct KernelBoot {
   std::filesystem::path kernel = {};
   std::optional<std::filesystem::path> initrd = {};  // not for Multiboot
-  std::vector<BootModule> modules = {};              // for Multiboot only
+  std::vector<BootModule> modules = {};              // for Multiboot and PVH
   std::string cmdline = {};
   // Put before `cmdline` when the kernel is a Linux; others would not understand it.
   std::string linux_cmdline = {};
@@ -106,6 +106,16 @@ struct FlatBoot {
 };
 
 using BootSource = std::variant<BuiltinGuest, KernelBoot, FlatBoot>;
+
+// What the guest's real-time clock shows. Guest time itself (timers, the HPET, the PM timer) always
+// stands still while the guest is paused.
+struct ClockConfig {
+  // Before or after the host's UTC, when the machine is created.
+  std::chrono::seconds ahead{0};
+  // Goes on from where it stood when the guest is resumed, and knows nothing of changes of the
+  // host's clock; else it keeps its distance from that one, pauses or not.
+  bool frozen = false;
+};
 
 struct SerialConfig {
   ByteSink* output =
@@ -181,8 +191,9 @@ struct VmConfig {
   std::uint32_t tick_share = 50;
   BootSource boot = BuiltinGuest{};
   SerialConfig serial = {};
+  ClockConfig clock = {};
   std::optional<std::uint16_t> debug_exit_port = std::uint16_t{0xf4};  // isa-debug-exit
-  bool test_device = false;  // QEMU's pc-testdev; covers port 0xe9
+  bool test_device = false;  // QEMU's pc-testdev; shares port 0xe9
   std::vector<FwCfgFile> fw_cfg = {};
   std::array<std::uint8_t, 16> uuid = {};  // of the machine; all zeroes: not set
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed

@@ -2,6 +2,15 @@
 
 namespace vmm {
 
+namespace {
+
+std::chrono::nanoseconds host_utc() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::system_clock::now().time_since_epoch());
+}
+
+}  // namespace
+
 std::chrono::nanoseconds GuestClock::now() const {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!running_) return elapsed_;
@@ -9,9 +18,11 @@ std::chrono::nanoseconds GuestClock::now() const {
                         std::chrono::steady_clock::now() - started_);
 }
 
-std::chrono::nanoseconds GuestClock::utc() const {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-      std::chrono::system_clock::now().time_since_epoch());
+std::chrono::nanoseconds GuestClock::utc() const { return ahead_ + (frozen_ ? now() : host_utc()); }
+
+void GuestClock::set_time_of_day(const ClockConfig& config) {
+  frozen_ = config.frozen;
+  ahead_ = config.ahead + (frozen_ ? host_utc() - now() : std::chrono::nanoseconds(0));
 }
 
 std::chrono::steady_clock::time_point GuestClock::host_time(std::chrono::nanoseconds time) const {

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "devices/clock.h"
+#include "vmm/config.h"
 
 namespace vmm {
 
@@ -12,8 +13,11 @@ namespace vmm {
 class GuestClock final : public Clock {
  public:
   std::chrono::nanoseconds now() const override;
-  // Host wall-clock time: a real-time clock chip shows the time of day, whatever the guest missed.
+  // The time of day for a real-time clock chip, as ClockConfig says; by default the host's UTC,
+  // whatever the guest missed.
   std::chrono::nanoseconds utc() const override;
+  // Once, before anybody looks; a frozen time of day begins at this call's.
+  void set_time_of_day(const ClockConfig& config);
 
   // The host's time at which now() will be `time` if the guest is not paused until then. The same
   // answer for the same time while the clock runs; meaningless while it stands still.
@@ -23,7 +27,9 @@ class GuestClock final : public Clock {
   void stop();
 
  private:
-  mutable std::mutex mutex_;
+  std::chrono::nanoseconds ahead_{0};  // of the host's UTC, or of now() when frozen
+  bool frozen_ = false;
+  mutable std::mutex mutex_;  // guards the rest
   bool running_ = false;
   std::chrono::nanoseconds elapsed_{0};              // up to the last stop
   std::chrono::steady_clock::time_point started_{};  // of the current stretch

@@ -270,6 +270,16 @@ class Streams(unittest.TestCase):
         code, out, _ = vmm(*guest.arguments(self), "--debug-console", path, "--testdev")
         self.assertEqual((code, out, path.read_text()), (3, "s", "d"))
 
+    def test_clock_begins_at_a_date(self):
+        # The year of the century: BCD at index 9.
+        guest = Guest().out(0x70, 0x09).say_port(0x71).exit(1)
+        for arguments in (["--clock", "base=2087-06-01"], ["--clock", "frozen,base=2087-06-01"]):
+            code, out, _ = vmm(*guest.arguments(self), *arguments)
+            self.assertEqual((code, out), (3, "\x87"))
+        code, _, err = vmm("run", "--clock", "base=2087-13-01")
+        self.assertEqual(code, 2)
+        self.assertIn("--clock", err)
+
     def test_trace(self):
         code, _, err = vmm(*Guest().say("x").exit(1).arguments(self), "--trace=pio", "-q")
         self.assertEqual(code, 3)

@@ -5,6 +5,7 @@
 import os
 import signal
 import subprocess
+import time
 import unittest
 
 import vmm_process
@@ -69,6 +70,26 @@ class Restored(unittest.TestCase):
         self.assertTrue(eventually(running.is_raw))
         running.type("\x01x")
         self.expect_end(running, 130)
+
+    def test_the_guests_time_stands_still_while_stopped(self):
+        # Seconds of the clock, in BCD and readable.
+        guest = Guest().say("!").wait_for_input().out(0x70, 0).raw([0x66, 0xBA, 0x71, 0x00, 0xEC, 0x04, 0x40])
+        guest.raw([0x66, 0xBA, 0xF8, 0x03, 0xEE]).say("\n").exit(1)
+        begin = time.monotonic()
+        running = self.start(guest, "--clock", "frozen,base=2026-01-01")
+        running.signal(signal.SIGTSTP)
+        _, status = os.waitpid(running.process.pid, os.WUNTRACED)
+        self.assertTrue(os.WIFSTOPPED(status))
+        pause = 3
+        time.sleep(pause)
+        running.signal(signal.SIGCONT)
+        self.assertTrue(eventually(running.is_raw))
+        running.type("x")
+        text = running.read_until("\n")
+        most = time.monotonic() - begin - pause
+        seconds = int(f"{ord(text[-2]) - 0x40:x}")
+        self.assertLessEqual(seconds, most)
+        self.expect_end(running, 3)
 
     def test_after_a_bad_kernel(self):
         running = OnTerminal(self, ["run", "--kernel", __file__])

@@ -43,6 +43,14 @@ class Guest:
             self.out(0x3F8, byte)
         return self
 
+    def say_port(self, port):
+        # mov dx, port; in al, dx; mov dx, 0x3f8; out dx, al
+        return self.raw([0x66, 0xBA, port & 0xFF, port >> 8, 0xEC, 0x66, 0xBA, 0xF8, 0x03, 0xEE])
+
+    def wait_for_input(self):
+        # mov dx, 0x3fd; wait: in al, dx; test al, 1; jz wait; mov dx, 0x3f8; in al, dx
+        return self.raw([0x66, 0xBA, 0xFD, 0x03, 0xEC, 0xA8, 0x01, 0x74, 0xFB, 0x66, 0xBA, 0xF8, 0x03, 0xEC])
+
     def exit(self, value):
         return self.out(0xF4, value)
 

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "cli/exit_code.h"
+#include "cli/option_values.h"
 
 namespace vmm::cli {
 namespace {
@@ -122,6 +123,30 @@ TEST(Options, BalloonMayComeWithoutAValue) {
   EXPECT_EQ(balloon({"--balloon=size=16M,stats"}).size, MiB(16));
   EXPECT_EQ(balloon({"--balloon", "size=16M"}).size, MiB(16));
   EXPECT_THAT(refused({"run", "--balloon=sise=1M"}).text, HasSubstr("--balloon: "));
+}
+
+TEST(Options, ClockFollowsTheHostOrStandsStill) {
+  EXPECT_FALSE(run({}).config.clock.frozen);
+  const ClockConfig frozen = run({"--clock", "frozen"}).config.clock;
+  EXPECT_TRUE(frozen.frozen);
+  EXPECT_EQ(frozen.ahead, std::chrono::seconds(0));
+  EXPECT_FALSE(run({"--clock", "host,base=utc"}).config.clock.frozen);
+}
+
+TEST(Options, ClockBeginsAtADate) {
+  constexpr std::chrono::seconds kNow{1'700'000'000};  // 2023-11-14 22:13:20
+  EXPECT_EQ(parse_clock("base=2023-11-14T22:13:21", kNow)->ahead, std::chrono::seconds(1));
+  EXPECT_EQ(parse_clock("frozen,base=2023-11-14", kNow)->ahead, -std::chrono::seconds(80'000));
+  EXPECT_EQ(parse_clock("base=1970-01-01T00:00:00", kNow)->ahead, -kNow);
+}
+
+TEST(Options, ClockRefusesWhatIsNoDate) {
+  for (const std::string_view text :
+       {"", "now", "base=", "base=2023-02-29", "base=2023-11-14T24:00:00",
+        "base=2023-11-14 22:13:20", "base=1969-12-31", "base=2200-01-01", "base=20231114",
+        "base=2O23-11-14", "host,"}) {
+    EXPECT_FALSE(parse_clock(text, std::chrono::seconds(0))) << text;
+  }
 }
 
 TEST(Options, UuidIsReadInTheOrderOfItsText) {

@@ -88,5 +88,39 @@ TEST(GuestClock, WallClockIsTheHosts) {
   EXPECT_LE(utc, host());
 }
 
+TEST(GuestClock, TimeOfDay_canBeAheadOfTheHosts) {
+  GuestClock clock;
+  clock.set_time_of_day({.ahead = std::chrono::hours(-24)});
+  const auto host = [] { return std::chrono::system_clock::now().time_since_epoch(); };
+  const auto before = host();
+  const auto utc = clock.utc() + std::chrono::hours(24);
+  EXPECT_GE(utc, before);
+  EXPECT_LE(utc, host());
+}
+
+TEST(GuestClock, FrozenTimeOfDay_isPartOfGuestTime) {
+  GuestClock clock;
+  clock.set_time_of_day({.ahead = std::chrono::hours(1), .frozen = true});
+  const auto begin = clock.utc();
+  wait_a_little();
+  EXPECT_EQ(clock.utc(), begin);  // not started yet
+  clock.start();
+  wait_a_little();
+  clock.stop();
+  const auto stopped = clock.utc();
+  EXPECT_EQ(stopped - begin, clock.now());
+  wait_a_little();
+  EXPECT_EQ(clock.utc(), stopped);
+  clock.start();
+  EXPECT_GE(clock.utc(), stopped);
+}
+
+TEST(GuestClock, TimeOfDayByDefault_goesOnInPauses) {
+  GuestClock clock;
+  const auto before = clock.utc();
+  wait_a_little();  // never started
+  EXPECT_GE(clock.utc() - before, milliseconds(2));
+}
+
 }  // namespace
 }  // namespace vmm
