@@ -77,9 +77,13 @@ class Control(unittest.TestCase):
         guest = guest or Guest().hang()
         running = Running(self, [*guest.arguments(self), "--control", self.path, *options],
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        # The file is there a moment before somebody listens.
-        self.assertTrue(eventually(lambda: vmm("ctl", self.path, "status")[0] == 0))
+        self.assertTrue(eventually(self.is_running))
         return running
+
+    def is_running(self):
+        # The file is there a moment before somebody listens, and the socket before the machine.
+        code, out, _ = vmm("ctl", self.path, "--json", "status")
+        return code == 0 and json.loads(out)["state"] == "running"
 
     def ctl(self, *words):
         code, out, err = vmm("ctl", self.path, *words)
