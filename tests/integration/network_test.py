@@ -160,7 +160,7 @@ class Network:
             initramfs = make_initramfs(folder, "--script", folder / "script", "--add", f"{folder}/dhcp:/dhcp")
             arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", "256M", "--verbose"]
             arguments += ["--net", f"user,hostfwd=tcp:127.0.0.1:{forwarded}-:{SERVICE},mac={MAC},pcap={folder}/net.pcap"]
-            arguments += ["--net", f"tap={TAP}", *cls.options]
+            arguments += ["--net", f"tap={TAP},pcap={folder}/tap.pcap", *cls.options]
             with Machine(arguments) as machine:
                 machine.close_input()
                 machine.wait_for(r"=== service\s+ready")
@@ -170,6 +170,7 @@ class Network:
                 cls.text = machine.text.replace("\r", "")
                 cls.stderr = machine.stderr()
             cls.frames = frames_of(folder / "net.pcap")
+            cls.tap_frames = frames_of(folder / "tap.pcap")
         cls.sections = {}
         for part in re.split(r"^=== ", cls.text, flags=re.MULTILINE)[1:]:
             name, _, body = part.partition("\n")
@@ -240,11 +241,10 @@ class Network:
         self.assertIn(digest(Files.contents["/large"]), self.sections["tapfetch"])
 
     def test_segments_are_not_cut_on_the_tap(self):
-        """With segmentation left to the device, far fewer packets than 1448 bytes each would need."""
         counters = re.search(r"eth1:(.*)", self.sections["counters"])[1].split()
-        bytes_received, packets_received = int(counters[0]), int(counters[1])
-        self.assertGreater(bytes_received, 1_000_000)
-        self.assertGreater(bytes_received / packets_received, 1600)
+        self.assertGreater(int(counters[0]), 1_000_000)
+        # Segmentation is left to the device: TCP hands over more than fits an Ethernet frame.
+        self.assertGreater(max(len(frame) for frame in self.tap_frames), 1514)
 
     def test_capture_has_both_directions(self):
         mac = bytes.fromhex(MAC.replace(":", ""))
