@@ -3,7 +3,7 @@
 #
 #   scripts/guest-kernel.sh [--tiny] [OUTPUT_DIR]
 #
-# The result is OUTPUT_DIR/bzImage and OUTPUT_DIR/vmlinux (default build/guest-kernel, with --tiny
+# The result is OUTPUT_DIR/bzImage, vmlinux and System.map beside it (default build/guest-kernel, with --tiny
 # build/guest-kernel-tiny). A kernel that was built from the same configuration and the same source package is
 # kept; nothing is rebuilt then.
 set -euo pipefail
@@ -25,7 +25,7 @@ if [ ! -r "$source" ]; then
   exit 1
 fi
 
-recipe=2 # raise it when the steps below change what they build
+recipe=3 # raise it when the steps below change what they build
 stamp=$({ cat "$config"; echo "$recipe"; stat -Lc '%s %Y' "$source"; } | sha256sum | cut -d' ' -f1)
 if [ -f "$out/bzImage" ] && [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ]; then
   say "$out/bzImage is up to date"
@@ -54,6 +54,7 @@ export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=vmm KBUILD_BUILD_HO
 done
 install -m 644 "$work/arch/x86/boot/bzImage" "$out/bzImage.new"
 install -m 644 "$work/vmlinux" "$out/vmlinux"
+install -m 644 "$work/System.map" "$out/System.map"
 install -m 644 "$work/.config" "$out/config"
 mv "$out/bzImage.new" "$out/bzImage"
 printf '%s\n' "$stamp" >"$out/stamp"
