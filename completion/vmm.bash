@@ -46,7 +46,7 @@ _vmm_value() {
     --disk)
       case $value in
         *,cow=*) _vmm_files "${value##*,cow=}" ;;
-        *,*) _vmm_words "${value##*,}" 'ro serial= queues= cow cow= direct discard' ;;
+        *,*) _vmm_words "${value##*,}" 'ro serial= queues= cow cow= direct discard bps= bps-rd= bps-wr= iops= iops-rd= iops-wr= burst=' ;;
         path=*) _vmm_files "${value#path=}" ;;
         *)
           _vmm_words "$value" 'path='
@@ -160,7 +160,7 @@ _vmm() {
         3:disk) _vmm_words "$current" 'disk0' ;;
         3:net) _vmm_words "$current" 'net0' ;;
         3:balloon) _vmm_words "$current" '0 256M 512M 1G' ;;
-        4:disk) _vmm_words "$current" 'resize' ;;
+        4:disk) _vmm_words "$current" 'resize limit' ;;
         4:net) _vmm_words "$current" 'up down' ;;
       esac
       ;;

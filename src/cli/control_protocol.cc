@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/size.h"
+#include "cli/disk_rates.h"
 
 namespace vmm::cli {
 namespace {
@@ -148,6 +149,16 @@ Outcome resize(ControlTarget& target, const Arguments& arguments) {
   return json{{"size", *size}};
 }
 
+Outcome limit(ControlTarget& target, const Arguments& arguments) {
+  const auto disk = arguments.text("disk");
+  if (!disk) return tl::unexpected<Refusal>(disk.error());
+  const auto limits = arguments.text("limits");
+  if (!limits) return tl::unexpected<Refusal>(limits.error());
+  const auto rates = parse_disk_rates(*limits);
+  if (!rates) return refuse(rates.error());
+  return done(target.control_limit(*disk, *rates));
+}
+
 Outcome link(ControlTarget& target, const Arguments& arguments) {
   const auto net = arguments.text("net");
   if (!net) return tl::unexpected<Refusal>(net.error());
@@ -178,6 +189,7 @@ Outcome carry_out(const json& request, ControlTarget& target) {
           "quit", {}, [](ControlTarget& t, const Arguments&) { return done(t.control_quit()); }},
       CommandSpec{"balloon", {"size"}, balloon},
       CommandSpec{"disk-resize", {"disk", "size"}, resize},
+      CommandSpec{"disk-limit", {"disk", "limits"}, limit},
       CommandSpec{"net-link", {"net", "up"}, link},
   };
   const auto name = request.find("command");

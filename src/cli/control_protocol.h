@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "devices/block_rates.h"
 #include "vmm/vm.h"
 
 namespace vmm::cli {
@@ -34,6 +35,7 @@ class ControlTarget {
   // Tells the guest the image's size, after it has grown to `bytes` when that is given. The size.
   virtual Result<std::uint64_t> control_resize(const std::string& disk,
                                                std::optional<std::uint64_t> bytes) = 0;
+  virtual Result<void> control_limit(const std::string& disk, const BlockRates& rates) = 0;
   virtual Result<void> control_link(const std::string& net, bool up) = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/size.h"
+#include "cli/disk_rates.h"
 #include "cli/exit_code.h"
 #include "vmm/control/line_client.h"
 
@@ -101,8 +102,12 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});
   }
   if (command == "disk") {
+    if (words.size() == 4 && words[2] == "limit") {
+      VMM_TRY(parse_disk_rates(words[3]));
+      return request_text("disk-limit", {{"disk", words[1]}, {"limits", words[3]}});
+    }
     if (words.size() < 3 || words.size() > 4 || words[2] != "resize") {
-      return usage("disk NAME resize [SIZE]");
+      return usage("disk NAME resize [SIZE]' or 'disk NAME limit LIMIT=N[,...]|none");
     }
     json arguments = {{"disk", words[1]}};
     if (words.size() == 4) arguments["size"] = VMM_TRY(parse_size(words[3]));

@@ -1,5 +1,6 @@
 #include "cli/disk_option.h"
 
+#include "cli/disk_rates.h"
 #include "cli/option_values.h"
 
 namespace vmm::cli {
@@ -30,6 +31,8 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
   } else if (key == "cow") {
     disk.image.cow = CowMode::kKeep;
     disk.image.cow_file = value;
+  } else if (is_disk_rate(key)) {
+    VMM_TRY(set_disk_rate(key, value, disk.image.rates));
   } else {
     return fail(ErrorCode::kBadConfig, "'{}=' is unknown: path, serial, queues and cow take values",
                 key);
@@ -79,3 +82,6 @@ Result<DiskSpec> parse_disk(std::string_view text) {
 }
 
 }  // namespace vmm::cli
+  if (!disk.image.rates.limited() && disk.image.rates != BlockRates{}) {
+    return fail(ErrorCode::kBadConfig, "burst belongs to a limit: bps=SIZE or iops=N");
+  }

@@ -49,6 +49,8 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   quit                     end it at once
   balloon SIZE             how much of its memory the guest is to give back
   disk NAME resize [SIZE]  tell the guest a disk's new size; with SIZE, grow its image first
+  disk NAME limit LIMIT=N[,...]|none
+                           how much the guest may do on a disk in a second: bps, iops, ...
   net NAME up|down         plug a network cable in, or pull it
 
 Examples:

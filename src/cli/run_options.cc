@@ -65,7 +65,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
     {"disk", kList, "path=FILE[,OPTION]...",
      "Disk with a raw image: "
-     "path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard]. "
+     "path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard], with limits for each "
+     "second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; burst=SECONDS). "
      "May be repeated",
      kDevices},
     {"rng", kFlag, "", "Add a virtio entropy device", kDevices},

@@ -79,6 +79,7 @@ class RunSession final : private ControlTarget {
   Result<void> control_balloon(std::uint64_t bytes) override;
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override;
+  Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;
   Result<void> control_link(const std::string& net, bool up) override;
   Result<Vm*> machine() const;  // mutex_ held
 

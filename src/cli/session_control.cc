@@ -106,6 +106,13 @@ Result<std::uint64_t> RunSession::control_resize(const std::string& disk,
   return vm->refresh_disk(disk);
 }
 
+// The limits are the disk's, which outlives the machine.
+Result<void> RunSession::control_limit(const std::string& disk, const BlockRates& rates) {
+  const std::lock_guard guard(mutex_);
+  Vm* const vm = VMM_TRY(machine());
+  return vm->limit_disk(disk, rates);
+}
+
 Result<void> RunSession::control_link(const std::string& net, bool up) {
   const std::lock_guard guard(mutex_);
   Vm* const vm = VMM_TRY(machine());

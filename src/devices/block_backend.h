@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "devices/block_rates.h"
 
 namespace vmm {
 
@@ -66,6 +67,11 @@ class BlockBackend {
   virtual void drain() = 0;
   // Asks the host anew how large the image is. Errors: kIo.
   virtual Result<void> refresh_size() = 0;
+  // Other limits from now on. Errors: kUnsupported by a disk that was opened without any.
+  virtual Result<void> set_rates(const BlockRates&) {
+    return fail(ErrorCode::kUnsupported,
+                "The disk was opened without limits; with some from the start they can be changed");
+  }
 };
 
 }  // namespace vmm

@@ -130,6 +130,17 @@ Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name
   return no_such<Blk>(machine, "disk", name);
 }
 
+Result<void> limit_disk(const Machine& machine, std::string_view name, const BlockRates& rates) {
+  Result<void> limited;
+  const bool found = visit<Blk>(machine, [&](Blk& disk) {
+    if (disk.id() != name) return false;
+    limited = disk.set_rates(rates);
+    return true;
+  });
+  if (found) return limited;
+  return no_such<Blk>(machine, "disk", name);
+}
+
 Result<void> set_link(const Machine& machine, std::string_view name, bool up) {
   const bool found = visit<Net>(machine, [&](Net& net) {
     if (net.id() != name) return false;

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "devices/block_rates.h"
 #include "vmm/machine.h"
 #include "vmm/vm_status.h"
 
@@ -18,6 +19,8 @@ void add_device_status(const Machine& machine, VmStatus& status);
 Result<void> set_balloon(const Machine& machine, std::uint64_t bytes);
 // The disk's size now. Errors: kOutOfRange when there is no such disk; kIo.
 Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name);
+// Errors: kOutOfRange when there is no such disk; kUnsupported when it was opened without limits.
+Result<void> limit_disk(const Machine& machine, std::string_view name, const BlockRates& rates);
 // Errors: kOutOfRange when there is no such interface.
 Result<void> set_link(const Machine& machine, std::string_view name, bool up);
 

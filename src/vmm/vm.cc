@@ -266,6 +266,10 @@ Result<std::uint64_t> Vm::refresh_disk(std::string_view name) {
   return vmm::refresh_disk(*impl_->machine, name);
 }
 
+Result<void> Vm::limit_disk(std::string_view name, const BlockRates& rates) {
+  return vmm::limit_disk(*impl_->machine, name, rates);
+}
+
 Result<void> Vm::set_link(std::string_view name, bool up) {
   return vmm::set_link(*impl_->machine, name, up);
 }

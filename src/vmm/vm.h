@@ -14,6 +14,7 @@
 
 #include "base/event_fd.h"
 #include "base/result.h"
+#include "devices/block_rates.h"
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
 #include "vmm/stop_reason.h"
@@ -91,6 +92,9 @@ class Vm {
   // The image of a disk ("disk0") has changed its size: tells the guest. The size now. Errors:
   // kOutOfRange when there is no such disk; kIo.
   Result<std::uint64_t> refresh_disk(std::string_view name);
+  // How much the guest may do on a disk in a second, from now on. Errors: kOutOfRange when there is
+  // no such disk; kUnsupported when it was opened without limits.
+  Result<void> limit_disk(std::string_view name, const BlockRates& rates);
   // Plugs the cable of a network interface ("net0") in or pulls it. Errors: kOutOfRange when there
   // is no such interface.
   Result<void> set_link(std::string_view name, bool up);

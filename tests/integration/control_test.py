@@ -142,6 +142,16 @@ class Control(unittest.TestCase):
         self.assertIn("no disk", self.refused("disk", "disk0", "resize"))
         self.assertIn("no network interface", self.refused("net", "net0", "down"))
 
+    def test_limits_change(self):
+        images = [self.folder / name for name in ("limited", "free")]
+        for image in images:
+            image.write_bytes(bytes(1 << 20))
+        self.start("--disk", f"path={images[0]},iops=10", "--disk", f"path={images[1]}")
+        self.assertEqual(self.ctl("disk", "disk0", "limit", "bps=1M,iops-wr=5"), "")
+        self.assertEqual(self.ctl("disk", "disk0", "limit", "none"), "")
+        self.assertIn("without limits", self.refused("disk", "disk1", "limit", "iops=5"))
+        self.assertIn("disk1", self.refused("disk", "disk7", "limit", "iops=5"))
+
     def test_devices_change(self):
         image = self.folder / "image"
         image.write_bytes(bytes(1 << 20))

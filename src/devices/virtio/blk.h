@@ -73,6 +73,8 @@ class Blk final : public Device, private BlockClient {
   void finish_requests();
   // The image may have another size: asks the backend, and tells the driver. Errors: kIo.
   Result<void> refresh_size();
+  // Other limits of the backend's. Errors: kUnsupported when it has none.
+  Result<void> set_rates(const BlockRates& rates) { return backend_->set_rates(rates); }
   // How many requests are under way on the host.
   std::size_t under_way() const noexcept { return slots_.size() - idle_.size(); }
   // Bytes, as the driver was told.

@@ -16,6 +16,7 @@
 #include "vmm/block/overlay_file.h"
 #include "vmm/block/raw_disk.h"
 
+#include "vmm/block/throttled_disk.h"
 namespace vmm {
 namespace {
 
@@ -70,7 +71,13 @@ Result<std::vector<std::shared_ptr<BlockBackend>>> open_disks(std::span<const Di
                                                               const Log& log, DiskEngine engine) {
   Engines engines(engine, log);
   std::vector<std::shared_ptr<BlockBackend>> disks;
-  for (const DiskImage& image : images) disks.push_back(VMM_TRY(open_one(image, engines, log)));
+  for (const DiskImage& image : images) {
+    auto disk = VMM_TRY(open_one(image, engines, log));
+    if (image.rates.limited()) {
+      disk = VMM_TRY(block::ThrottledDisk::create(std::move(disk), image.rates));
+    }
+    disks.push_back(std::move(disk));
+  }
   return disks;
 }
 

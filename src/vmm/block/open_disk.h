@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "devices/block_backend.h"
+#include "devices/block_rates.h"
 
 namespace vmm {
 
@@ -36,6 +37,7 @@ struct DiskImage {
   std::string cow_file = {};
   std::string scratch_directory = "/var/tmp";  // for kThrowAway
 };
+  BlockRates rates = {};  // with any, BlockBackend::set_rates() may change them later
 
 // Opens and locks the images. A disk belongs to one machine at a time; it may outlive that and be
 // given to the next. Errors name the image.

@@ -44,6 +44,9 @@ class RecordingTarget final : public ControlTarget {
     VMM_TRY(note(fmt::format("resize {} {}", disk, bytes.value_or(0))));
     return MiB(3);
   }
+  Result<void> control_limit(const std::string& disk, const BlockRates& rates) override {
+    return note(fmt::format("limit {} {} {}", disk, rates.bytes, rates.write_operations));
+  }
   Result<void> control_link(const std::string& net, bool up) override {
     return note(fmt::format("link {} {}", net, up));
   }
@@ -78,10 +81,11 @@ TEST_F(ControlProtocol, Commands_reachTheTarget) {
   answer(R"({"command":"balloon","arguments":{"size":"2M"}})");
   answer(R"({"command":"disk-resize","arguments":{"disk":"disk0"}})");
   answer(R"({"command":"disk-resize","arguments":{"disk":"disk1","size":512}})");
+  answer(R"({"command":"disk-limit","arguments":{"disk":"disk0","limits":"bps=1M,iops-wr=5"}})");
   answer(R"({"command":"net-link","arguments":{"net":"net0","up":false}})");
-  EXPECT_THAT(target_.asked,
-              ElementsAre("pause", "resume", "quit", "balloon 4096", "balloon 2097152",
-                          "resize disk0 0", "resize disk1 512", "link net0 false"));
+  EXPECT_THAT(target_.asked, ElementsAre("pause", "resume", "quit", "balloon 4096",
+                                         "balloon 2097152", "resize disk0 0", "resize disk1 512",
+                                         "limit disk0 1048576 5", "link net0 false"));
 }
 
 TEST_F(ControlProtocol, Identity_comesBack) {
@@ -126,6 +130,8 @@ TEST_F(ControlProtocol, Arguments_areJudged) {
         R"({"command":"balloon","arguments":{"size":1.5}})",
         R"({"command":"balloon","arguments":{"size":"much"}})",
         R"({"command":"disk-resize","arguments":{}})",
+        R"({"command":"disk-limit","arguments":{"disk":"d"}})",
+        R"({"command":"disk-limit","arguments":{"disk":"d","limits":"bps=0"}})",
         R"({"command":"disk-resize","arguments":{"disk":"d","size":null}})",
         R"({"command":"net-link","arguments":{"net":"net0"}})",
         R"({"command":"net-link","arguments":{"net":"net0","up":1}})"}) {
@@ -162,13 +168,16 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
                                              {"balloon", "1G"},
                                              {"disk", "disk0", "resize"},
                                              {"disk", "disk0", "resize", "1M"},
+                                             {"disk", "disk0", "limit", "bps=1K"},
+                                             {"disk", "disk0", "limit", "none"},
                                              {"net", "net0", "up"},
                                              {"net", "net0", "down"}}) {
     EXPECT_EQ(code(request(words)), "none") << request(words);
   }
   EXPECT_THAT(target_.asked,
               ElementsAre("pause", "resume", "quit", "balloon 1073741824", "resize disk0 0",
-                          "resize disk0 1048576", "link net0 true", "link net0 false"));
+                          "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0",
+                          "link net0 true", "link net0 false"));
 }
 
 TEST(CtlCommand, WrongWords_areToldTheForm) {

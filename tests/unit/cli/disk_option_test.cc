@@ -57,5 +57,27 @@ TEST(DiskOption, Mistakes_areNamedWithTheWayOut) {
   EXPECT_THAT(problem("path=a,cow="), HasSubstr("lacks"));
 }
 
+TEST(DiskOption, Limits_areTaken) {
+  const BlockRates rates =
+      parsed("path=x,bps=1M,bps-rd=2K,bps-wr=3,iops=4,iops-rd=5,iops-wr=6,burst=1.5").image.rates;
+  EXPECT_EQ(rates.bytes, 1024U * 1024);
+  EXPECT_EQ(rates.read_bytes, 2048U);
+  EXPECT_EQ(rates.write_bytes, 3U);
+  EXPECT_EQ(rates.operations, 4U);
+  EXPECT_EQ(rates.read_operations, 5U);
+  EXPECT_EQ(rates.write_operations, 6U);
+  EXPECT_EQ(rates.burst, std::chrono::milliseconds(1500));
+  EXPECT_FALSE(parsed("path=x").image.rates.limited());
+}
+
+TEST(DiskOption, ImpossibleLimits_areNamedWithTheWayOut) {
+  EXPECT_THAT(problem("path=a,bps=fast"), HasSubstr("'fast' is not a size"));
+  EXPECT_THAT(problem("path=a,iops=0"), HasSubstr("without iops="));
+  EXPECT_THAT(problem("path=a,bps=2T"), HasSubstr("more than 1 TiB"));
+  EXPECT_THAT(problem("path=a,iops=1K"), HasSubstr("1K"));
+  EXPECT_THAT(problem("path=a,bps=1M,burst=4000"), HasSubstr("3600"));
+  EXPECT_THAT(problem("path=a,burst=1"), HasSubstr("belongs to a limit"));
+}
+
 }  // namespace
 }  // namespace vmm::cli
