@@ -49,7 +49,7 @@ _vmm_value() {
         *,*) _vmm_words "${value##*,}" 'ro serial= queues= cow cow= direct discard bps= bps-rd= bps-wr= iops= iops-rd= iops-wr= burst=' ;;
         path=*) _vmm_files "${value#path=}" ;;
         *)
-          _vmm_words "$value" 'path='
+          _vmm_words "$value" 'path= nbd:'
           compopt -o nospace 2>/dev/null
           ;;
       esac

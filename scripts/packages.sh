@@ -7,6 +7,7 @@ packages_build=(
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev  # formatting, Result, documents, options
   liburing-dev                                                # asynchronous disks
   libzydis-dev                                                # decodes instructions that KVM cannot finish
+  libnbd-dev                                                  # disks at NBD servers, loaded when asked for
   libslirp-dev                                                # user-mode networking, loaded when it is asked for
   zlib1g-dev libbz2-dev liblzma-dev liblzo2-dev liblz4-dev libzstd-dev  # payloads of kernel images
 )

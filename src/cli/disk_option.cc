@@ -34,9 +34,34 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
   } else if (is_disk_rate(key)) {
     VMM_TRY(set_disk_rate(key, value, disk.image.rates));
   } else {
-    return fail(ErrorCode::kBadConfig, "'{}=' is unknown: path, serial, queues and cow take values",
-                key);
+    return fail(
+        ErrorCode::kBadConfig,
+        "'{}=' is unknown: path, serial, queues, cow and the limits (bps, iops) take values", key);
   }
+  return {};
+}
+
+// nbd:URI, or the URI alone. Nothing when the part is something else.
+std::optional<std::string_view> nbd_uri(std::string_view part) {
+  for (const std::string_view scheme : {"nbd://", "nbds://", "nbd+unix://", "nbds+unix://"}) {
+    if (part.starts_with(scheme)) return part;
+  }
+  if (part.starts_with("nbd:")) return part.substr(4);
+  return std::nullopt;
+}
+
+Result<void> set_nbd(std::string_view uri, DiskSpec& disk) {
+  if (uri.find("://") == std::string_view::npos) {
+    return fail(ErrorCode::kBadConfig,
+                "'{}' is no NBD URI: write nbd://HOST[:PORT]/[EXPORT] or "
+                "nbd+unix:///[EXPORT]?socket=PATH (nbds... with TLS)",
+                uri);
+  }
+  if (!disk.image.nbd.empty()) {
+    return fail(ErrorCode::kBadConfig, "two servers, '{}' and '{}': give each its own --disk",
+                disk.image.nbd, uri);
+  }
+  disk.image.nbd = uri;
   return {};
 }
 
@@ -50,9 +75,34 @@ Result<void> set_word(std::string_view word, DiskSpec& disk) {
   } else if (word == "discard") {
     disk.image.discard = true;
   } else {
+    return fail(ErrorCode::kBadConfig,
+                "'{}' is unknown: the image is path=FILE or nbd:URI, and ro, cow, direct and "
+                "discard are words",
+                word);
+  }
+  return {};
+}
+
+Result<void> set_part(std::string_view part, DiskSpec& disk) {
+  if (const auto uri = nbd_uri(part)) return set_nbd(*uri, disk);
+  const auto equals = part.find('=');
+  if (equals == std::string_view::npos) return set_word(part, disk);
+  return set_value(part.substr(0, equals), part.substr(equals + 1), disk);
+}
+
+// A server's disk is neither opened nor cached here.
+Result<void> check_nbd(const DiskImage& image) {
+  if (!image.path.empty()) {
+    return fail(ErrorCode::kBadConfig, "'{}' and '{}' are two disks: give each its own --disk",
+                image.path, image.nbd);
+  }
+  if (image.cow != CowMode::kNone) {
     return fail(
         ErrorCode::kBadConfig,
-        "'{}' is unknown: the image is path=FILE, and ro, cow, direct and discard are words", word);
+        "cow needs an image file; a server can keep an overlay itself (nbdkit --filter=cow)");
+  }
+  if (image.direct) {
+    return fail(ErrorCode::kBadConfig, "direct needs an image file: the cache is the server's");
   }
   return {};
 }
@@ -62,13 +112,12 @@ Result<void> set_word(std::string_view word, DiskSpec& disk) {
 Result<DiskSpec> parse_disk(std::string_view text) {
   DiskSpec disk;
   for (const std::string_view part : split(text, ',')) {
-    const auto equals = part.find('=');
-    VMM_TRY(equals == std::string_view::npos
-                ? set_word(part, disk)
-                : set_value(part.substr(0, equals), part.substr(equals + 1), disk));
+    VMM_TRY(set_part(part, disk));
   }
-  if (disk.image.path.empty()) {
-    return fail(ErrorCode::kBadConfig, "an image is missing: path=FILE");
+  if (!disk.image.nbd.empty()) {
+    VMM_TRY(check_nbd(disk.image));
+  } else if (disk.image.path.empty()) {
+    return fail(ErrorCode::kBadConfig, "an image is missing: path=FILE, or nbd:URI");
   }
   if (disk.image.read_only && disk.image.cow != CowMode::kNone) {
     return fail(ErrorCode::kBadConfig,
@@ -78,10 +127,10 @@ Result<DiskSpec> parse_disk(std::string_view text) {
   if (disk.image.read_only && disk.image.discard) {
     return fail(ErrorCode::kBadConfig, "discard would change an image that is to stay: without ro");
   }
+  if (!disk.image.rates.limited() && disk.image.rates != BlockRates{}) {
+    return fail(ErrorCode::kBadConfig, "burst belongs to a limit: bps=SIZE or iops=N");
+  }
   return disk;
 }
 
 }  // namespace vmm::cli
-  if (!disk.image.rates.limited() && disk.image.rates != BlockRates{}) {
-    return fail(ErrorCode::kBadConfig, "burst belongs to a limit: bps=SIZE or iops=N");
-  }

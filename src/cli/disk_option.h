@@ -16,7 +16,7 @@ struct DiskSpec {
   std::uint16_t queues = 1;
 };
 
-// path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard][,LIMIT=N]...,
+// path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard][,LIMIT=N]...,
 // with the limits of disk_rates.h. Errors: kBadConfig, naming what would be right.
 Result<DiskSpec> parse_disk(std::string_view text);
 

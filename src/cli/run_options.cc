@@ -63,9 +63,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"fw-cfg", kList, "name=NAME,file=PATH|string=TEXT",
      "File for the guest in the firmware configuration device. May be repeated", kMachine},
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
-    {"disk", kList, "path=FILE[,OPTION]...",
-     "Disk with a raw image: "
-     "path=FILE[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard], with limits for each "
+    {"disk", kList, "path=FILE|nbd:URI[,OPTION]...",
+     "Disk with a raw image, or at an NBD server: "
+     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard], with limits "
+     "for each "
      "second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; burst=SECONDS). "
      "May be repeated",
      kDevices},

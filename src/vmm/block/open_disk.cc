@@ -13,10 +13,11 @@
 #include "vmm/block/cow_disk.h"
 #include "vmm/block/image_file.h"
 #include "vmm/block/io_engine.h"
+#include "vmm/block/nbd_disk.h"
 #include "vmm/block/overlay_file.h"
 #include "vmm/block/raw_disk.h"
-
 #include "vmm/block/throttled_disk.h"
+
 namespace vmm {
 namespace {
 
@@ -45,6 +46,15 @@ Result<std::shared_ptr<BlockBackend>> open_one(const DiskImage& image, Engines& 
                                                const Log& log) {
   using namespace block;
   const bool cow = image.cow != CowMode::kNone;
+  if (!image.nbd.empty()) {
+    if (cow || image.direct || !image.path.empty()) {
+      return fail(ErrorCode::kBadConfig,
+                  "A disk at an NBD server ('{}') has no image file, overlay or page cache here",
+                  image.nbd);
+    }
+    return std::shared_ptr<BlockBackend>(VMM_TRY(NbdDisk::open(
+        {.uri = image.nbd, .read_only = image.read_only, .discard = image.discard}, log)));
+  }
   const RawDiskOptions options{.discard = image.discard};
   ImageFile file = VMM_TRY(
       ImageFile::open(image.path, {.read_only = image.read_only || cow, .direct = image.direct}));
@@ -85,6 +95,10 @@ Result<void> grow_image(const DiskImage& image, std::uint64_t bytes) {
   if (image.read_only || image.cow != CowMode::kNone) {
     return fail(ErrorCode::kUnsupported, "Disk image '{}' is not written, and stays as it is",
                 image.path);
+  }
+  if (!image.nbd.empty()) {
+    return fail(ErrorCode::kUnsupported, "The disk '{}' is at an NBD server, and grows there",
+                image.nbd);
   }
   const UniqueFd file(::open(image.path.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file) return fail_errno(errno, "Open disk image '{}'", image.path);

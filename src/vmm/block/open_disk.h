@@ -27,20 +27,21 @@ enum class DiskEngine : std::uint8_t {
   kThreads,
 };
 
-// A raw image, whatever its content looks like.
+// A raw image, whatever its content looks like; or a disk at an NBD server.
 struct DiskImage {
   std::string path = {};
+  std::string nbd = {};  // the server's URI, instead of a path; neither `direct` nor `cow`
   bool read_only = false;
   bool direct = false;   // past the host's page cache
   bool discard = false;  // what the guest discards is given back to the host
   CowMode cow = CowMode::kNone;
   std::string cow_file = {};
   std::string scratch_directory = "/var/tmp";  // for kThrowAway
-};
   BlockRates rates = {};  // with any, BlockBackend::set_rates() may change them later
+};
 
 // Opens and locks the images. A disk belongs to one machine at a time; it may outlive that and be
-// given to the next. Errors name the image.
+// given to the next. Errors name the image; kUnsupported without libnbd where it is needed.
 Result<std::vector<std::shared_ptr<BlockBackend>>> open_disks(
     std::span<const DiskImage> images, const Log& log, DiskEngine engine = DiskEngine::kAuto);
 

@@ -57,6 +57,23 @@ TEST(DiskOption, Mistakes_areNamedWithTheWayOut) {
   EXPECT_THAT(problem("path=a,cow="), HasSubstr("lacks"));
 }
 
+TEST(DiskOption, NbdUri_isTakenAsItIs) {
+  EXPECT_EQ(parsed("nbd:nbd://host:10809/name,ro").image.nbd, "nbd://host:10809/name");
+  EXPECT_EQ(parsed("nbd://host/").image.nbd, "nbd://host/");
+  EXPECT_EQ(parsed("serial=a,nbds+unix:///x?socket=/a=b&tls-certificates=/c,discard").image.nbd,
+            "nbds+unix:///x?socket=/a=b&tls-certificates=/c");
+}
+
+TEST(DiskOption, ImpossibleNbdDisks_areNamedWithTheWayOut) {
+  EXPECT_THAT(problem("nbd:localhost"), HasSubstr("nbd://HOST"));
+  EXPECT_THAT(problem("nbd:"), HasSubstr("nbd://HOST"));
+  EXPECT_THAT(problem("nbd://a/,path=b"), HasSubstr("its own --disk"));
+  EXPECT_THAT(problem("nbd://a/,nbd://b/"), HasSubstr("its own --disk"));
+  EXPECT_THAT(problem("nbd://a/,cow"), HasSubstr("cow"));
+  EXPECT_THAT(problem("nbd://a/,direct"), HasSubstr("direct"));
+  EXPECT_THAT(problem("nbd://a/,ro,discard"), HasSubstr("without ro"));
+}
+
 TEST(DiskOption, Limits_areTaken) {
   const BlockRates rates =
       parsed("path=x,bps=1M,bps-rd=2K,bps-wr=3,iops=4,iops-rd=5,iops-wr=6,burst=1.5").image.rates;
