@@ -1,10 +1,10 @@
 // Drivers of the entropy device at the first virtio-mmio slot that poll instead of waiting for interrupts, one for each
-// ring format. Loaded at 0x1000, entered in long mode; the boot GDT has 0x28/0x30 for CPL 3, and the boot page tables
-// are everybody's. They run at CPL 3 with IOPL 3, where a software KVM runs them at full speed.
+// ring format. Loaded at 0x1000, entered in long mode; they run at CPL 3 with IOPL 3.
 //
 // Each leaves at 0x2000: requests that were answered, the length of the last answer, the status register after
 // DRIVER_OK, the device's type; at 0x2010 the sum of all lengths. The answers lie at BUFFERS, 64 bytes each.
 #include "tests/guests/guest.h"
+#include "tests/guests/user_mode.inc"
 
 .set RESULTS, 0x2000
 .set USER_STACK, 0x8000
@@ -31,26 +31,6 @@
 .set QUEUE_DESC, 0x80
 .set QUEUE_DRIVER, 0x90
 .set QUEUE_DEVICE, 0xa0
-
-// CPL 3 with IOPL 3, and a TSS whose map allows the first 256 ports: a software KVM looks at the map only.
-.macro to_user where
-  sub $16, %rsp
-  sgdt (%rsp)
-  mov 2(%rsp), %rax
-  mov $(0x890000000100 | TSS << 16), %rcx
-  mov %rcx, 0x18(%rax)
-  movq $0, 0x20(%rax)
-  movw $0x68, TSS + 102              // where the map begins; RAM is zero
-  mov $0x18, %eax
-  ltr %ax
-  lea \where(%rip), %rax
-  push $(0x28 | 3)
-  push $USER_STACK
-  push $0x3002           // IOPL 3, interrupts off
-  push $(0x30 | 3)
-  push %rax
-  iretq
-.endm
 
 // Section 3.1.1, with the feature bits 32 to 63 given; RBX is the device.
 .macro initialize features
@@ -85,7 +65,7 @@
 .endm
 
 GUEST(virtio_split)
-  to_user 1f
+  to_user 1f, USER_STACK, TSS
 1:
   initialize 1                       // VERSION_1
   movw $1, DRIVER_AREA               // no interrupts
@@ -120,7 +100,7 @@ GUEST(virtio_split)
 END_GUEST(virtio_split)
 
 GUEST(virtio_packed)
-  to_user 1f
+  to_user 1f, USER_STACK, TSS
 1:
   initialize 5                       // VERSION_1, RING_PACKED
   movw $1, DRIVER_AREA + 2           // no interrupts
