@@ -384,6 +384,25 @@ Result<void> VcpuFd::end_interrupt_shadow() const {
   return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
 }
 
+Result<x86::DebugRegisters> VcpuFd::debug_registers() const {
+  kvm_debugregs k{};
+  VMM_TRY(get(KVM_GET_DEBUGREGS, &k, "KVM_GET_DEBUGREGS"));
+  x86::DebugRegisters registers;
+  std::copy_n(std::begin(k.db), registers.address.size(), registers.address.begin());
+  registers.dr6 = k.dr6;
+  registers.dr7 = k.dr7;
+  return registers;
+}
+
+Result<void> VcpuFd::set_debug_registers(const x86::DebugRegisters& registers) const {
+  kvm_debugregs k{};
+  VMM_TRY(get(KVM_GET_DEBUGREGS, &k, "KVM_GET_DEBUGREGS"));
+  std::copy_n(registers.address.begin(), registers.address.size(), std::begin(k.db));
+  k.dr6 = registers.dr6;
+  k.dr7 = registers.dr7;
+  return set(KVM_SET_DEBUGREGS, &k, "KVM_SET_DEBUGREGS");
+}
+
 Result<std::uint64_t> VcpuFd::dr7() const {
   kvm_debugregs debug{};
   VMM_TRY(get(KVM_GET_DEBUGREGS, &debug, "KVM_GET_DEBUGREGS"));
@@ -408,9 +427,32 @@ Result<void> VcpuFd::flush_tlb() const {
   return set(KVM_SET_SREGS, &k, "KVM_SET_SREGS");
 }
 
+namespace {
+
+// Slot `n` in DR0 to DR3 and DR7: L and G, R/W and LEN (SDM volume 3, 17.2.4).
+void arm_slot(kvm_guest_debug& k, std::size_t n, const DebugSlot& slot) {
+  k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+  k.arch.debugreg[n] = slot.address;
+  const std::uint64_t access = slot.kind == DebugSlot::Kind::kExecute ? 0
+                               : slot.kind == DebugSlot::Kind::kWrite ? 1
+                                                                      : 3;
+  const std::uint64_t length = slot.kind == DebugSlot::Kind::kExecute || slot.size == 1 ? 0
+                               : slot.size == 2                                         ? 1
+                               : slot.size == 4                                         ? 3
+                                                                                        : 2;
+  k.arch.debugreg[7] |= 0x400 | 3ULL << (2 * n) | (access | length << 2) << (16 + 4 * n);
+}
+
+}  // namespace
+
 Result<void> VcpuFd::set_guest_debug(const GuestDebug& debug) const {
   kvm_guest_debug k{};
   if (debug.single_step) k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
+  if (debug.single_step && debug.block_interrupts) k.control |= KVM_GUESTDBG_BLOCKIRQ;
+  if (debug.software_breakpoints) k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+  for (std::size_t n = 0; n < debug.slots.size(); ++n) {
+    if (debug.slots[n]) arm_slot(k, n, *debug.slots[n]);
+  }
   if (debug.hardware_breakpoint) {
     k.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
     k.arch.debugreg[0] = *debug.hardware_breakpoint;
@@ -425,6 +467,8 @@ Result<void> VcpuFd::set_guest_debug(const GuestDebug& debug) const {
   }
   return set(KVM_SET_GUEST_DEBUG, &k, "KVM_SET_GUEST_DEBUG");
 }
+
+void VcpuFd::tell_paused() const noexcept { (void)::ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0); }
 
 Result<void> VcpuFd::set_signal_mask(const sigset_t& mask) const {
   // The kernel's signal set has 64 bits, the C library's is larger; the structure is put together

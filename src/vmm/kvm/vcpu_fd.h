@@ -14,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "vmm/vcpu_exit.h"
 #include "vmm/x86/cpu_features.h"
+#include "vmm/x86/debug_registers.h"
 #include "vmm/x86/registers.h"
 
 struct kvm_run;
@@ -41,12 +42,25 @@ struct PendingException {
   std::optional<std::uint32_t> error_code = {};
 };
 
+// A breakpoint or watchpoint in a debug register.
+struct DebugSlot {
+  enum class Kind : std::uint8_t { kExecute, kWrite, kReadOrWrite };
+  std::uint64_t address = 0;  // linear
+  Kind kind = Kind::kExecute;
+  std::uint8_t size = 1;  // of the data: 1, 2, 4 or 8, and the address a multiple of it
+  bool operator==(const DebugSlot&) const = default;
+};
+
 // What KVM_SET_GUEST_DEBUG arms.
 struct GuestDebug {
   bool single_step = false;
+  bool block_interrupts = false;      // while it steps; needs KVM_GUESTDBG_BLOCKIRQ
+  bool software_breakpoints = false;  // INT3 ends in DebugTrapExit
+  std::array<std::optional<DebugSlot>, 4> slots{};
   std::optional<std::uint64_t>
       hardware_breakpoint{};                        // execution breakpoint at this linear address
   std::optional<std::uint64_t> write_watchpoint{};  // writes to the 8 bytes at this linear address
+  bool operator==(const GuestDebug&) const = default;
 };
 
 // Owner of a vCPU descriptor and of the page it shares with the kernel. Used by one thread at a
@@ -96,6 +110,9 @@ class VcpuFd {
   Result<void> inject_software_interrupt(std::uint8_t vector) const;
   // Ends the blocking of interrupts that STI and MOV SS begin.
   Result<void> end_interrupt_shadow() const;
+  // DR0 to DR7, as the guest has set them.
+  Result<x86::DebugRegisters> debug_registers() const;
+  Result<void> set_debug_registers(const x86::DebugRegisters& registers) const;
   // DR7, as the guest has set it.
   Result<std::uint64_t> dr7() const;
   // Sets these bits of DR6.
@@ -124,6 +141,10 @@ class VcpuFd {
   Result<void> clear_events() const;
   // KVM_GET_TSC_KHZ: how fast the guest's TSC counts.
   Result<std::uint32_t> tsc_khz() const;
+
+  // KVM_KVMCLOCK_CTRL: the guest learns that it was paused, and takes that for no lockup. Nothing
+  // happens when it does not use that clock.
+  void tell_paused() const noexcept;
 
   // KVM_SET_SIGNAL_MASK: the thread's signal mask while it is inside KVM_RUN. A signal that is
   // blocked outside and not in this mask ends KVM_RUN with InterruptedExit and stays pending: no
