@@ -38,4 +38,14 @@ void IrqFabric::Source::set_level(bool asserted) {
   }
 }
 
+void IrqFabric::pulse(std::uint32_t gsi) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto held = std::any_of(inputs_.begin(), inputs_.end(), [gsi](const auto& input) {
+    return input->gsi == gsi && input->asserted_sources != 0;
+  });
+  if (held || !controller_) return;
+  controller_->set_gsi(gsi, true);
+  controller_->set_gsi(gsi, false);
+}
+
 }  // namespace vmm

@@ -33,6 +33,8 @@ class IrqFabric {
 
   // A new source on this GSI. Not while devices are running.
   IrqLine line(std::uint32_t gsi);
+  // Raises an input that no device holds up, and lowers it again. Any thread, any time.
+  void pulse(std::uint32_t gsi);
   // A new source that drives both.
   IrqLine line_to_both(std::uint32_t first, std::uint32_t second);
 

@@ -262,7 +262,7 @@ NextStep UserIrqchip::next_step(bool enter, const Look& look) const {
   return step;
 }
 
-Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd) {
+Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd, bool hold) {
   const VcpuId id = id_of(fd);
   pace(fd);
   Look now = look(id, true);
@@ -272,12 +272,12 @@ Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd) {
   if (now.activity == Lapic::Activity::kHalted && !VMM_TRY(wakes(fd, now))) {
     return next_step(false, now);
   }
-  if (now.interrupt && fd.ready_for_interrupt()) {
+  if (now.interrupt && !hold && fd.ready_for_interrupt()) {
     VMM_TRY(inject(fd, now));
     now = look(id, false);  // another one may wait
   }
   // The first moment at which it takes interrupts again is the end of a tick, too.
-  fd.request_interrupt_window(now.interrupt || cpu(id).governor.handling());
+  fd.request_interrupt_window(!hold && (now.interrupt || cpu(id).governor.handling()));
   fd.set_cr8(now.cr8);
   cpu(id).cr8 = now.cr8;
   return next_step(true, now);

@@ -82,7 +82,8 @@ class UserIrqchip final : public IrqController, public MsiSink {
   // Last thing of handling an exit: EOI broadcasts.
   void after_exit(VcpuId cpu);
   // Hands over what waits for the CPU: INIT, start-up, NMI, an interrupt.
-  Result<NextStep> before_entry(kvm::VcpuFd& cpu);
+  // `hold` keeps interrupts back from a CPU that runs: for single steps.
+  Result<NextStep> before_entry(kvm::VcpuFd& cpu, bool hold = false);
 
  private:
   // The PIC's output: LINT0 of the boot CPU.

@@ -10,6 +10,7 @@ Result<bool> KvmCpu::set_xcr0(std::uint64_t value) {
 }
 
 Result<bool> KvmCpu::breakpoints_armed() {
+  if (watched_) return true;
   constexpr std::uint64_t kEnabled = 0xff;  // L0 to G3
   return (VMM_TRY(fd_.dr7()) & kEnabled) != 0;
 }

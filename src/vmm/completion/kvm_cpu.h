@@ -9,7 +9,8 @@ namespace vmm::completion {
 // Borrows the descriptor; costs nothing to make. On the vCPU's thread, while it is not running.
 class KvmCpu final : public Cpu {
  public:
-  explicit KvmCpu(kvm::VcpuFd& fd) noexcept : fd_(fd) {}
+  // `watched`: a debugger wants to see each instruction.
+  explicit KvmCpu(kvm::VcpuFd& fd, bool watched = false) noexcept : fd_(fd), watched_(watched) {}
 
   Result<x86::Registers> registers() override { return fd_.registers(); }
   Result<void> set_registers(const x86::Registers& r) override { return fd_.set_registers(r); }
@@ -30,6 +31,7 @@ class KvmCpu final : public Cpu {
 
  private:
   kvm::VcpuFd& fd_;
+  bool watched_;
 };
 
 }  // namespace vmm::completion
