@@ -1,0 +1,54 @@
+// All of a CPU's registers that a debugger may see, as values.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "vmm/x86/debug_registers.h"
+#include "vmm/x86/registers.h"
+
+namespace vmm::debug {
+
+// An MSR that has a register's name.
+struct NamedMsr {
+  std::string_view name;
+  std::uint32_t index;
+};
+// IA32_APIC_BASE and EFER are system registers and not among them (SDM volume 4, table 2-2).
+inline constexpr std::array<NamedMsr, 15> kNamedMsrs{{
+    {"star", 0xc0000081},
+    {"lstar", 0xc0000082},
+    {"cstar", 0xc0000083},
+    {"sfmask", 0xc0000084},
+    {"k_gs_base", 0xc0000102},
+    {"tsc_aux", 0xc0000103},
+    {"sysenter_cs", 0x174},
+    {"sysenter_esp", 0x175},
+    {"sysenter_eip", 0x176},
+    {"pat", 0x277},
+    {"misc_enable", 0x1a0},
+    {"mtrr_def_type", 0x2ff},
+    {"tsc", 0x10},
+    {"tsc_deadline", 0x6e0},
+    {"spec_ctrl", 0x48},
+}};
+
+struct CpuState {
+  x86::Registers general = {};
+  x86::SystemRegisters system = {};
+  x86::XsaveArea xsave = {};  // standard format
+  x86::DebugRegisters debug = {};
+  // In the order of kNamedMsrs; nothing where this CPU has no such MSR.
+  std::array<std::optional<std::uint64_t>, kNamedMsrs.size()> msrs{};
+
+  // Where the next instruction is, as a linear address.
+  std::uint64_t linear_pc() const noexcept {
+    if (system.code_is_64bit()) return general.rip;
+    return (system.cs.base + general.rip) & 0xffffffff;
+  }
+};
+
+}  // namespace vmm::debug
