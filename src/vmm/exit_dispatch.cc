@@ -26,7 +26,7 @@ constexpr std::chrono::milliseconds kQuirkRefresh{10};
 
 ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
     : id_(id), machine_(machine), options_(std::move(options)), pio_cache_(id), mmio_cache_(id) {
-  if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory);
+  if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory, debug());
 }
 
 ExitDispatch::~ExitDispatch() = default;
@@ -40,13 +40,16 @@ AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
   if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
   if (done && syscall_fixup_) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
-  return machine_.stops.posted() ? AfterExit::kPark : AfterExit::kRunOn;
+  const bool parks = std::exchange(parks_, false) || machine_.stops.posted();
+  return parks ? AfterExit::kPark : AfterExit::kRunOn;
 }
 
 Result<NextStep> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
-  if (machine_.user_irqchip != nullptr) return machine_.user_irqchip->before_entry(cpu);
+  // A step stays where it is: interrupts wait for the next one that is none.
+  const bool hold = debug().stepping();
+  if (machine_.user_irqchip != nullptr) return machine_.user_irqchip->before_entry(cpu, hold);
   // The PIC's output is wired to the first CPU.
-  if (machine_.split_irqchip != nullptr && id_ == VcpuId{0}) {
+  if (machine_.split_irqchip != nullptr && id_ == VcpuId{0} && !hold) {
     VMM_TRY(machine_.split_irqchip->before_entry(cpu));
   }
   return NextStep{};
@@ -106,7 +109,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd&, MmioExit& exit) {
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, HltExit&) {
   if (machine_.user_irqchip != nullptr) {
     machine_.user_irqchip->on_halt(id_);  // before_entry() waits
-    return {};
+    return after_instruction(cpu);
   }
   stop(cpu, StopReason::kHalted,
        fmt::format("HLT before {:#x}, and this machine has no interrupt controllers",
@@ -145,15 +148,6 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, SystemEventExit& exit) {
   return {};
 }
 
-Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
-  if (syscall_fixup_) {
-    if (VMM_TRY(syscall_fixup_->on_debug_exit(cpu, exit))) return {};
-  }
-  stop(cpu, StopReason::kInternalError,
-       fmt::format("a debug exit at {:#x} that nobody asked for", exit.pc), 0, crash_report(cpu));
-  return {};
-}
-
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, FailEntryExit& exit) {
   stop(cpu, StopReason::kEntryFailure,
        fmt::format("the processor refused to enter the guest, hardware reason {:#x}",
@@ -175,17 +169,20 @@ void ExitDispatch::count_completed(std::string_view mnemonic, std::uint32_t ahea
 }
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
+  if (VMM_TRY(on_planted(cpu))) return {};
   if (!options_.complete_instructions) {
     stop(cpu, StopReason::kEmulationFailure, "KVM cannot emulate an instruction", 0,
          crash_report(cpu));
     return {};
   }
-  completion::KvmCpu completed(cpu);
+  completion::KvmCpu completed(cpu, debug().stepping() || !debug().wish().slots.empty());
   const completion::Outcome outcome =
       VMM_TRY(completion().completer.complete(completed, std::span(exit.bytes).first(exit.size)));
   if (const auto* finished = std::get_if<completion::Finished>(&outcome)) {
     count_completed(finished->mnemonic, finished->ahead);
-  } else if (const auto* injected = std::get_if<completion::Injected>(&outcome)) {
+    return after_instruction(cpu);
+  }
+  if (const auto* injected = std::get_if<completion::Injected>(&outcome)) {
     count_completed(injected->mnemonic, 0);
   } else {
     const auto& cannot = std::get<completion::Cannot>(outcome);

@@ -15,6 +15,7 @@
 #include "devices/bus.h"
 #include "vmm/completion/completer.h"
 #include "vmm/completion/sandbox.h"
+#include "vmm/debug/debugger.h"
 #include "vmm/machine.h"
 #include "vmm/syscall_fixup.h"
 #include "vmm/vcpu.h"
@@ -38,6 +39,8 @@ class ExitDispatch final : public ExitHandler {
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
   Result<NextStep> before_entry(kvm::VcpuFd& cpu) override;
   void host_error(Error error) override;
+  // Borrowed. While the CPU is paused.
+  void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
 
   std::uint64_t count(std::size_t kind) const noexcept {
     return counts_[kind].load(std::memory_order_relaxed);
@@ -70,6 +73,17 @@ class ExitDispatch final : public ExitHandler {
   // Registers, code and page walk of a CPU that cannot go on.
   std::string crash_report(kvm::VcpuFd& cpu) const;
   void trace(const VcpuExit& exit) const;
+
+  // What a debugger has to do with it (exit_debug.cc). The CPU stops where it is.
+  void stop_for_debugger(debug::StopKind kind, std::uint64_t address = 0);
+  // A step that KVM does not report, because the instruction ended in another exit.
+  Result<void> after_instruction(kvm::VcpuFd& cpu);
+  // The CPU stands on an INT3: whether that is the debugger's.
+  Result<bool> on_planted(kvm::VcpuFd& cpu);
+  Result<void> on_breakpoint_exception(kvm::VcpuFd& cpu);
+  // The quirk's part of a debug exit; true when nothing is left of it.
+  Result<bool> quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
+  Result<void> guests_own_trap(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
   // The syscall quirk follows the guest's IDT; looking costs two ioctls, so not at each exit.
   Result<void> refresh_quirks(kvm::VcpuFd& cpu);
 
@@ -107,6 +121,8 @@ class ExitDispatch final : public ExitHandler {
   const Options options_;
   BusCache pio_cache_;
   BusCache mmio_cache_;
+  debug::Debugger* debugger_ = nullptr;
+  bool parks_ = false;  // for the debugger, after this exit
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<Completion> completion_;
   // Touched once for each completed instruction, which costs microseconds: a lock does not show.

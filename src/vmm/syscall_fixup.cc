@@ -87,7 +87,7 @@ Result<void> SyscallFixup::arm(kvm::VcpuFd& cpu, std::uint64_t handler) {
   stepping_ = false;
   kvm::GuestDebug debug;
   if (handler != 0) debug.hardware_breakpoint = handler;
-  return cpu.set_guest_debug(debug);
+  return debug_.set_quirk(cpu, debug);
 }
 
 Result<void> SyscallFixup::refresh(kvm::VcpuFd& cpu) {
@@ -101,6 +101,15 @@ Result<void> SyscallFixup::refresh(kvm::VcpuFd& cpu) {
   }
   if (gate.handler() == handler_ && !stepping_) return {};
   return arm(cpu, gate.handler());
+}
+
+Result<bool> SyscallFixup::is_failed_syscall(kvm::VcpuFd& cpu) const {
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  Frame frame;
+  return handler_ != 0 && registers.rip == handler_ &&
+         read_supervisor(memory_, system, registers.gpr[x86::kRsp], frame) &&
+         is_failed_syscall(frame, system);
 }
 
 bool SyscallFixup::is_failed_syscall(const Frame& frame, const x86::SystemRegisters& system) const {
@@ -140,7 +149,7 @@ Result<void> SyscallFixup::step_over(kvm::VcpuFd& cpu, x86::Registers registers,
     }
   }
   stepping_ = true;
-  return cpu.set_guest_debug({.single_step = true, .hardware_breakpoint = std::nullopt});
+  return debug_.set_quirk(cpu, {.single_step = true});
 }
 
 Result<bool> SyscallFixup::on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit) {

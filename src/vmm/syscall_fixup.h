@@ -2,15 +2,16 @@
 //
 // Such a KVM (docs/quirks.md) sets RIP, RCX and R11 as SYSCALL does but leaves CS at user
 // privilege, so that the fetch of the kernel's entry raises #PF in the guest: CR2 = saved RIP =
-// LSTAR, a place where a user's instructions cannot be. This class keeps an execution breakpoint on the
-// guest's #PF handler, recognises that frame and does what SYSCALL should have done; any other #PF
-// goes on past the breakpoint.
+// LSTAR, a place where a user's instructions cannot be. This class keeps an execution breakpoint on
+// the guest's #PF handler, recognises that frame and does what SYSCALL should have done; any other
+// #PF goes on past the breakpoint.
 #pragma once
 
 #include <cstdint>
 
 #include "base/result.h"
 #include "memory/guest_memory.h"
+#include "vmm/debug/cpu_debug.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/vcpu_exit.h"
 #include "vmm/x86/registers.h"
@@ -25,12 +26,20 @@ class SyscallFixup {
   static constexpr std::uint32_t kLstar = 0xc0000082;
   static constexpr std::uint32_t kSfmask = 0xc0000084;
 
-  explicit SyscallFixup(const GuestMemory& memory) : memory_(memory) {}
+  // Both are borrowed.
+  SyscallFixup(const GuestMemory& memory, debug::CpuDebug& debug)
+      : memory_(memory), debug_(debug) {}
 
   // The guest writes one of the MSRs above: remembers the value and gives it to KVM.
   Result<void> on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index, std::uint64_t value);
   // A debug exit. True when it was this quirk's, and the guest can run on.
   Result<bool> on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
+  // Whether the CPU stands on the #PF handler because of a SYSCALL that did not arrive.
+  Result<bool> is_failed_syscall(kvm::VcpuFd& cpu) const;
+  // Where its breakpoint is; 0 when there is none.
+  std::uint64_t handler() const noexcept { return handler_; }
+  // Whether the next debug exit is its own single step's.
+  bool stepping() const noexcept { return stepping_; }
   // To be called now and then while the guest runs (after other exits): follows the guest when it
   // changes its #PF handler.
   Result<void> refresh(kvm::VcpuFd& cpu);
@@ -50,6 +59,7 @@ class SyscallFixup {
                          const x86::SystemRegisters& system);
 
   const GuestMemory& memory_;
+  debug::CpuDebug& debug_;
   std::uint64_t star_ = 0, lstar_ = 0, sfmask_ = 0;
   std::uint64_t handler_ = 0;  // linear address of the armed breakpoint, 0 when none
   bool stepping_ = false;      // the breakpoint is off until the next exit

@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "devices/device.h"
+#include "vmm/debug/cpu_debug.h"
 #include "vmm/kick_timer.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/vcpu_exit.h"
@@ -42,6 +43,11 @@ class ExitHandler {
   virtual Result<NextStep> before_entry(kvm::VcpuFd& cpu) = 0;
   // KVM_RUN itself failed: the vCPU parks.
   virtual void host_error(Error error) = 0;
+  // What is armed for debugging; used on the vCPU's thread.
+  debug::CpuDebug& debug() noexcept { return debug_; }
+
+ private:
+  debug::CpuDebug debug_;
 };
 
 // States: Paused (waits, runs posted closures), Running (in KVM_RUN or in the handler), Finished
@@ -56,6 +62,8 @@ class Vcpu {
   Vcpu& operator=(const Vcpu&) = delete;
 
   VcpuId id() const noexcept { return static_cast<VcpuId>(fd_.id()); }
+  // For closures of call().
+  debug::CpuDebug& debug() noexcept { return handler_.debug(); }
 
   void resume();
   // Asks the vCPU to pause and returns at once; wait_paused() waits. Pending PIO and MMIO are

@@ -8,22 +8,27 @@
 #include <utility>
 
 #include "vmm/build_machine.h"
+#include "vmm/debug/debugger.h"
 #include "vmm/early_kvm.h"
 #include "vmm/event_loop.h"
 #include "vmm/exit_dispatch.h"
 #include "vmm/kick.h"
 #include "vmm/live_devices.h"
+#include "vmm/run_control.h"
 #include "vmm/vcpu.h"
 
 namespace vmm {
 namespace {
 
-// A vCPU answers between two instructions; only a host in deep trouble needs longer.
-constexpr std::chrono::seconds kVcpuTimeout{10};
+constexpr std::chrono::seconds kVcpuTimeout = RunControl::kVcpuTimeout;
 // How often a running guest is looked at: whether all its CPUs sleep for ever, and for the quirk
 // that follows its IDT.
 constexpr std::chrono::milliseconds kLook{1000};
 constexpr std::chrono::milliseconds kQuirkLook{100};
+
+// What KVM_CAP_SET_GUEST_DEBUG2 says (linux/kvm.h, KVM_GUESTDBG_*).
+constexpr std::uint32_t kUseSoftwareBreakpoints = 0x10000;
+constexpr std::uint32_t kBlockInterrupts = 0x100000;
 
 }  // namespace
 
@@ -35,21 +40,25 @@ class Vm::Impl {
   HostPlan plan;
   std::vector<std::unique_ptr<ExitDispatch>> dispatches;
   std::vector<std::unique_ptr<Vcpu>> vcpus;
-  std::atomic<bool> active{false};  // a run() is
-  mutable std::mutex run_mutex;     // held by run(), and by whoever needs the CPUs at rest
+  std::unique_ptr<RunControl> control;
+  std::shared_ptr<debug::Debugger> debugger;  // may be null
+  std::atomic<bool> active{false};            // a run() is
+  mutable std::mutex run_mutex;  // held by run(), and by whoever needs the CPUs at rest
 
   Impl() = default;
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
   ~Impl() {
+    if (debugger) debugger->detach_machine();
     if (loop) loop->stop();
   }
 
   Result<StopInfo> run(const RunOptions& options);
+  VmStats stats() const;
+  void attach_debugger(std::shared_ptr<debug::Debugger> wanted);
 
  private:
   std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
   bool asleep_for_ever();
-  Result<void> pause_all();
 };
 
 Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
@@ -79,7 +88,23 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
     impl->machine->user_irqchip->set_wake(
         [all = impl.get()](VcpuId id) { all->vcpus[static_cast<std::uint32_t>(id)]->nudge(); });
   }
+  impl->control = std::make_unique<RunControl>(*impl->machine, impl->vcpus);
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
+}
+
+void Vm::attach_debugger(std::shared_ptr<debug::Debugger> debugger) {
+  impl_->attach_debugger(std::move(debugger));
+}
+
+void Vm::Impl::attach_debugger(std::shared_ptr<debug::Debugger> wanted) {
+  for (const auto& dispatch : dispatches) dispatch->set_debugger(wanted.get());
+  const std::uint32_t flags = machine->system->capabilities().guest_debug2;
+  wanted->attach_machine(*control,
+                         {.slots = debug::CpuDebug::kSlots - (plan.syscall_fixup ? 1U : 0U),
+                          .block_interrupts = (flags & kBlockInterrupts) != 0,
+                          .software_breakpoints = (flags & kUseSoftwareBreakpoints) != 0,
+                          .stats = [this] { return stats(); }});
+  debugger = std::move(wanted);
 }
 
 std::shared_ptr<EarlyKvm> Vm::prepare_kvm() { return std::make_shared<EarlyKvm>(); }
@@ -93,18 +118,12 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   std::unique_lock<std::mutex> running(run_mutex, std::try_to_lock);
   if (!running)
     return fail(ErrorCode::kBadState, "The guest is already being run by another thread");
-  VMM_TRY(machine->doorbells.start());
-  machine->clock.start();
-  machine->timers.start();
-  for (const auto& vcpu : vcpus) vcpu->resume();
+  VMM_TRY(control->start());
   active = true;
   if (options.on_started) options.on_started();
   const std::optional<StopBoard::Stop> stop = wait_for_stop(options);
-  auto paused = pause_all();
+  auto paused = control->stop();
   active = false;
-  machine->doorbells.stop();
-  machine->timers.stop();
-  machine->clock.stop();
   VMM_TRY(std::move(paused));
   if (!stop) return StopInfo{.reason = StopReason::kDeadline, .detail = "the deadline passed"};
   machine->stops.clear_cancelled();
@@ -123,17 +142,19 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
                    : steady_clock::time_point::max();
   auto next_sleep_look = start + kLook;
   for (;;) {
-    const auto next_look = plan.syscall_fixup ? steady_clock::now() + kQuirkLook : next_sleep_look;
+    const bool often = plan.syscall_fixup || (debugger && debugger->wants_looks());
+    const auto next_look = often ? steady_clock::now() + kQuirkLook : next_sleep_look;
     if (auto stop = machine->stops.wait(std::min(deadline, next_look))) return stop;
     const auto now = steady_clock::now();
     if (now >= deadline) return std::nullopt;
+    if (debugger) debugger->look();
     if (now >= next_sleep_look) {
       next_sleep_look = now + kLook;
-      if (asleep_for_ever()) {
+      if (!control->held() && asleep_for_ever()) {
         return StopInfo{.reason = machine->call_it_panic_if_it_is(StopReason::kHalted),
                         .detail = "every CPU is halted with interrupts off"};
       }
-    } else {
+    } else if (plan.syscall_fixup) {
       // An empty visit: the exit alone lets the quirk have its look.
       for (const auto& vcpu : vcpus) (void)vcpu->call([](kvm::VcpuFd&) {}, kVcpuTimeout);
     }
@@ -161,12 +182,6 @@ bool Vm::Impl::asleep_for_ever() {
     any_halted = any_halted || halted;
   }
   return any_halted;
-}
-
-Result<void> Vm::Impl::pause_all() {
-  for (const auto& vcpu : vcpus) vcpu->request_pause();
-  for (const auto& vcpu : vcpus) VMM_TRY(vcpu->wait_paused(kVcpuTimeout));
-  return {};
 }
 
 void Vm::cancel() {
@@ -225,27 +240,29 @@ Result<void> Vm::set_registers(VcpuId vcpu, const x86::Registers& registers) {
                  [registers](kvm::VcpuFd& cpu) { return cpu.set_registers(registers); });
 }
 
-VmStats Vm::stats() const {
+VmStats Vm::stats() const { return impl_->stats(); }
+
+VmStats Vm::Impl::stats() const {
   VmStats stats;
   for (std::size_t kind = 0; kind < kExitNames.size(); ++kind) {
     std::uint64_t count = 0;
-    for (const auto& dispatch : impl_->dispatches) count += dispatch->count(kind);
+    for (const auto& dispatch : dispatches) count += dispatch->count(kind);
     if (count != 0) stats.exits.emplace(kExitNames[kind], count);
   }
-  for (const auto& dispatch : impl_->dispatches) {
+  for (const auto& dispatch : dispatches) {
     dispatch->add_completed(stats.completed_by_mnemonic);
     stats.executed_ahead += dispatch->executed_ahead();
   }
   for (const auto& [mnemonic, count] : stats.completed_by_mnemonic)
     stats.completed_instructions += count;
-  for (const Bus* bus : {&impl_->machine->pio, &impl_->machine->mmio}) {
+  for (const Bus* bus : {&machine->pio, &machine->mmio}) {
     const BusStats counts = bus->stats();
     stats.unclaimed += counts.unclaimed_reads + counts.unclaimed_writes + counts.refused_reads +
                        counts.refused_writes;
   }
-  for (const auto& vcpu : impl_->vcpus) stats.kicks += vcpu->kicks();
-  if (impl_->machine->user_irqchip != nullptr) {
-    stats.held_ticks = impl_->machine->user_irqchip->held_ticks();
+  for (const auto& vcpu : vcpus) stats.kicks += vcpu->kicks();
+  if (machine->user_irqchip != nullptr) {
+    stats.held_ticks = machine->user_irqchip->held_ticks();
   }
   return stats;
 }

@@ -23,6 +23,10 @@
 
 namespace vmm {
 
+namespace debug {
+class Debugger;
+}
+
 struct RunOptions {
   // How long to run at most; without one the guest decides.
   std::optional<std::chrono::nanoseconds> deadline = {};
@@ -57,6 +61,11 @@ class Vm {
   ~Vm();
   Vm(const Vm&) = delete;
   Vm& operator=(const Vm&) = delete;
+
+  // Who may stop the machine and look at it (vmm/debug/server.h); costs nothing while nobody does.
+  // It serves one machine at a time, and may be given to the next one when that is gone. Once, and
+  // before the first run().
+  void attach_debugger(std::shared_ptr<debug::Debugger> debugger);
 
   // Runs the guest until it stops, and says why. After kDeadline or kCancelled the guest is paused
   // and may be run on; after any other reason it is over. One caller at a time. Errors: host

@@ -12,6 +12,7 @@ CLI_MAY_INCLUDE = {
     "vmm/config.h",
     "vmm/control/line_client.h",
     "vmm/control/line_server.h",
+    "vmm/debug/server.h",
     "vmm/loader/describe.h",
     "vmm/net/network.h",
     "vmm/stop_reason.h",

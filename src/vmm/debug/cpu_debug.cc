@@ -1,0 +1,50 @@
+#include "vmm/debug/cpu_debug.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace vmm::debug {
+
+Result<void> CpuDebug::apply(const kvm::VcpuFd& cpu) {
+  kvm::GuestDebug debug;
+  debug.single_step = quirk_.single_step || wish_.step;
+  debug.block_interrupts = wish_.step && wish_.block_interrupts;
+  debug.software_breakpoints = wish_.software_breakpoints;
+  for (std::size_t i = 0; i < std::min(wish_.slots.size(), room()); ++i) {
+    debug.slots[i] = wish_.slots[i];
+  }
+  if (quirk_.hardware_breakpoint) {
+    debug.slots[kSlots - 1] = kvm::DebugSlot{.address = *quirk_.hardware_breakpoint};
+  }
+  if (debug == applied_) return {};
+  VMM_TRY(cpu.set_guest_debug(debug));
+  applied_ = debug;
+  return {};
+}
+
+Result<void> CpuDebug::set_quirk(const kvm::VcpuFd& cpu, const kvm::GuestDebug& wish) {
+  quirk_ = wish;
+  return apply(cpu);
+}
+
+Result<void> CpuDebug::set_wish(const kvm::VcpuFd& cpu, CpuWish wish) {
+  wish_ = std::move(wish);
+  return apply(cpu);
+}
+
+bool CpuDebug::has_breakpoint(std::uint64_t address) const noexcept {
+  return std::any_of(wish_.slots.begin(), wish_.slots.end(), [address](const kvm::DebugSlot& slot) {
+    return slot.kind == kvm::DebugSlot::Kind::kExecute && slot.address == address;
+  });
+}
+
+const kvm::DebugSlot* CpuDebug::watchpoint(std::uint64_t dr6) const noexcept {
+  for (std::size_t i = 0; i < std::min(wish_.slots.size(), kSlots); ++i) {
+    if ((dr6 >> i & 1) != 0 && wish_.slots[i].kind != kvm::DebugSlot::Kind::kExecute) {
+      return &wish_.slots[i];
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace vmm::debug

@@ -1,0 +1,58 @@
+// What of KVM_SET_GUEST_DEBUG one vCPU has armed, for two masters: the debugger, and the quirk that
+// keeps a breakpoint of its own (syscall_fixup.h). And what a debug exit means to the debugger.
+//
+// Not thread-safe: used on the vCPU's thread.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "vmm/kvm/vcpu_fd.h"
+
+namespace vmm::debug {
+
+// What the debugger wants of one CPU until it says otherwise.
+struct CpuWish {
+  bool attached = false;
+  bool planted = false;                    // INT3 stands in memory
+  bool software_breakpoints = false;       // KVM is to report INT3
+  std::vector<kvm::DebugSlot> slots = {};  // no more than there is room for
+  bool step = false;
+  bool block_interrupts = false;                 // while it steps
+  std::uint64_t range_begin = 0, range_end = 0;  // steps on as long as it is in here
+
+  bool operator==(const CpuWish&) const = default;
+};
+
+class CpuDebug {
+ public:
+  static constexpr std::size_t kSlots = 4;
+
+  // The quirk's wish: a step, or a breakpoint at `hardware_breakpoint`, which takes the last slot.
+  Result<void> set_quirk(const kvm::VcpuFd& cpu, const kvm::GuestDebug& wish);
+  Result<void> set_wish(const kvm::VcpuFd& cpu, CpuWish wish);
+
+  const CpuWish& wish() const noexcept { return wish_; }
+  bool stepping() const noexcept { return wish_.step; }
+  // Slots for the debugger.
+  std::size_t room() const noexcept { return quirk_.hardware_breakpoint ? kSlots - 1 : kSlots; }
+  // The debugger's execution breakpoint at a linear address.
+  bool has_breakpoint(std::uint64_t address) const noexcept;
+  // The debugger's slot of these bits of DR6 that watches data.
+  const kvm::DebugSlot* watchpoint(std::uint64_t dr6) const noexcept;
+  // Whether a CPU that has just stepped to `pc` is still to step.
+  bool in_range(std::uint64_t pc) const noexcept {
+    return pc >= wish_.range_begin && pc < wish_.range_end;
+  }
+
+ private:
+  Result<void> apply(const kvm::VcpuFd& cpu);
+
+  CpuWish wish_;
+  kvm::GuestDebug quirk_;
+  kvm::GuestDebug applied_;
+};
+
+}  // namespace vmm::debug

@@ -1,0 +1,537 @@
+#include "vmm/debug/debugger.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "memory/page_walk.h"
+#include "vmm/debug/monitor.h"
+#include "vmm/debug/symbols.h"
+#include "vmm/doctor/host_probes.h"
+#include "vmm/doctor/quirks.h"
+#include "vmm/run_control.h"
+#include "vmm/vm.h"
+#include "vmm/x86/paging_context.h"
+
+namespace vmm::debug {
+namespace {
+
+// A guest that resets has its next machine within this, or the host is in trouble.
+constexpr std::chrono::seconds kMachineTimeout{15};
+
+// A debugger sees memory as the most privileged code does, and reads what it may not execute.
+PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflags) {
+  PagingContext context = x86::paging_context(system, rflags);
+  context.cpl = 0;
+  context.rflags |= x86::kFlagAc;
+  context.pkru = 0;
+  return context;
+}
+
+constexpr std::string_view kNoUserCode =
+    "this host runs user code (CPL 3) natively and does not stop it: breakpoints and steps work in "
+    "kernel code only";
+
+}  // namespace
+
+Result<std::shared_ptr<Debugger>> Debugger::create(Options options) {
+  return std::shared_ptr<Debugger>(new Debugger(std::move(options), VMM_TRY(EventFd::create())));
+}
+
+Debugger::Debugger(Options options, EventFd stopped)
+    : options_(std::move(options)), stopped_(std::move(stopped)), wait_(options_.wait) {}
+
+Debugger::~Debugger() = default;
+
+// ---- the Vm's side
+
+void Debugger::attach_machine(RunControl& control, Facts facts) {
+  const std::lock_guard lock(mutex_);
+  control_ = &control;
+  facts_ = std::move(facts);
+  crash_.reset();
+  if (std::exchange(wait_, false) || holding_) {
+    holding_ = true;
+    (void)control.hold();
+  }
+  // Memory is another one now: what can be found in it is planted there, the rest waits.
+  for (const Breakpoints::Entry& old : breakpoints_.take_all()) {
+    auto entry = place(0, old.point);
+    if (entry) {
+      breakpoints_.add(*std::move(entry));
+    } else {
+      options_.log(LogLevel::kWarning, "gdb", "the breakpoint at {:#x} is lost: {}",
+                   old.point.address, entry.error().message());
+    }
+  }
+  if (!breakpoints_.empty()) {
+    const std::vector<ResumeAction> actions(control.vcpus().size(),
+                                            {ResumeAction::Kind::kContinue});
+    (void)set_wishes(actions);
+  }
+  changed_.notify_all();
+}
+
+void Debugger::detach_machine() {
+  const std::lock_guard lock(mutex_);
+  if (control_ == nullptr) return;
+  planted_.remove_all(control_->machine().memory);
+  reported_.with([](auto& events) { events.clear(); });
+  control_ = nullptr;
+}
+
+void Debugger::look() {
+  const std::lock_guard lock(mutex_);
+  if (control_ != nullptr) (void)planted_.renew(control_->machine().memory);
+}
+
+void Debugger::report(StopEvent event) {
+  reported_.with([&event](auto& events) {
+    const bool known = std::any_of(events.begin(), events.end(),
+                                   [&](const StopEvent& e) { return e.cpu == event.cpu; });
+    if (!known) events.push_back(std::move(event));
+  });
+  stopped_.signal();
+}
+
+// ---- the server's side
+
+std::optional<StopEvent> Debugger::take_stop() {
+  (void)stopped_.take();
+  const std::lock_guard lock(mutex_);
+  if (control_ == nullptr) return std::nullopt;
+  if (reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
+  holding_ = true;
+  (void)control_->hold();
+  // Another CPU may have stopped meanwhile. One that stands on a breakpoint meets it again when it
+  // goes on; so only the first is told.
+  return reported_.with([](auto& events) -> std::optional<StopEvent> {
+    if (events.empty()) return std::nullopt;
+    StopEvent first = std::move(events.front());
+    events.clear();
+    return first;
+  });
+}
+
+void Debugger::report_crash(const StopInfo& stop) {
+  {
+    const std::lock_guard lock(mutex_);
+    crash_ = stop;
+    holding_ = true;
+    if (control_ != nullptr) (void)control_->hold();
+  }
+  reported_.with([](auto& events) { events.clear(); });
+  report({.kind = StopKind::kCrashed,
+          .cpu = static_cast<unsigned>(stop.vcpu),
+          .note = fmt::format("The guest cannot go on: {}{}{}", to_string(stop.reason),
+                              stop.detail.empty() ? "" : ", ", stop.detail)});
+}
+
+void Debugger::give_up() {
+  const std::lock_guard lock(mutex_);
+  given_up_ = true;
+  changed_.notify_all();
+}
+
+Result<RunControl*> Debugger::machine() const {
+  if (control_ != nullptr) return control_;
+  return fail(ErrorCode::kBadState, "The machine is being started");
+}
+
+unsigned Debugger::cpus() const {
+  const std::lock_guard lock(mutex_);
+  return control_ == nullptr ? 1 : static_cast<unsigned>(control_->vcpus().size());
+}
+
+Result<StopEvent> Debugger::interrupt() {
+  std::unique_lock lock(mutex_);
+  holding_ = true;  // a machine that is being started is not to run away
+  changed_.wait_for(lock, kMachineTimeout, [this] { return control_ != nullptr || given_up_; });
+  RunControl* const control = VMM_TRY(machine());
+  VMM_TRY(control->hold());
+  StopEvent event;
+  if (crash_) {
+    event = {.kind = StopKind::kCrashed,
+             .cpu = static_cast<unsigned>(crash_->vcpu),
+             .note = fmt::format("The guest cannot go on: {}", to_string(crash_->reason))};
+  }
+  // A CPU that stopped at this very moment has the better reason.
+  reported_.with([&event](auto& events) {
+    if (!events.empty()) event = std::move(events.front());
+    events.clear();
+  });
+  return event;
+}
+
+Result<void> Debugger::check_steps(std::span<const ResumeAction> actions) {
+  for (unsigned i = 0; i < actions.size(); ++i) {
+    const auto kind = actions[i].kind;
+    if (kind != ResumeAction::Kind::kStep && kind != ResumeAction::Kind::kStepRange) continue;
+    const CpuState state = VMM_TRY(state_locked(i));
+    if (state.system.cpl() == 3 && !VMM_TRY(user_code_stops())) {
+      return fail(ErrorCode::kUnsupported, "CPU {} is in user code: {}", i, kNoUserCode);
+    }
+  }
+  return {};
+}
+
+Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
+  const auto& vcpus = VMM_TRY(machine())->vcpus();
+  const std::vector<kvm::DebugSlot> slots = breakpoints_.slots();
+  for (unsigned i = 0; i < vcpus.size(); ++i) {
+    const ResumeAction action = i < actions.size() ? actions[i] : ResumeAction{};
+    CpuWish wish{.attached = true,
+                 .planted = !planted_.empty(),
+                 .software_breakpoints = facts_.software_breakpoints && !planted_.empty(),
+                 .slots = slots};
+    wish.step =
+        action.kind == ResumeAction::Kind::kStep || action.kind == ResumeAction::Kind::kStepRange;
+    wish.block_interrupts = facts_.block_interrupts;
+    if (action.kind == ResumeAction::Kind::kStepRange) {
+      wish.range_begin = action.begin;
+      wish.range_end = action.end;
+    }
+    CpuDebug& debug = vcpus[i]->debug();
+    VMM_TRY(on_cpu(i, [&debug, wish](kvm::VcpuFd& cpu) { return debug.set_wish(cpu, wish); }));
+  }
+  return {};
+}
+
+Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
+  const std::lock_guard lock(mutex_);
+  RunControl* const control = VMM_TRY(machine());
+  if (crash_) {
+    return fail(ErrorCode::kBadState, "The guest cannot go on ({}): detach or kill",
+                to_string(crash_->reason));
+  }
+  VMM_TRY(check_steps(actions));
+  (void)planted_.renew(control->machine().memory);
+  VMM_TRY(set_wishes(actions));
+  std::vector<bool> runs;
+  for (const ResumeAction& action : actions) {
+    runs.push_back(action.kind != ResumeAction::Kind::kStay);
+  }
+  holding_ = false;
+  return control->release(std::move(runs));
+}
+
+void Debugger::remove_all() {
+  if (control_ != nullptr) planted_.remove_all(control_->machine().memory);
+  (void)breakpoints_.take_all();
+}
+
+void Debugger::detach() {
+  {
+    const std::lock_guard lock(mutex_);
+    holding_ = false;
+    if (control_ != nullptr) {
+      (void)control_->hold();
+      remove_all();
+      for (unsigned i = 0; i < control_->vcpus().size(); ++i) {
+        CpuDebug& debug = control_->vcpus()[i]->debug();
+        (void)on_cpu(i, [&debug](kvm::VcpuFd& cpu) { return debug.set_wish(cpu, {}); });
+      }
+      reported_.with([](auto& events) { events.clear(); });
+      if (!crash_) (void)control_->release({});
+    } else {
+      remove_all();
+    }
+  }
+  if (options_.on_detach) options_.on_detach();
+}
+
+// The guest stays stopped: its end comes from outside.
+void Debugger::kill() {
+  if (options_.on_kill) options_.on_kill();
+}
+
+// ---- registers
+
+template <typename Fn>
+auto Debugger::on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&> {
+  const auto& vcpus = VMM_TRY(machine())->vcpus();
+  if (cpu >= vcpus.size()) return fail(ErrorCode::kOutOfRange, "There is no CPU {}", cpu);
+  // Shared with the closure, which outlives this call if the vCPU does not answer in time.
+  auto answer = std::make_shared<std::optional<std::invoke_result_t<Fn, kvm::VcpuFd&>>>();
+  VMM_TRY(vcpus[cpu]->call([answer, fn](kvm::VcpuFd& fd) { *answer = fn(fd); },
+                           RunControl::kVcpuTimeout));
+  return std::move(**answer);
+}
+
+namespace {
+
+Result<CpuState> read_state(const kvm::VcpuFd& fd) {
+  CpuState state;
+  state.general = VMM_TRY(fd.registers());
+  state.system = VMM_TRY(fd.system_registers());
+  state.xsave = VMM_TRY(fd.xsave());
+  state.debug = VMM_TRY(fd.debug_registers());
+  for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
+    if (const auto value = fd.msr(kNamedMsrs[i].index)) state.msrs[i] = *value;
+  }
+  return state;
+}
+
+Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuState& wanted) {
+  if (wanted.system != now.system) VMM_TRY(fd.set_system_registers(wanted.system));
+  if (wanted.general != now.general) VMM_TRY(fd.set_registers(wanted.general));
+  if (wanted.xsave != now.xsave) VMM_TRY(fd.set_xsave(wanted.xsave));
+  if (wanted.debug != now.debug) VMM_TRY(fd.set_debug_registers(wanted.debug));
+  for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
+    if (!wanted.msrs[i] || !now.msrs[i]) continue;
+    // The time stamp counter never stands still: only a value that somebody chose is written.
+    const std::uint64_t value = *wanted.msrs[i];
+    if (value == *now.msrs[i]) continue;
+    const std::array<kvm::Msr, 1> msrs{{{kNamedMsrs[i].index, value}}};
+    VMM_TRY(fd.set_msrs(msrs));
+  }
+  return {};
+}
+
+constexpr std::uint32_t kMsrTsc = 0x10;
+
+}  // namespace
+
+Result<CpuState> Debugger::state_locked(unsigned cpu) const {
+  return on_cpu(cpu, [](kvm::VcpuFd& fd) { return read_state(fd); });
+}
+
+Result<CpuState> Debugger::state(unsigned cpu) {
+  const std::lock_guard lock(mutex_);
+  return state_locked(cpu);
+}
+
+Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
+  const std::lock_guard lock(mutex_);
+  return on_cpu(cpu, [state](kvm::VcpuFd& fd) -> Result<void> {
+    const CpuState now = VMM_TRY(read_state(fd));
+    CpuState wanted = state;
+    for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
+      // It counts between a debugger's look and its answer: small differences are no wish.
+      constexpr std::uint64_t kWhile = std::uint64_t{1} << 40;
+      if (kNamedMsrs[i].index == kMsrTsc && wanted.msrs[i] && now.msrs[i] &&
+          *now.msrs[i] - *wanted.msrs[i] < kWhile) {
+        wanted.msrs[i] = now.msrs[i];
+      }
+    }
+    return write_state(fd, now, wanted);
+  });
+}
+
+std::string Debugger::activity(unsigned cpu) {
+  const std::lock_guard lock(mutex_);
+  if (control_ == nullptr) return "starting";
+  const Machine& machine = control_->machine();
+  if (machine.user_irqchip != nullptr) {
+    const auto activity = machine.user_irqchip->lapics().with(
+        [cpu](LapicBank& bank) { return bank.lapic(VcpuId{cpu}).state().activity; });
+    return activity == Lapic::Activity::kHalted           ? "halted"
+           : activity == Lapic::Activity::kWaitForStartUp ? "waiting for start-up"
+                                                          : "running";
+  }
+  const auto state = on_cpu(cpu, [](kvm::VcpuFd& fd) { return fd.mp_state(); });
+  if (!state) return "not answering";
+  switch (*state) {
+    case kvm::MpState::kHalted:
+      return "halted";
+    case kvm::MpState::kUninitialized:
+    case kvm::MpState::kInitReceived:
+    case kvm::MpState::kSipiReceived:
+      return "waiting for start-up";
+    case kvm::MpState::kRunnable:
+    case kvm::MpState::kOther:
+      break;
+  }
+  return "running";
+}
+
+Architecture Debugger::architecture(unsigned cpu) {
+  const auto state = this->state(cpu);
+  if (!state || state->system.code_is_64bit()) return Architecture::kX86_64;
+  return state->system.cs.default_big ? Architecture::kI386 : Architecture::kI8086;
+}
+
+// ---- memory
+
+// Up to `size` bytes from `address` on that lie in one page: where, or nothing that is mapped.
+std::optional<Gpa> Debugger::translate(const std::optional<PagingContext>& context,
+                                       std::uint64_t address, std::size_t& size) const {
+  constexpr std::uint64_t kPage = 4096;
+  size = std::min<std::uint64_t>(size, kPage - address % kPage);
+  if (!context) return Gpa(address);
+  const PageWalk walk =
+      walk_pages(control_->machine().memory, *context, Gva(address), AccessKind::kRead);
+  if (!walk.mapped()) return std::nullopt;
+  return walk.gpa;
+}
+
+// How addresses are to be understood; nothing: as physical ones.
+Result<std::optional<PagingContext>> Debugger::context(unsigned cpu, Space space) const {
+  if (space == Space::kPhysical) return std::optional<PagingContext>();
+  return on_cpu(cpu, [](kvm::VcpuFd& fd) -> Result<std::optional<PagingContext>> {
+    const x86::Registers general = VMM_TRY(fd.registers());
+    const x86::SystemRegisters system = VMM_TRY(fd.system_registers());
+    return std::optional<PagingContext>(all_seeing(system, general.rflags));
+  });
+}
+
+Result<std::size_t> Debugger::read_memory(unsigned cpu, Space space, std::uint64_t address,
+                                          std::span<std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  const auto context = VMM_TRY(this->context(cpu, space));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    std::size_t size = bytes.size() - done;
+    const auto gpa = translate(context, address + done, size);
+    const auto piece = bytes.subspan(done, size);
+    if (!gpa || !memory.read(*gpa, piece)) break;
+    planted_.hide(*gpa, piece);
+    done += piece.size();
+  }
+  if (done == 0 && !bytes.empty()) {
+    return fail(ErrorCode::kOutOfRange, "There is no RAM at {:#x}", address);
+  }
+  return done;
+}
+
+Result<void> Debugger::write_memory(unsigned cpu, Space space, std::uint64_t address,
+                                    std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  const auto context = VMM_TRY(this->context(cpu, space));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    std::size_t size = bytes.size() - done;
+    const auto gpa = translate(context, address + done, size);
+    const auto piece = bytes.subspan(done, size);
+    if (!gpa) return fail(ErrorCode::kOutOfRange, "Nothing is mapped at {:#x}", address + done);
+    VMM_TRY(planted_.write(memory, *gpa, piece));
+    done += piece.size();
+  }
+  return {};
+}
+
+std::vector<std::pair<std::uint64_t, std::uint64_t>> Debugger::ram() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
+  if (control_ == nullptr) return ranges;
+  for (const GuestRegion& region : control_->machine().memory.regions()) {
+    ranges.emplace_back(region.range().base().value, region.range().size());
+  }
+  return ranges;
+}
+
+// ---- breakpoints
+
+Result<bool> Debugger::watchpoints_fire() {
+  if (!watchpoints_fire_) {
+    const kvm::System& system = *VMM_TRY(machine())->machine().system;
+    doctor::ProbeGuest guest = VMM_TRY(doctor::ProbeGuest::create(system));
+    watchpoints_fire_ = VMM_TRY(doctor::probe_watchpoint(guest)).works;
+  }
+  return *watchpoints_fire_;
+}
+
+Result<bool> Debugger::user_code_stops() {
+  if (!user_code_stops_) {
+    // A KVM that interprets the kernel runs user code natively, and sees none of it.
+    const kvm::System& system = *VMM_TRY(machine())->machine().system;
+    user_code_stops_ = !VMM_TRY(host_quirks(system)).interpreted_kernel;
+  }
+  return *user_code_stops_;
+}
+
+// On a host that does not stop user code, a breakpoint there would kill the process instead.
+Result<void> Debugger::check_user_code(unsigned cpu, const Breakpoint& point,
+                                       const PageWalk& walk) {
+  const CpuState state = VMM_TRY(state_locked(cpu));
+  const bool users_only = (state.system.cr0 & x86::kCr0Pg) != 0 && walk.user &&
+                          (state.system.cpl() == 3 || (state.system.cr4 & x86::kCr4Smep) != 0);
+  if (!users_only || VMM_TRY(user_code_stops())) return {};
+  return fail(ErrorCode::kUnsupported, "{:#x} is user code: {}", point.address, kNoUserCode);
+}
+
+Result<void> Debugger::check_slots(const Breakpoints::Entry& entry) const {
+  if (entry.planted) return {};
+  Breakpoints with = breakpoints_;
+  with.add(entry);
+  const std::size_t wanted = with.slots().size();
+  if (wanted <= facts_.slots) return {};
+  return fail(ErrorCode::kUnsupported, "{} debug registers would be needed, {} are there{}", wanted,
+              facts_.slots,
+              facts_.slots < CpuDebug::kSlots ? " (one is the syscall-fixup quirk's)" : "");
+}
+
+Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point) {
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  Breakpoints::Entry entry{point};
+  if (point.kind == BreakpointKind::kSoftware || point.kind == BreakpointKind::kHardware) {
+    const CpuState state = VMM_TRY(state_locked(cpu));
+    const PageWalk walk = walk_pages(memory, all_seeing(state.system, state.general.rflags),
+                                     Gva(point.address), AccessKind::kRead);
+    if (walk.mapped()) VMM_TRY(check_user_code(cpu, point, walk));
+    // In real mode KVM may deliver INT3 to the guest itself (docs/debugging.md).
+    const bool real = (state.system.cr0 & x86::kCr0Pe) == 0;
+    if (point.kind == BreakpointKind::kSoftware && !real && walk.mapped() &&
+        planted_.plant(memory, walk.gpa)) {
+      entry.planted = walk.gpa;
+    }
+  } else if (point.size == 0) {
+    return fail(ErrorCode::kBadConfig, "Nothing is to be watched");
+  } else if (!VMM_TRY(watchpoints_fire())) {
+    return fail(ErrorCode::kUnsupported,
+                "On this host debug registers do not stop the guest when data is accessed");
+  }
+  VMM_TRY(check_slots(entry));
+  return entry;
+}
+
+Result<void> Debugger::insert(unsigned cpu, const Breakpoint& point) {
+  const std::lock_guard lock(mutex_);
+  if (breakpoints_.find(point) != nullptr) return {};
+  auto entry = place(cpu, point);
+  if (!entry) {
+    // gdb shows the reason to nobody.
+    options_.log(LogLevel::kWarning, "gdb", "no breakpoint at {:#x}: {}", point.address,
+                 entry.error().message());
+    return tl::unexpected<Error>(std::move(entry).error());
+  }
+  breakpoints_.add(*std::move(entry));
+  return {};
+}
+
+Result<void> Debugger::remove(const Breakpoint& point) {
+  const std::lock_guard lock(mutex_);
+  const auto entry = breakpoints_.take(point);
+  if (entry && entry->planted) {
+    planted_.remove(VMM_TRY(machine())->machine().memory, *entry->planted);
+  }
+  return {};
+}
+
+// ---- what else is asked
+
+std::optional<std::uint64_t> Debugger::kernel_offset() {
+  if (!options_.symbols) return std::nullopt;
+  const auto state = this->state(0);
+  if (!state) return std::nullopt;
+  return options_.symbols->kernel_offset(*state);
+}
+
+Result<std::string> Debugger::monitor(unsigned cpu, std::string_view command) {
+  const std::lock_guard lock(mutex_);
+  RunControl* const control = VMM_TRY(machine());
+  MonitorView view{.control = *control,
+                   .cpu = cpu,
+                   .state = [this](unsigned which) { return state_locked(which); },
+                   .breakpoints = breakpoints_,
+                   .stats = facts_.stats,
+                   .symbols = options_.symbols.get(),
+                   .crash = crash_ ? &*crash_ : nullptr};
+  return run_monitor_command(view, command);
+}
+
+}  // namespace vmm::debug

@@ -1,0 +1,142 @@
+// The Target that is real: the running machine of a Vm (Vm::attach_debugger()).
+//
+// It outlives machines: when the guest resets, the next machine gets the breakpoints of the last.
+// Three kinds of threads meet here: the one that debugs (a Server's), which may call everything;
+// the one that runs the Vm; and vCPUs, which report stops and ask for planted bytes, and never
+// wait.
+//
+// What this host cannot do is refused with a reason (docs/debugging.md).
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "base/locked.h"
+#include "base/log.h"
+#include "memory/page_walk.h"
+#include "vmm/debug/breakpoints.h"
+#include "vmm/debug/cpu_debug.h"
+#include "vmm/debug/target.h"
+#include "vmm/stop_reason.h"
+
+namespace vmm {
+class RunControl;
+struct VmStats;
+}  // namespace vmm
+
+namespace vmm::debug {
+
+class Symbols;
+
+class Debugger final : public Target {
+ public:
+  struct Options {
+    bool wait = false;                     // the first machine stands before its first instruction
+    std::function<void()> on_kill = {};    // the debugger wants the guest's end; on its thread
+    std::function<void()> on_detach = {};  // it lets go; on its thread
+    std::shared_ptr<const Symbols> symbols = {};
+    Log log = {};
+  };
+  // What a machine can be asked for.
+  struct Facts {
+    std::size_t slots = CpuDebug::kSlots;  // debug registers that no quirk needs
+    bool block_interrupts = false;         // KVM_GUESTDBG_BLOCKIRQ
+    bool software_breakpoints = false;     // KVM_GUESTDBG_USE_SW_BP
+    std::function<VmStats()> stats = {};
+  };
+
+  static Result<std::shared_ptr<Debugger>> create(Options options);
+  ~Debugger() override;
+
+  // ---- for the Vm
+
+  // A machine is there, and none of its CPUs has run. Borrowed until detach_machine().
+  void attach_machine(RunControl& control, Facts facts);
+  void detach_machine();
+  // Now and then while the machine runs: looks after planted bytes.
+  void look();
+  bool wants_looks() const { return !planted_.empty(); }
+
+  // ---- for vCPU threads
+
+  // The CPU stops on its own account, and parks.
+  void report(StopEvent event);
+  bool planted_at(Gpa address) const { return planted_.contains(address); }
+
+  // ---- for whoever serves a debugger
+
+  // Readable when a CPU has reported a stop: then take_stop().
+  int stop_fd() const noexcept { return stopped_.fd(); }
+  // Stops the other CPUs and says what happened; nothing when it was nothing.
+  std::optional<StopEvent> take_stop();
+  // The guest cannot run on: it is held, and a debugger may look at it.
+  void report_crash(const StopInfo& stop);
+  // Ends waiting for a machine, for good.
+  void give_up();
+
+  // ---- Target
+  unsigned cpus() const override;
+  Result<StopEvent> interrupt() override;
+  Result<void> resume(std::span<const ResumeAction> actions) override;
+  void detach() override;
+  void kill() override;
+  Result<CpuState> state(unsigned cpu) override;
+  Result<void> set_state(unsigned cpu, const CpuState& state) override;
+  std::string activity(unsigned cpu) override;
+  Architecture architecture(unsigned cpu) override;
+  Result<std::size_t> read_memory(unsigned cpu, Space space, std::uint64_t address,
+                                  std::span<std::byte> bytes) override;
+  Result<void> write_memory(unsigned cpu, Space space, std::uint64_t address,
+                            std::span<const std::byte> bytes) override;
+  Result<void> insert(unsigned cpu, const Breakpoint& breakpoint) override;
+  Result<void> remove(const Breakpoint& breakpoint) override;
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> ram() const override;
+  std::optional<std::uint64_t> kernel_offset() override;
+  Result<std::string> monitor(unsigned cpu, std::string_view command) override;
+
+ private:
+  Debugger(Options options, EventFd stopped);
+
+  // All below: mutex_ held.
+  Result<RunControl*> machine() const;
+  // Runs `fn` on the CPU's thread and hands back what it returned.
+  template <typename Fn>
+  auto on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&>;
+  Result<CpuState> state_locked(unsigned cpu) const;
+  Result<void> set_wishes(std::span<const ResumeAction> actions);
+  Result<void> check_steps(std::span<const ResumeAction> actions);
+  void remove_all();
+  std::optional<Gpa> translate(const std::optional<PagingContext>& context, std::uint64_t address,
+                               std::size_t& size) const;
+  Result<std::optional<PagingContext>> context(unsigned cpu, Space space) const;
+  Result<Breakpoints::Entry> place(unsigned cpu, const Breakpoint& point);
+  Result<void> check_user_code(unsigned cpu, const Breakpoint& point, const PageWalk& walk);
+  Result<void> check_slots(const Breakpoints::Entry& entry) const;
+  // Facts about the host that cost a probe, made when they are first wanted.
+  Result<bool> watchpoints_fire();
+  Result<bool> user_code_stops();
+
+  const Options options_;
+  EventFd stopped_;
+  PlantedBytes planted_;
+  Locked<std::vector<StopEvent>> reported_;
+
+  mutable std::mutex mutex_;  // guards the rest
+  std::condition_variable changed_;
+  RunControl* control_ = nullptr;
+  Facts facts_;
+  Breakpoints breakpoints_;
+  bool wait_ = false;     // the next machine is to be held
+  bool holding_ = false;  // a debugger has stopped the guest
+  bool given_up_ = false;
+  std::optional<StopInfo> crash_;
+  std::optional<bool> watchpoints_fire_, user_code_stops_;
+};
+
+}  // namespace vmm::debug

@@ -1,0 +1,33 @@
+// The debugger's "monitor" commands: text in, text out, about a machine that stands still.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "vmm/debug/breakpoints.h"
+#include "vmm/debug/cpu_state.h"
+#include "vmm/debug/symbols.h"
+#include "vmm/run_control.h"
+#include "vmm/stop_reason.h"
+#include "vmm/vm.h"
+
+namespace vmm::debug {
+
+// What the commands may look at.
+struct MonitorView {
+  RunControl& control;
+  unsigned cpu = 0;
+  std::function<Result<CpuState>(unsigned)> state;
+  const Breakpoints& breakpoints;
+  const std::function<VmStats()>& stats;
+  const Symbols* symbols = nullptr;
+  const StopInfo* crash = nullptr;
+};
+
+// The answer, lines with their ends. A command that is not known is answered with what is. Errors:
+// of the host, or what the command says that cannot be.
+Result<std::string> run_monitor_command(const MonitorView& view, std::string_view command);
+
+}  // namespace vmm::debug

@@ -1,0 +1,41 @@
+// Names of a kernel's addresses, from its System.map or its vmlinux, and how far the kernel was
+// moved from there (KASLR).
+//
+// Threats: the file is the user's own, and still may be anything: sizes are checked, memory is
+// bounded by the file.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "vmm/debug/cpu_state.h"
+
+namespace vmm::debug {
+
+class Symbols {
+ public:
+  // Errors: kBadConfig, the file is neither; kIo.
+  static Result<Symbols> load(const std::string& path);
+  static Result<Symbols> parse_map(std::string_view text);
+  static Result<Symbols> parse_elf(std::string_view image);
+
+  std::optional<std::uint64_t> find(std::string_view name) const;
+  // "name+0x10" for an address of the file's; empty when it is before all names.
+  std::string name_of(std::uint64_t address) const;
+  std::size_t count() const noexcept { return by_name_.size(); }
+
+  // How far the running kernel lies behind its symbols: from where the CPU enters it for system
+  // calls. Nothing before the kernel has set that up.
+  std::optional<std::uint64_t> kernel_offset(const CpuState& state) const;
+
+ private:
+  void add(std::string_view name, std::uint64_t address);
+  std::map<std::string, std::uint64_t, std::less<>> by_name_;
+  std::map<std::uint64_t, std::string> by_address_;
+};
+
+}  // namespace vmm::debug

@@ -1,0 +1,106 @@
+// The debugger's part of ExitDispatch.
+#include <fmt/format.h>
+
+#include "memory/page_walk.h"
+#include "vmm/exit_dispatch.h"
+#include "vmm/x86/paging_context.h"
+
+namespace vmm {
+namespace {
+
+using debug::StopKind;
+
+// DR6 (SDM volume 3, 17.2.3).
+constexpr std::uint64_t kDr6Slots = 0xf;
+constexpr std::uint64_t kDr6SingleStep = 1U << 14;
+
+}  // namespace
+
+void ExitDispatch::stop_for_debugger(StopKind kind, std::uint64_t address) {
+  parks_ = true;
+  debugger_->report({.kind = kind, .cpu = static_cast<unsigned>(id_), .address = address});
+}
+
+Result<void> ExitDispatch::after_instruction(kvm::VcpuFd& cpu) {
+  if (!debug().stepping()) return {};
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  if (!debug().in_range(registers.rip)) stop_for_debugger(StopKind::kStep);
+  return {};
+}
+
+Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
+  if (debugger_ == nullptr || !debug().wish().planted) return false;
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  const std::uint64_t pc =
+      system.code_is_64bit() ? registers.rip : (system.cs.base + registers.rip) & 0xffffffff;
+  PagingContext context = x86::paging_context(system, registers.rflags);
+  context.cpl = 0;
+  context.rflags |= x86::kFlagAc;
+  const PageWalk walk = walk_pages(machine_.memory, context, Gva(pc), AccessKind::kRead);
+  if (!walk.mapped() || !debugger_->planted_at(walk.gpa)) return false;
+  // Planted, and still there: a guest may have put an instruction of its own in its place.
+  const auto byte = machine_.memory.read<std::byte>(walk.gpa);
+  if (!byte || *byte != debug::kInt3) return false;
+  stop_for_debugger(StopKind::kSoftwareBreakpoint, pc);
+  return true;
+}
+
+// Where KVM reports INT3 (KVM_GUESTDBG_USE_SW_BP): RIP is at the instruction.
+Result<void> ExitDispatch::on_breakpoint_exception(kvm::VcpuFd& cpu) {
+  if (VMM_TRY(on_planted(cpu))) return {};
+  // The guest's own. KVM remembers the instruction's length, and delivers it as the trap it is.
+  return cpu.inject({x86::Vector::kBreakpoint});
+}
+
+Result<bool> ExitDispatch::quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit) {
+  if (!syscall_fixup_) return false;
+  const bool on_handler = exit.pc == syscall_fixup_->handler() && !syscall_fixup_->stepping();
+  // The debugger's breakpoint on the #PF handler is for page faults, not for what the quirk mends.
+  if (on_handler && debug().has_breakpoint(exit.pc) && !debug().stepping() &&
+      !VMM_TRY(syscall_fixup_->is_failed_syscall(cpu))) {
+    return false;
+  }
+  const x86::Registers before = VMM_TRY(cpu.registers());
+  const bool was_stepping = syscall_fixup_->stepping();
+  if (!VMM_TRY(syscall_fixup_->on_debug_exit(cpu, exit))) return false;
+  if (!debug().stepping()) {
+    // The quirk's own step may have ended on a breakpoint, or on data that is watched.
+    return !(was_stepping && (debug().has_breakpoint(exit.pc) || debug().watchpoint(exit.dr6)));
+  }
+  const x86::Registers after = VMM_TRY(cpu.registers());
+  if (was_stepping || after.rip != before.rip) VMM_TRY(after_instruction(cpu));
+  return true;
+}
+
+// While KVM takes #DB for the debugger, it takes the guest's, too: that one goes on to the guest.
+Result<void> ExitDispatch::guests_own_trap(kvm::VcpuFd& cpu, const DebugTrapExit& exit) {
+  VMM_TRY(cpu.raise_dr6(exit.dr6 & (kDr6Slots | kDr6SingleStep)));
+  return cpu.inject({x86::Vector::kDebug});
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
+  if (exit.exception == static_cast<std::uint32_t>(x86::Vector::kBreakpoint)) {
+    return on_breakpoint_exception(cpu);
+  }
+  if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
+  if (debugger_ == nullptr || !debug().wish().attached) {
+    stop(cpu, StopReason::kInternalError,
+         fmt::format("a debug exit at {:#x} that nobody asked for", exit.pc), 0, crash_report(cpu));
+    return {};
+  }
+  if (const kvm::DebugSlot* const watched = debug().watchpoint(exit.dr6)) {
+    stop_for_debugger(watched->kind == kvm::DebugSlot::Kind::kWrite ? StopKind::kWriteWatch
+                                                                    : StopKind::kAccessWatch,
+                      watched->address);
+  } else if (debug().has_breakpoint(exit.pc)) {
+    stop_for_debugger(StopKind::kHardwareBreakpoint, exit.pc);
+  } else if (debug().stepping()) {
+    if (!debug().in_range(exit.pc)) stop_for_debugger(StopKind::kStep);
+  } else {
+    return guests_own_trap(cpu, exit);
+  }
+  return {};
+}
+
+}  // namespace vmm

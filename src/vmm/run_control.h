@@ -1,0 +1,61 @@
+// Whether a machine's CPUs run. Two have a say: run(), and the debugger, which can hold the machine
+// while run() waits. CPUs, clock, timers and doorbells go together.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "vmm/machine.h"
+#include "vmm/vcpu.h"
+
+namespace vmm {
+
+// Any thread but a vCPU's.
+class RunControl {
+ public:
+  // A vCPU answers between two instructions; only a host in deep trouble needs longer.
+  static constexpr std::chrono::seconds kVcpuTimeout{10};
+
+  // Both are borrowed.
+  RunControl(Machine& machine, const std::vector<std::unique_ptr<Vcpu>>& vcpus)
+      : machine_(machine), vcpus_(vcpus), runs_(vcpus.size(), true) {}
+  RunControl(const RunControl&) = delete;
+  RunControl& operator=(const RunControl&) = delete;
+
+  // run() begins and ends. Errors: of the host; after stop() the CPUs stand, or it says which one
+  // did not.
+  Result<void> start();
+  Result<void> stop();
+
+  // The debugger stops the CPUs, and lets those go on for which `runs` is true. hold() returns when
+  // they stand, whoever had stopped them.
+  Result<void> hold();
+  Result<void> release(std::vector<bool> runs);
+  bool held() const;
+
+  const std::vector<std::unique_ptr<Vcpu>>& vcpus() const noexcept { return vcpus_; }
+  Machine& machine() const noexcept { return machine_; }
+
+ private:
+  Result<void> go();  // mutex_ held, as the next
+  Result<void> rest();
+  // kvmclock goes on by itself: it is set back to where the guest was stopped.
+  void turn_clock_back();
+
+  Machine& machine_;
+  const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
+  mutable std::mutex mutex_;  // guards the rest
+  bool started_ = false;
+  bool held_ = false;
+  std::vector<bool> runs_;  // when not held
+  std::chrono::steady_clock::time_point held_since_{};
+  std::optional<std::uint64_t> kvm_clock_;  // when it was held
+};
+
+}  // namespace vmm
