@@ -20,7 +20,8 @@ _vmm_words() {
 _vmm_value() {
   local option=$1 value=$2
   case $option in
-    --kernel | --initrd | --module | --config | --control) _vmm_files "$value" ;;
+    --on-crash) _vmm_words "$value" 'stop gdb' ;;
+    --kernel | --initrd | --module | --config | --control | --symbols) _vmm_files "$value" ;;
     --boot) _vmm_words "$value" 'auto linux64 bzimage pvh multiboot multiboot2 flat' ;;
     --initrd-unpack) _vmm_words "$value" 'auto on off' ;;
     --mem) _vmm_words "$value" '128M 256M 512M 1G 2G 4G' ;;
@@ -139,7 +140,7 @@ _vmm() {
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --testdev --net
-          --vsock --serial --escape --debug-console --control --no-reboot --timeout --debug-exit --trace --verbose
+          --vsock --serial --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;
@@ -156,7 +157,7 @@ _vmm() {
       for word in "${words[@]:2}"; do [[ $word == -* ]] || rest+=("$word"); done
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
-        2:*) _vmm_words "$current" 'status pause resume quit balloon disk net' ;;
+        2:*) _vmm_words "$current" 'status pause resume quit balloon disk net gdb' ;;
         3:disk) _vmm_words "$current" 'disk0' ;;
         3:net) _vmm_words "$current" 'net0' ;;
         3:balloon) _vmm_words "$current" '0 256M 512M 1G' ;;

@@ -20,6 +20,7 @@ packages_test=(
   e2fsprogs        # file systems on disks: made and checked
   nbdkit           # an NBD server
   bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
+  gdb              # connects to the gdb server
   clang            # the second compiler: the library must compile with it, too
 )
 

@@ -167,6 +167,14 @@ Outcome link(ControlTarget& target, const Arguments& arguments) {
   return done(target.control_link(*net, *up));
 }
 
+Outcome gdb(ControlTarget& target, const Arguments& arguments) {
+  const auto address = arguments.text("address");
+  if (!address) return tl::unexpected<Refusal>(address.error());
+  const auto place = target.control_gdb(*address);
+  if (!place) return refuse(place.error());
+  return json{{"address", *place}};
+}
+
 struct CommandSpec {
   std::string_view name;
   std::array<std::string_view, 2> arguments;  // those that it knows; others are empty
@@ -191,6 +199,7 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{"disk-resize", {"disk", "size"}, resize},
       CommandSpec{"disk-limit", {"disk", "limits"}, limit},
       CommandSpec{"net-link", {"net", "up"}, link},
+      CommandSpec{"gdb", {"address"}, gdb},
   };
   const auto name = request.find("command");
   if (name == request.end() || !name->is_string()) {

@@ -37,6 +37,8 @@ class ControlTarget {
                                                std::optional<std::uint64_t> bytes) = 0;
   virtual Result<void> control_limit(const std::string& disk, const BlockRates& rates) = 0;
   virtual Result<void> control_link(const std::string& net, bool up) = 0;
+  // Lets a debugger connect there. Where it listens.
+  virtual Result<std::string> control_gdb(const std::string& address) = 0;
 };
 
 // The answer to one request, in one line without its end. Whatever the request is, there is one.

@@ -85,6 +85,7 @@ std::string status_text(const json& status) {
 
 std::string result_text(const json& result) {
   if (result.contains("state")) return status_text(result);
+  if (result.contains("address")) return result.at("address").get<std::string>() + "\n";
   if (result.contains("size")) return bytes(result.at("size")) + "\n";
   return "";
 }
@@ -119,9 +120,13 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     }
     return request_text("net-link", {{"net", words[1]}, {"up", words[2] == "up"}});
   }
+  if (command == "gdb") {
+    if (words.size() != 2) return usage("gdb unix:PATH|tcp:127.0.0.1:PORT");
+    return request_text("gdb", {{"address", words[1]}});
+  }
   return fail(ErrorCode::kBadConfig,
-              "there is no command '{}': status, pause, resume, quit, balloon, disk and net are "
-              "known",
+              "there is no command '{}': status, pause, resume, quit, balloon, disk, net and gdb "
+              "are known",
               command);
 }
 

@@ -52,6 +52,7 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   disk NAME limit LIMIT=N[,...]|none
                            how much the guest may do on a disk in a second: bps, iops, ...
   net NAME up|down         plug a network cable in, or pull it
+  gdb WHERE                let a debugger connect: unix:PATH or tcp:127.0.0.1:PORT
 
 Examples:
   vmm run --kernel bzImage --control /tmp/vm.ctl --balloon --disk path=root.img

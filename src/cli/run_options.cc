@@ -23,6 +23,7 @@ constexpr std::string_view kMachine = "Machine";
 constexpr std::string_view kDevices = "Devices";
 constexpr std::string_view kConsole = "Console";
 constexpr std::string_view kControl = "Control";
+constexpr std::string_view kDebug = "Debugging";
 
 constexpr auto kTable = std::to_array<OptionSpec>({
     {"kernel", kValue, "FILE",
@@ -102,6 +103,16 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"debug-console", kValue, "WHERE",
      "Bytes written to port 0xe9: a file, stdio, or off (default)", kConsole},
     {"control", kValue, "PATH", "Take commands of vmm ctl on this Unix socket", kControl},
+    {"gdb", kValue, "WHERE",
+     "Let gdb connect: unix:PATH, tcp:127.0.0.1:PORT (port 0: any), tcp:[::1]:PORT, or stdio",
+     kDebug},
+    {"gdb-wait", kFlag, "", "Stand before the first instruction until gdb lets the guest run",
+     kDebug},
+    {"on-crash", kValue, "WHAT",
+     "When the guest cannot go on: stop (default) ends it, gdb keeps it for a debugger to look at",
+     kDebug},
+    {"symbols", kValue, "FILE",
+     "The kernel's System.map or vmlinux: names, and how far the kernel was moved (KASLR)", kDebug},
     {"no-reboot", kFlag, "", "End when the guest resets instead of starting it again", kControl},
     {"timeout", kValue, "SECONDS", "End the guest after this time", kControl},
     {"debug-exit", kValue, "PORT",
@@ -128,6 +139,7 @@ constexpr std::array<std::pair<std::string_view, VirtioTransport>, 3> kTransport
      {"mmio-cmdline", VirtioTransport::kMmioCmdline}}};
 constexpr std::array<std::pair<std::string_view, Toggle>, 3> kUnpack{
     {{"auto", Toggle::kAuto}, {"on", Toggle::kOn}, {"off", Toggle::kOff}}};
+constexpr std::array<std::pair<std::string_view, bool>, 2> kCrash{{{"stop", false}, {"gdb", true}}};
 constexpr std::array<std::pair<std::string_view, bool>, 6> kBooleans{
     {{"true", true}, {"false", false}, {"on", true}, {"off", false}, {"1", true}, {"0", false}}};
 
@@ -339,6 +351,31 @@ void read_vsock(Reader& reader, RunRequest& request) {
   request.vsock = reader.value<VsockSpec>("vsock", {}, parse_vsock);
 }
 
+void read_debugging(Reader& reader, RunRequest& request) {
+  if (reader.has("gdb")) {
+    request.gdb =
+        reader.value<debug::ServerAddress>("gdb", debug::StdioAddress{}, debug::parse_address);
+  }
+  request.gdb_wait = reader.flag("gdb-wait");
+  request.crash_to_gdb = reader.word("on-crash", false, kCrash);
+  request.symbols = reader.text("symbols", "");
+  const bool reachable = request.gdb || request.control;
+  if (request.gdb_wait && !reachable) {
+    reader.problem("gdb-wait", "nobody could let the guest run: add --gdb unix:PATH");
+  }
+  if (request.crash_to_gdb && !reachable) {
+    reader.problem("on-crash", "no debugger could come: add --gdb unix:PATH");
+  }
+  if (reader.has("symbols") && request.symbols.empty()) {
+    reader.problem("symbols", "the file name is empty");
+  }
+  const auto* const serial = std::get_if<StreamConsole>(&request.serial);
+  if (request.gdb && std::holds_alternative<debug::StdioAddress>(*request.gdb) &&
+      serial != nullptr) {
+    reader.problem("gdb", "stdio is the serial port's: add --serial null, pty or file:PATH");
+  }
+}
+
 void read_control(Reader& reader, RunRequest& request) {
   if (reader.has("control")) {
     request.control = reader.text("control", "");
@@ -423,6 +460,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_vsock(reader, request);
   read_consoles(reader, request);
   read_control(reader, request);
+  read_debugging(reader, request);
   if (problems.empty()) check(reader, request, problems);
   return request;
 }

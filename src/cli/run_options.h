@@ -16,6 +16,7 @@
 #include "cli/vsock_option.h"
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
+#include "vmm/debug/server.h"
 #include "vmm/net/network.h"
 
 namespace vmm::cli {
@@ -61,6 +62,10 @@ struct RunRequest {
   std::vector<DiskSpec> disks;
   std::optional<VsockSpec> vsock;
   std::optional<std::string> control;  // path of the control socket
+  std::optional<debug::ServerAddress> gdb;
+  bool gdb_wait = false;
+  bool crash_to_gdb = false;  // a guest that crashed stays, to be looked at
+  std::string symbols;        // a file, or empty
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
   std::optional<bool> escape;  // nothing: when the input is a terminal

@@ -32,6 +32,26 @@ constexpr milliseconds kShortFlush{500};
 // timeout(1) signals its child and then the group that the child is in: that is one wish.
 constexpr milliseconds kSameSignal{500};
 
+// Ends that nobody meant.
+bool is_crash(StopReason reason) {
+  switch (reason) {
+    case StopReason::kGuestPanic:
+    case StopReason::kHalted:
+    case StopReason::kTripleFault:
+    case StopReason::kEmulationFailure:
+    case StopReason::kEntryFailure:
+    case StopReason::kInternalError:
+      return true;
+    case StopReason::kPowerOff:
+    case StopReason::kReset:
+    case StopReason::kDebugExit:
+    case StopReason::kDeadline:
+    case StopReason::kCancelled:
+      break;
+  }
+  return false;
+}
+
 constexpr std::string_view kMenu =
     "\nvmm: s statistics, p processors, h help, q quit, c or Enter back to the guest\n";
 constexpr std::string_view kHelp =
@@ -214,6 +234,7 @@ Result<SessionEnd> RunSession::run() {
   VMM_TRY(open_disks());
   VMM_TRY(open_networks());
   VMM_TRY(open_vsock());
+  VMM_TRY(open_gdb());
   VMM_TRY(open_control());
   if (request_.timeout) {
     end_time_ =
@@ -225,6 +246,7 @@ Result<SessionEnd> RunSession::run() {
       for (const std::string& decision : vm->decisions()) note(decision);
     }
     if (std::holds_alternative<StreamConsole>(request_.serial)) VMM_TRY(terminal_.make_raw());
+    if (gdb_) vm->attach_debugger(gdb_->debugger());
     connect(*vm);
     const auto start = steady_clock::now();
     const Result<StopInfo> stop = run_machine(*vm);
@@ -250,6 +272,7 @@ Result<SessionEnd> RunSession::run() {
                                     empty_resets_),
                         {}};
     }
+    if (gdb_) gdb_->guest_ended(static_cast<unsigned>(exit_code(*stop)));
     const std::lock_guard guard(mutex_);
     // A reset that would have been followed by another start is no end of the guest's own.
     const StopInfo end = reboot ? StopInfo{.reason = StopReason::kCancelled} : *stop;
@@ -264,9 +287,40 @@ Result<StopInfo> RunSession::run_machine(Vm& vm) {
       options.deadline = std::max<nanoseconds>(*end_time_ - steady_clock::now(), nanoseconds(0));
     }
     StopInfo stop = VMM_TRY(vm.run(options));
+    if (request_.crash_to_gdb && is_crash(stop.reason)) keep_crashed(stop);
     // A pause that somebody asked for is not an end, unless it was to quit.
     if (stop.reason != StopReason::kCancelled || !serve_requests(vm)) return stop;
   }
+}
+
+Result<void> RunSession::open_gdb() {
+  if (!request_.gdb && !request_.control) return {};
+  const auto let_go = [this] {
+    const std::lock_guard guard(mutex_);
+    keeps_crashed_ = false;
+    changed_.notify_all();
+  };
+  gdb_ = VMM_TRY(debug::Server::create({.wait = request_.gdb_wait,
+                                        .symbols = request_.symbols,
+                                        .on_kill = [this] { request_quit("by the debugger"); },
+                                        .on_detach = let_go,
+                                        .log = make_log()}));
+  if (!request_.gdb) return {};
+  const std::string place =
+      VMM_TRY(with_context(gdb_->listen(*request_.gdb), "Let a debugger connect (--gdb)"));
+  note(fmt::format("gdb can connect to {}{}", place,
+                   request_.gdb_wait ? "; the guest waits for it" : ""));
+  return {};
+}
+
+void RunSession::keep_crashed(const StopInfo& stop) {
+  note(fmt::format("{}; it stays for a debugger", end_text(stop, {})));
+  std::unique_lock lock(mutex_);
+  keeps_crashed_ = true;
+  lock.unlock();
+  gdb_->report_crash(stop);
+  lock.lock();
+  changed_.wait(lock, [this] { return !keeps_crashed_ || quit_; });
 }
 
 bool RunSession::serve_requests(Vm& vm) {

@@ -19,6 +19,7 @@
 #include "cli/terminal.h"
 #include "vmm/console/console_backend.h"
 #include "vmm/control/line_server.h"
+#include "vmm/debug/server.h"
 #include "vmm/vm.h"
 
 namespace vmm::cli {
@@ -55,6 +56,9 @@ class RunSession final : private ControlTarget {
   VmConfig make_config();
   // Runs one machine until it is over.
   Result<StopInfo> run_machine(Vm& vm);
+  Result<void> open_gdb();
+  // A guest that crashed stays until a debugger lets go of it, or somebody wants the end.
+  void keep_crashed(const StopInfo& stop);
   // What asked for a pause is served; false when that was to quit.
   bool serve_requests(Vm& vm);
   bool is_reset_loop(std::chrono::nanoseconds ran);
@@ -81,6 +85,7 @@ class RunSession final : private ControlTarget {
                                        std::optional<std::uint64_t> bytes) override;
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;
   Result<void> control_link(const std::string& net, bool up) override;
+  Result<std::string> control_gdb(const std::string& address) override;
   Result<Vm*> machine() const;  // mutex_ held
 
   RunRequest request_;
@@ -108,6 +113,8 @@ class RunSession final : private ControlTarget {
   // When the first signal asked; only the thread of signals looks at it.
   std::chrono::steady_clock::time_point quit_signal_at_{};
 
+  bool keeps_crashed_ = false;
+  std::unique_ptr<debug::Server> gdb_;   // calls into the rest, as the next
   std::unique_ptr<LineServer> control_;  // last: it calls into the rest
 };
 

@@ -113,6 +113,14 @@ Result<void> RunSession::control_limit(const std::string& disk, const BlockRates
   return vm->limit_disk(disk, rates);
 }
 
+Result<std::string> RunSession::control_gdb(const std::string& address) {
+  const debug::ServerAddress where = VMM_TRY(debug::parse_address(address));
+  if (std::holds_alternative<debug::StdioAddress>(where)) {
+    return fail(ErrorCode::kBadConfig, "the standard streams are taken: use unix:PATH");
+  }
+  return gdb_->listen(where);
+}
+
 Result<void> RunSession::control_link(const std::string& net, bool up) {
   const std::lock_guard guard(mutex_);
   Vm* const vm = VMM_TRY(machine());

@@ -50,6 +50,10 @@ class RecordingTarget final : public ControlTarget {
   Result<void> control_link(const std::string& net, bool up) override {
     return note(fmt::format("link {} {}", net, up));
   }
+  Result<std::string> control_gdb(const std::string& address) override {
+    VMM_TRY(note(fmt::format("gdb {}", address)));
+    return address;
+  }
 
  private:
   Result<void> note(std::string what) {
@@ -83,9 +87,11 @@ TEST_F(ControlProtocol, Commands_reachTheTarget) {
   answer(R"({"command":"disk-resize","arguments":{"disk":"disk1","size":512}})");
   answer(R"({"command":"disk-limit","arguments":{"disk":"disk0","limits":"bps=1M,iops-wr=5"}})");
   answer(R"({"command":"net-link","arguments":{"net":"net0","up":false}})");
-  EXPECT_THAT(target_.asked, ElementsAre("pause", "resume", "quit", "balloon 4096",
-                                         "balloon 2097152", "resize disk0 0", "resize disk1 512",
-                                         "limit disk0 1048576 5", "link net0 false"));
+  answer(R"({"command":"gdb","arguments":{"address":"unix:/x"}})");
+  EXPECT_THAT(
+      target_.asked,
+      ElementsAre("pause", "resume", "quit", "balloon 4096", "balloon 2097152", "resize disk0 0",
+                  "resize disk1 512", "limit disk0 1048576 5", "link net0 false", "gdb unix:/x"));
 }
 
 TEST_F(ControlProtocol, Identity_comesBack) {

@@ -1,0 +1,344 @@
+"""The gdb server from outside: Debian's gdb with scripts on small guests, and clients that misbehave.
+
+    gdb_test.py PATH-OF-VMM
+"""
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import unittest
+
+import vmm_process
+from vmm_process import Guest, Running, eventually, needs_kvm, read_until, vmm
+
+needs_gdb = unittest.skipUnless(shutil.which("gdb"), "needs gdb")
+START = 0x1000  # where flat guests are put
+
+
+def frame(payload):
+    return b"$" + payload.encode() + b"#%02x" % (sum(payload.encode()) % 256)
+
+
+class Client:
+    """Speaks the protocol itself."""
+
+    def __init__(self, test, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(vmm_process.PATIENCE)
+        test.addCleanup(self.socket.close)
+        self.socket.connect(str(path))
+
+    def send(self, payload):
+        self.socket.sendall(frame(payload), socket.MSG_NOSIGNAL)
+
+    def answer(self):
+        """The payload of the next packet, run lengths undone."""
+        data = b""
+        while True:
+            byte = self.socket.recv(1)
+            if not byte:
+                raise EOFError("the server has hung up")
+            data += byte
+            begin = data.find(b"$")
+            end = data.find(b"#", begin)
+            if begin >= 0 and end >= 0 and len(data) == end + 3:
+                break
+        try:
+            self.socket.sendall(b"+", socket.MSG_NOSIGNAL)
+        except OSError:  # that was its last word
+            pass
+        text = b""
+        wire = data[begin + 1:end]
+        i = 0
+        while i < len(wire):
+            if wire[i:i + 1] == b"*":
+                text += text[-1:] * (wire[i + 1] - 29)
+                i += 2
+            else:
+                text += wire[i:i + 1]
+                i += 1
+        return text.decode("latin-1")
+
+    def ask(self, payload):
+        self.send(payload)
+        return self.answer()
+
+
+class Usage(unittest.TestCase):
+    def expect(self, text, *options):
+        code, out, err = vmm("run", *options)
+        self.assertEqual((code, out), (2, ""), err)
+        self.assertIn(text, err)
+
+    def test_addresses_that_others_reach_are_refused(self):
+        self.expect("127.0.0.1", "--gdb", "tcp:0.0.0.0:1234")
+        self.expect("unix:PATH", "--gdb", "nonsense")
+
+    def test_what_does_not_fit_together(self):
+        self.expect("--gdb unix:PATH", "--gdb-wait")
+        self.expect("--gdb unix:PATH", "--on-crash", "gdb")
+        self.expect("--serial", "--gdb", "stdio")
+
+    def test_symbols_that_cannot_be_read(self):
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"no symbols\n")
+            file.flush()
+            code, _, err = vmm("run", "--gdb", "tcp::0", "--symbols", file.name)
+            self.assertEqual(code, 2, err)
+            self.assertIn("System.map", err)
+
+
+class Debugged(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.path = self.folder / "gdb"
+
+    def start(self, guest, *options, mode="long"):
+        arguments = guest.arguments(self)
+        arguments[arguments.index("flat")] = f"flat,mode={mode}"
+        running = Running(self, [*arguments, "--gdb", f"unix:{self.path}", *options],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertTrue(eventually(self.path.exists))
+        return running
+
+    def gdb(self, *commands, program=()):
+        """What gdb says to these commands, run after it has connected."""
+        words = ["gdb", "--batch", "-nx", *program, "-ex", "set confirm off", "-ex", "set pagination off",
+                 "-ex", f"target remote {self.path}"]
+        for command in commands:
+            words += ["-ex", command]
+        done = subprocess.run(words, capture_output=True, timeout=vmm_process.PATIENCE * 3)
+        text = done.stdout.decode() + done.stderr.decode()
+        print(text)
+        return text
+
+
+@needs_kvm
+@needs_gdb
+class Gdb(Debugged):
+    def test_guest_waits_is_stepped_and_goes_on(self):
+        guest = Guest().raw([0xB8, 1, 0, 0, 0])  # mov eax, 1
+        guest.raw([0xFF, 0xC0])  # inc eax
+        guest.say("on").exit(5)
+        running = self.start(guest, "--gdb-wait")
+        text = self.gdb("print/x $rip", "stepi", "stepi", "print $eax", "print/x $rip", "detach")
+        self.assertIn(f"$1 = {START:#x}", text)
+        self.assertIn("$2 = 2", text)
+        self.assertIn(f"$3 = {START + 7:#x}", text)
+        self.assertEqual(running.wait(), 11)
+        self.assertEqual(running.process.stdout.read(), b"on")
+
+    def test_breakpoints_of_both_kinds_are_met_and_not_seen(self):
+        guest = Guest().raw([0x90] * 8).say("x").exit(5)
+        self.start(guest, "--gdb-wait")
+        text = self.gdb(f"break *{START + 2:#x}", f"hbreak *{START + 5:#x}", "continue", "print/x $rip", "x/3xb $rip",
+                        "monitor info breakpoints", "continue", "print/x $rip", "delete", "continue")
+        self.assertIn(f"$1 = {START + 2:#x}", text)
+        self.assertIn("0x90\t0x90\t0x90", text)
+        self.assertIn(f"$2 = {START + 5:#x}", text)
+        self.assertIn("Breakpoint 2", text)
+        self.assertIn("exited with code 013", text)
+
+    def test_registers_are_written(self):
+        guest = Guest().raw([0x90]).raw([0x66, 0xBA, 0xF4, 0x00, 0xEE]).hang()  # mov dx, 0xf4; out dx, al
+        running = self.start(guest, "--gdb-wait")
+        text = self.gdb("set $rax = 7", "print $cr0", "print/x $efer", "print $cs_base", "print/x $gdt_limit",
+                        "set $xmm3.v2_int64[0] = 0x1234", "print/x $xmm3.v2_int64[0]", "set $fs_base = 0x5000",
+                        "print/x $fs_base", "info registers lstar", "print/x $eflags", "detach")
+        self.assertIn("PG", text)
+        self.assertIn("0x1234", text)
+        self.assertIn("0x5000", text)
+        self.assertRegex(text, r"lstar +0x0")
+        self.assertEqual(running.wait(), 15)
+
+    def test_memory_is_read_and_written(self):
+        guest = Guest().raw([0x90]).hang()
+        self.start(guest, "--gdb-wait")
+        text = self.gdb("set *(long*)0x3000 = 0x1122334455667788", "x/2xw 0x3000",
+                        "maintenance packet Qqemu.PhyMemMode:1", "x/xg 0x3000", "x/xb 0xffffffffff000000",
+                        "monitor xlate 0x3000", "monitor gpa2hva 0x3000", "kill")
+        self.assertIn("0x55667788\t0x11223344", text)
+        self.assertIn("0x1122334455667788", text)
+        self.assertIn("Cannot access memory", text)
+        self.assertIn("GPA 0x3000, RAM", text)
+
+    def test_own_int3_reaches_the_guest(self):
+        # IDT entry 3 leads to a handler that says so: lidt; int3.
+        guest = Guest()
+        guest.raw([0x48, 0xB8, 0x00, 0x20, 0, 0, 0, 0, 0, 0])  # mov rax, 0x2000: the handler
+        guest.raw([0x48, 0xBB, 0x30, 0x30, 0, 0, 0, 0, 0, 0])  # mov rbx, 0x3030: gate 3
+        guest.raw([0x66, 0x89, 0x03])  # mov [rbx], ax
+        guest.raw([0x8C, 0xC9, 0x66, 0x89, 0x4B, 0x02])  # mov ecx, cs; mov [rbx+2], cx
+        guest.raw([0x66, 0xC7, 0x43, 0x04, 0x00, 0x8E])  # mov word [rbx+4], 0x8e00
+        guest.raw([0x48, 0xC1, 0xE8, 0x10, 0x66, 0x89, 0x43, 0x06])  # shr rax, 16; mov [rbx+6], ax
+        guest.raw([0xBC, 0x00, 0x60, 0x00, 0x00])  # mov esp, 0x6000
+        guest.raw([0x66, 0xC7, 0x04, 0x25, 0x00, 0x40, 0, 0, 0xFF, 0x0F])  # mov word [0x4000], 0xfff
+        guest.raw([0x48, 0xC7, 0x04, 0x25, 0x02, 0x40, 0, 0, 0x00, 0x30, 0, 0])  # mov qword [0x4002], 0x3000
+        guest.raw([0x0F, 0x01, 0x1C, 0x25, 0x00, 0x40, 0, 0])  # lidt [0x4000]
+        guest.raw([0xCC])
+        at = START + len(guest.code)  # where the handler comes back to
+        guest.raw([0x90]).hang()
+        guest.code = guest.code.ljust(0x1000, b"\x90") + Guest().say("trap").exit(5).code
+        running = self.start(guest, "--gdb-wait", "--quirk", "complete-instructions=on")
+        text = self.gdb(f"break *{at:#x}", "continue")
+        self.assertIn("exited with code 013", text)
+        self.assertEqual(running.process.stdout.read(), b"trap")
+
+    def test_interrupt_stops_a_loop(self):
+        running = self.start(Guest().say("go").hang())
+        self.assertEqual(read_until(running.process.stdout.fileno(), "go"), "go")
+        self.assertIn("$1 = 1", self.gdb("print $rip > 0", "detach"))
+        client = Client(self, self.path)
+        self.assertTrue(client.ask("?").startswith("T02"))
+        client.send("vCont;c")
+        client.socket.sendall(b"\x03")
+        self.assertTrue(client.answer().startswith("T02"))
+        client.socket.close()
+        # Again, and the guest is still there.
+        self.assertIn('"CPU 0" (running)', self.gdb("info threads", "kill"))
+        self.assertEqual(running.wait(), 130)
+        self.assertIn("by the debugger", running.process.stderr.read().decode())
+
+    def test_all_cpus_are_threads(self):
+        self.start(Guest().hang(), "--cpus", "4", "--gdb-wait")
+        text = self.gdb("info threads", "thread 3", "print/x $rip", "monitor info cpus", "kill")
+        self.assertIn('"CPU 0" (running)', text)
+        self.assertIn('"CPU 3" (waiting for start-up)', text)
+        self.assertIn("* CPU 2", text)
+
+    def test_protected_mode(self):
+        guest = Guest().raw([0x90, 0x40]).hang()  # nop; inc eax
+        self.start(guest, "--gdb-wait", mode="protected")
+        text = self.gdb("show architecture", "set $eax = 6", "stepi", "stepi", "print $eax", "x/i $pc", "kill")
+        self.assertIn('"i386"', text)
+        self.assertIn("$1 = 7", text)
+        self.assertIn("jmp", text)
+
+    def test_real_mode(self):
+        guest = Guest().raw([0x90, 0x40]).hang()  # nop; inc ax
+        self.start(guest, "--gdb-wait", mode="real")
+        text = self.gdb("show architecture", "print/x $pc", "stepi", f"break *{START + 2:#x}", "continue",
+                        "print/x $pc", "kill")
+        self.assertIn('"i8086"', text)
+        self.assertIn(f"$1 = {START:#x}", text)
+        self.assertIn(f"$2 = {START + 2:#x}", text)
+
+    def test_monitor_commands_answer(self):
+        self.start(Guest().hang(), "--gdb-wait")
+        commands = ["help", "info version", "info registers", "info cr", "info msr", "info msr 0x10", "info lapic",
+                    "info ioapic", "info pic", "info pit", "info irq", "info mem", "info slots", "info tlb",
+                    "info devices", "info devices uart0", "info exits", "info cpus", "info breakpoints", "info crash",
+                    "nmi", "irq 4", "kaslr", "arch"]
+        text = self.gdb(*[f"monitor {command}" for command in commands], "kill")
+        self.assertNotIn("Protocol error", text)
+        self.assertNotIn("There is no command", text)
+        for said in ("xlate ADDRESS", "CPU 0\nRAX", "cr0 0x80000033", "lstar", "0x00000010", "It is in KVM", "RAM, 4 MiB",
+                     "slot 0 GPA 0", "uart16550", "pc 0x1000 CPL 0 64-bit", "There are none", "has not crashed",
+                     "gets an NMI", "line 4 was raised", "Without --symbols", "i386:x86-64"):
+            self.assertIn(said, text)
+
+    def test_crashed_guest_stays(self):
+        # lidt of an empty table, then ud2: triple fault.
+        guest = Guest().raw([0x0F, 0x01, 0x1C, 0x25, 0x00, 0x40, 0, 0, 0x0F, 0x0B])
+        running = self.start(guest, "--on-crash", "gdb")
+        self.assertIn("stays for a debugger", read_until(running.process.stderr.fileno(), "stays for a debugger"))
+        text = self.gdb("print/x $rip", "monitor info crash", "continue", "detach")
+        self.assertIn("triple fault", text)
+        self.assertNotEqual(running.wait(), 0)
+
+    def test_refusal_says_why(self):
+        running = self.start(Guest().raw([0x90]).hang(), "--gdb-wait")
+        text = self.gdb("watch *(int*)0x3000", "stepi", "kill")
+        refused = "debug registers do not stop" in running.process.stderr.read().decode()
+        self.assertNotEqual(refused, "Could not insert" not in text)
+
+    def test_ctl_lets_a_debugger_connect(self):
+        control = self.folder / "control"
+        guest = Guest().hang()
+        running = Running(self, [*guest.arguments(self), "--control", control], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.assertTrue(eventually(control.exists))
+        code, out, err = vmm("ctl", control, "gdb", f"unix:{self.path}")
+        self.assertEqual((code, out.strip(), err), (0, f"unix:{self.path}", ""))
+        self.assertIn("CPU 0", self.gdb("info threads", "detach"))
+        code, _, err = vmm("ctl", control, "gdb", f"unix:{self.path}2")
+        self.assertEqual(code, 1, err)
+        vmm("ctl", control, "quit")
+        self.assertEqual(running.wait(), 130)
+
+
+@needs_kvm
+class Protocol(Debugged):
+    def test_debugger_that_vanishes_lets_the_guest_go_on(self):
+        guest = Guest().raw([0x90] * 4).say("x").exit(5)
+        running = self.start(guest, "--gdb-wait")
+        client = Client(self, self.path)
+        self.assertTrue(client.ask("?").startswith("T02"))
+        self.assertEqual(client.ask(f"Z0,{START + 1:x},1"), "OK")
+        client.socket.close()
+        self.assertEqual(running.wait(), 11)
+
+    def test_garbage_stops_nothing(self):
+        running = self.start(Guest().say("go").hang())
+        self.assertEqual(read_until(running.process.stdout.fileno(), "go"), "go")
+        client = Client(self, self.path)
+        client.socket.sendall(os.urandom(100000).replace(b"$", b""), socket.MSG_NOSIGNAL)
+        client.socket.sendall(b"$" + b"a" * 200000 + b"#00", socket.MSG_NOSIGNAL)
+        self.assertTrue(client.ask("?").startswith("T02"))
+        self.assertEqual(client.ask("vNoSuchThing"), "")
+        self.assertEqual(client.ask("D"), "OK")
+        running.signal(signal.SIGTERM)
+        self.assertEqual(running.wait(), 130)
+
+    def test_end_while_a_debugger_holds_the_guest(self):
+        running = self.start(Guest().hang(), "--gdb-wait")
+        client = Client(self, self.path)
+        self.assertTrue(client.ask("?").startswith("T02"))
+        running.signal(signal.SIGTERM)
+        self.assertEqual(running.wait(), 130)
+        self.assertFalse(self.path.exists())
+
+    def test_timeout_ends_a_held_guest(self):
+        running = self.start(Guest().hang(), "--gdb-wait", "--timeout", "0.5")
+        self.assertEqual(running.wait(), 26)
+
+    def test_breakpoint_survives_a_reset(self):
+        # Each machine meets it once.
+        guest = Guest().raw([0x90] * 4).say("x").reset()
+        self.start(guest, "--gdb-wait")
+        client = Client(self, self.path)
+        client.ask("?")
+        self.assertEqual(client.ask(f"Z1,{START + 1:x},1"), "OK")
+        for _ in range(2):
+            self.assertTrue(client.ask("vCont;c").startswith("T05"))
+            self.assertEqual(client.ask("p10"), (START + 1).to_bytes(8, "little").hex())
+            self.assertEqual(client.ask(f"z1,{START + 1:x},1"), "OK")
+            self.assertTrue(client.ask("vCont;s:1").startswith("T05"))
+            self.assertEqual(client.ask(f"Z1,{START + 1:x},1"), "OK")
+
+    def test_range_step_stays_in_the_range(self):
+        guest = Guest().raw([0x90] * 16).exit(5)
+        self.start(guest, "--gdb-wait")
+        client = Client(self, self.path)
+        client.ask("?")
+        self.assertTrue(client.ask(f"vCont;r{START:x},{START + 10:x}:1").startswith("T05"))
+        self.assertEqual(client.ask("p10"), (START + 10).to_bytes(8, "little").hex())
+
+    def test_tcp_takes_any_port(self):
+        guest = Guest().hang()
+        running = Running(self, [*guest.arguments(self), "--gdb", "tcp:127.0.0.1:0"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        line = read_until(running.process.stderr.fileno(), "\n")
+        port = int(line.strip().rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), vmm_process.PATIENCE) as connection:
+            connection.sendall(frame("?"))
+            self.assertEqual(connection.recv(1), b"+")
+
+
+if __name__ == "__main__":
+    vmm_process.main()
