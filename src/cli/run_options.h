@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/disk_option.h"
+#include "cli/share_option.h"
 #include "cli/vsock_option.h"
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
@@ -60,6 +61,7 @@ struct RunRequest {
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;
   std::optional<VsockSpec> vsock;
+  std::vector<ShareSpec> shares;
   std::optional<std::string> control;  // path of the control socket
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
