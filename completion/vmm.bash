@@ -47,10 +47,11 @@ _vmm_value() {
     --disk)
       case $value in
         *,cow=*) _vmm_files "${value##*,cow=}" ;;
+        vhost-user-blk=*,*) _vmm_words "${value##*,}" 'queues= reconnect' ;;
         *,*) _vmm_words "${value##*,}" 'ro serial= queues= cow cow= direct discard bps= bps-rd= bps-wr= iops= iops-rd= iops-wr= burst=' ;;
-        path=*) _vmm_files "${value#path=}" ;;
+        path=* | vhost-user-blk=*) _vmm_files "${value#*=}" ;;
         *)
-          _vmm_words "$value" 'path= nbd:'
+          _vmm_words "$value" 'path= nbd: vhost-user-blk='
           compopt -o nospace 2>/dev/null
           ;;
       esac
@@ -76,10 +77,19 @@ _vmm_value() {
       case $value in
         *pcap=*) _vmm_files "${value##*pcap=}" ;;
         tap=*) _vmm_words "${value#tap=}" "$(compgen -G '/sys/class/net/*/tun_flags' | cut -d/ -f5)" ;;
+        vhost-user=*) _vmm_files "${value#vhost-user=}" ;;
         *)
-          _vmm_words "$value" 'user tap= fd='
+          _vmm_words "$value" 'user tap= fd= vhost-user='
           compopt -o nospace 2>/dev/null
           ;;
+      esac
+      ;;
+    --share)
+      case $value in
+        *,*) _vmm_words "${value##*,}" 'tag= ro' ;;
+        path=* | socket=*) _vmm_files "${value#*=}" ;;
+        *:*) _vmm_words "${value##*:}" '' ;;
+        *) _vmm_files "$value" ;;
       esac
       ;;
     --vsock)

@@ -75,6 +75,15 @@ json to_json(const NetStatus& net) {
           {"sent", net.sent}, {"received", net.received}, {"dropped", net.dropped}};
 }
 
+json to_json(const RemoteStatus& remote) {
+  return {{"name", remote.name},
+          {"place", remote.place},
+          {"connected", remote.connected ? json(*remote.connected) : json(nullptr)},
+          {"requests", remote.requests},
+          {"errors", remote.errors},
+          {"losses", remote.losses}};
+}
+
 json to_json(const ControlStatus& status) {
   json object = {
       {"state", status.state}, {"uptime_ms", status.uptime.count()}, {"resets", status.resets}};
@@ -89,6 +98,8 @@ json to_json(const ControlStatus& status) {
   for (const DiskStatus& disk : vm.disks) object["disks"].push_back(to_json(disk));
   object["nets"] = json::array();
   for (const NetStatus& net : vm.nets) object["nets"].push_back(to_json(net));
+  object["remotes"] = json::array();
+  for (const RemoteStatus& remote : vm.remotes) object["remotes"].push_back(to_json(remote));
   return object;
 }
 

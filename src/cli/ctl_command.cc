@@ -71,6 +71,18 @@ std::string status_text(const json& status) {
         net.at("link").get<bool>() ? "up" : "down", net.at("sent").get<std::uint64_t>(),
         net.at("received").get<std::uint64_t>(), net.at("dropped").get<std::uint64_t>());
   }
+  for (const json& remote : status.at("remotes")) {
+    const json& connected = remote.at("connected");
+    text += fmt::format("{:<8} {} at {}, {} requests, {} errors, lost {} times\n",
+                        remote.at("name").get<std::string>(),
+                        connected.is_null()     ? "not in use"
+                        : connected.get<bool>() ? "served"
+                                                : "without its back-end",
+                        remote.at("place").get<std::string>(),
+                        remote.at("requests").get<std::uint64_t>(),
+                        remote.at("errors").get<std::uint64_t>(),
+                        remote.at("losses").get<std::uint64_t>());
+  }
   std::string exits;
   for (const auto& [kind, count] : status.at("exits").items()) {
     exits += fmt::format("{}{} {}", exits.empty() ? "" : ", ", kind, count.get<std::uint64_t>());

@@ -18,6 +18,8 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
                   disk.image.path, value);
     }
     disk.image.path = value;
+  } else if (key == "vhost-user-blk") {
+    disk.vhost_socket = value;
   } else if (key == "serial") {
     if (value.size() > kMostSerial) {
       return fail(ErrorCode::kBadConfig, "the serial number '{}' is longer than {} bytes", value,
@@ -34,9 +36,10 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
   } else if (is_disk_rate(key)) {
     VMM_TRY(set_disk_rate(key, value, disk.image.rates));
   } else {
-    return fail(
-        ErrorCode::kBadConfig,
-        "'{}=' is unknown: path, serial, queues, cow and the limits (bps, iops) take values", key);
+    return fail(ErrorCode::kBadConfig,
+                "'{}=' is unknown: path, vhost-user-blk, serial, queues, cow and the limits (bps, "
+                "iops) take values",
+                key);
   }
   return {};
 }
@@ -74,6 +77,8 @@ Result<void> set_word(std::string_view word, DiskSpec& disk) {
     disk.image.direct = true;
   } else if (word == "discard") {
     disk.image.discard = true;
+  } else if (word == "reconnect") {
+    disk.reconnect = true;
   } else {
     return fail(ErrorCode::kBadConfig,
                 "'{}' is unknown: the image is path=FILE or nbd:URI, and ro, cow, direct and "
@@ -107,6 +112,22 @@ Result<void> check_nbd(const DiskImage& image) {
   return {};
 }
 
+// What only the process that serves the disk can say.
+Result<void> check_vhost(const DiskSpec& disk) {
+  const DiskImage& image = disk.image;
+  if (!image.path.empty() || !image.nbd.empty()) {
+    return fail(ErrorCode::kBadConfig,
+                "an image and vhost-user-blk= are two disks: give each its own --disk");
+  }
+  if (image.rates != BlockRates{} || image.read_only || image.direct || image.discard ||
+      image.cow != CowMode::kNone || !disk.serial.empty()) {
+    return fail(ErrorCode::kBadConfig,
+                "only queues= and reconnect go with vhost-user-blk=: everything else is for the "
+                "process that serves the disk to decide");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<DiskSpec> parse_disk(std::string_view text) {
@@ -114,10 +135,18 @@ Result<DiskSpec> parse_disk(std::string_view text) {
   for (const std::string_view part : split(text, ',')) {
     VMM_TRY(set_part(part, disk));
   }
+  if (!disk.vhost_socket.empty()) {
+    VMM_TRY(check_vhost(disk));
+    return disk;
+  }
+  if (disk.reconnect) {
+    return fail(ErrorCode::kBadConfig, "reconnect is for vhost-user-blk=SOCKET only");
+  }
   if (!disk.image.nbd.empty()) {
     VMM_TRY(check_nbd(disk.image));
   } else if (disk.image.path.empty()) {
-    return fail(ErrorCode::kBadConfig, "an image is missing: path=FILE, or nbd:URI");
+    return fail(ErrorCode::kBadConfig,
+                "an image is missing: path=FILE, nbd:URI or vhost-user-blk=SOCKET");
   }
   if (disk.image.read_only && disk.image.cow != CowMode::kNone) {
     return fail(ErrorCode::kBadConfig,

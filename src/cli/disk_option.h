@@ -12,12 +12,15 @@ namespace vmm::cli {
 
 struct DiskSpec {
   DiskImage image = {};
+  std::string vhost_socket = {};  // of the process that serves the disk; empty: `image` is it
+  bool reconnect = false;         // for vhost_socket
   std::string serial = {};
   std::uint16_t queues = 1;
 };
 
 // path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard][,LIMIT=N]...,
-// with the limits of disk_rates.h. Errors: kBadConfig, naming what would be right.
+// with the limits of disk_rates.h, or vhost-user-blk=SOCKET[,queues=N][,reconnect]. Errors:
+// kBadConfig, naming what would be right.
 Result<DiskSpec> parse_disk(std::string_view text);
 
 }  // namespace vmm::cli

@@ -13,7 +13,7 @@
 namespace vmm::cli {
 namespace {
 
-constexpr std::string_view kWhere = "user, tap=NAME or fd=N";
+constexpr std::string_view kWhere = "user, tap=NAME, fd=N or vhost-user=SOCKET";
 
 struct Word {
   std::string_view key, value;
@@ -82,6 +82,10 @@ Result<NetworkSpec> parse_where(const Word& word) {
     spec.where = FdNetwork{static_cast<int>(fd)};
     return spec;
   }
+  if (word.key == "vhost-user" && !word.value.empty()) {
+    spec.where = VhostNetwork{std::string(word.value)};
+    return spec;
+  }
   return fail(ErrorCode::kBadConfig, "'{}' is no network: {}", word.key, kWhere);
 }
 
@@ -99,6 +103,10 @@ Result<void> apply_mac(std::string_view text, NetworkSpec& spec) {
 
 Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
   if (word.key == "mac") return apply_mac(word.value, spec);
+  if (word.key == "pcap" && std::holds_alternative<VhostNetwork>(spec.where)) {
+    return fail(ErrorCode::kBadConfig,
+                "pcap= is not possible with vhost-user: frames do not come by here");
+  }
   if (word.key == "pcap" && !word.value.empty()) {
     spec.capture_file = std::string(word.value);
     return {};

@@ -10,8 +10,9 @@
 
 namespace vmm::cli {
 
-// user[,hostfwd=PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restricted] | tap=NAME | fd=N,
-// each followed by [,mac=ADDRESS][,pcap=FILE]. Errors: kBadConfig, naming what would be right.
+// user[,hostfwd=PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restricted] | tap=NAME | fd=N |
+// vhost-user=SOCKET, each followed by [,mac=ADDRESS], all but the last by [,pcap=FILE]. Errors:
+// kBadConfig, naming what would be right.
 Result<NetworkSpec> parse_net(std::string_view text);
 
 // The address of interface `index` of a machine when nobody chose one: the same at each start, and

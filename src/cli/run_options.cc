@@ -68,8 +68,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "Disk with a raw image, or at an NBD server: "
      "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard], with limits "
      "for each "
-     "second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; burst=SECONDS). "
-     "May be repeated",
+     "second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; burst=SECONDS); or one that "
+     "another process serves: vhost-user-blk=SOCKET[,queues=N][,reconnect]. May be repeated",
      kDevices},
     {"rng", kFlag, "", "Add a virtio entropy device", kDevices},
     {"balloon", kOptionalValue, "OPTION,...",
@@ -87,12 +87,19 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      kDevices},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
-     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
-     "each with [,mac=ADDRESS][,pcap=FILE]. May be repeated",
+     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME, fd=N "
+     "or vhost-user=SOCKET, each with [,mac=ADDRESS], all but the last with [,pcap=FILE]. May be "
+     "repeated",
      kDevices},
     {"vsock", kValue, "[cid=N,]path=FILE",
      "Sockets between guest and host: programs of the host reach the guest through the Unix socket "
      "FILE, and the guest those that listen on FILE_PORT",
+     kDevices},
+    {"share", kList, "DIRECTORY:TAG[,ro]",
+     "Directory of the host that the guest mounts by its tag (virtio-fs): DIRECTORY:TAG[,ro], "
+     "path=DIRECTORY,tag=TAG[,ro], or socket=FILE,tag=TAG for a virtiofsd that runs already. May "
+     "be "
+     "repeated",
      kDevices},
     {"serial", kValue, "WHERE",
      "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
@@ -346,6 +353,37 @@ void read_networks(Reader& reader, RunRequest& request) {
   }
 }
 
+void read_shares(Reader& reader, RunRequest& request) {
+  for (const std::string& text : reader.list("share")) {
+    auto share = parse_share(text);
+    if (share) {
+      request.shares.push_back(*std::move(share));
+    } else {
+      reader.problem("share", share.error().message());
+    }
+  }
+}
+
+// Whoever serves a device besides this process maps the guest's memory.
+void share_memory(Reader& reader, RunRequest& request) {
+  const auto on_vhost = [](const NetworkSpec& network) {
+    return std::holds_alternative<VhostNetwork>(network.where);
+  };
+  const bool needed =
+      !request.shares.empty() ||
+      std::any_of(request.disks.begin(), request.disks.end(),
+                  [](const DiskSpec& disk) { return !disk.vhost_socket.empty(); }) ||
+      std::any_of(request.networks.begin(), request.networks.end(), on_vhost);
+  MemoryBacking& backing = request.config.memory.backing;
+  if (!needed || backing != MemoryBacking::kAnonymous) return;
+  if (reader.has("mem-backing")) {
+    reader.problem("mem-backing",
+                   "with vhost-user devices or --share another process maps the guest's memory: "
+                   "memfd or hugetlbfs, or leave the option out");
+  }
+  backing = MemoryBacking::kMemfd;
+}
+
 void read_vsock(Reader& reader, RunRequest& request) {
   if (!reader.has("vsock")) return;
   request.vsock = reader.value<VsockSpec>("vsock", {}, parse_vsock);
@@ -458,6 +496,8 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_boot(reader, request);
   read_networks(reader, request);
   read_vsock(reader, request);
+  read_shares(reader, request);
+  share_memory(reader, request);
   read_consoles(reader, request);
   read_control(reader, request);
   read_debugging(reader, request);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/disk_option.h"
+#include "cli/share_option.h"
 #include "cli/vsock_option.h"
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
@@ -61,6 +62,7 @@ struct RunRequest {
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;
   std::optional<VsockSpec> vsock;
+  std::vector<ShareSpec> shares;
   std::optional<std::string> control;  // path of the control socket
   std::optional<debug::ServerAddress> gdb;
   bool gdb_wait = false;

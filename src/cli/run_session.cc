@@ -15,6 +15,7 @@
 #include "cli/net_option.h"
 #include "cli/progress_bar.h"
 #include "cli/report_text.h"
+#include "vmm/vhost/open_vhost.h"
 #include "vmm/vsock/open_vsock.h"
 
 namespace vmm::cli {
@@ -113,10 +114,15 @@ Result<void> RunSession::open_networks() {
   for (std::size_t i = 0; i < request_.networks.size(); ++i) {
     const NetworkSpec& spec = request_.networks[i];
     const MacAddress mac = spec.mac.value_or(default_mac(machine, spec, i));
-    auto backend = VMM_TRY(
-        with_context(open_network(spec), fmt::format("Open network interface {} (--net)", i)));
+    const std::string opening = fmt::format("Open network interface {} (--net)", i);
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
-    request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
+    if (const auto* const vhost = std::get_if<VhostNetwork>(&spec.where)) {
+      auto peer = VMM_TRY(with_context(open_vhost_net(vhost->socket, make_log()), opening));
+      request_.config.virtio.emplace_back(VhostNetConfig{mac, std::move(peer)});
+    } else {
+      auto backend = VMM_TRY(with_context(open_network(spec), opening));
+      request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
+    }
   }
   return {};
 }
@@ -129,21 +135,42 @@ Result<void> RunSession::open_vsock() {
   return {};
 }
 
+Result<void> RunSession::open_shares() {
+  for (const ShareSpec& share : request_.shares) {
+    auto opened = share.socket.empty()
+                      ? share_directory(share.directory, share.read_only, make_log())
+                      : open_vhost_share(share.socket, make_log());
+    auto peer = VMM_TRY(with_context(
+        std::move(opened), fmt::format("Share '{}' with the guest (--share)", share.tag)));
+    request_.config.virtio.emplace_back(VhostShareConfig{share.tag, std::move(peer)});
+  }
+  return {};
+}
+
 // Once for all machines: a reset changes nothing about the disks, and those that will be thrown
 // away keep what they hold.
 Result<void> RunSession::open_disks() {
   const char* const scratch = std::getenv("TMPDIR");
   std::vector<DiskImage> images;
   for (const DiskSpec& disk : request_.disks) {
+    if (!disk.vhost_socket.empty()) continue;
     images.push_back(disk.image);
     if (scratch != nullptr && *scratch != '\0') images.back().scratch_directory = scratch;
   }
   const auto opened =
       VMM_TRY(with_context(vmm::open_disks(images, make_log()), "Open the disks (--disk)"));
-  for (std::size_t i = 0; i < opened.size(); ++i) {
-    const DiskSpec& disk = request_.disks[i];
-    request_.config.virtio.emplace_back(
-        VirtioDiskConfig{.backend = opened[i], .serial = disk.serial, .queues = disk.queues});
+  auto backend = opened.begin();
+  for (const DiskSpec& disk : request_.disks) {
+    if (disk.vhost_socket.empty()) {
+      request_.config.virtio.emplace_back(
+          VirtioDiskConfig{.backend = *backend++, .serial = disk.serial, .queues = disk.queues});
+    } else {
+      auto peer =
+          VMM_TRY(with_context(open_vhost_disk(disk.vhost_socket, disk.queues, make_log()),
+                               "Open the disk of another process (--disk vhost-user-blk=)"));
+      request_.config.virtio.emplace_back(VhostDiskConfig{
+          .peer = std::move(peer), .queues = disk.queues, .reconnect = disk.reconnect});
+    }
   }
   return {};
 }
@@ -235,6 +262,7 @@ Result<SessionEnd> RunSession::run() {
   VMM_TRY(open_networks());
   VMM_TRY(open_vsock());
   VMM_TRY(open_gdb());
+  VMM_TRY(open_shares());
   VMM_TRY(open_control());
   if (request_.timeout) {
     end_time_ =

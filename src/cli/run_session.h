@@ -49,6 +49,7 @@ class RunSession final : private ControlTarget {
   void start_consoles();
   Result<void> open_networks();
   Result<void> open_vsock();
+  Result<void> open_shares();
   std::string identity() const;
   Result<void> open_disks();
   Log make_log();

@@ -99,7 +99,7 @@ Result<std::uint64_t> RunSession::control_resize(const std::string& disk,
   if (bytes) {
     // By the names that the library gives: in the order of the options.
     for (std::size_t i = 0; i < request_.disks.size(); ++i) {
-      if (disk != fmt::format("disk{}", i)) continue;
+      if (disk != fmt::format("disk{}", i) || !request_.disks[i].vhost_socket.empty()) continue;
       VMM_TRY(grow_image(request_.disks[i].image, *bytes));
     }
   }

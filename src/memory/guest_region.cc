@@ -1,5 +1,6 @@
 #include "memory/guest_region.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -22,11 +23,16 @@ constexpr int kMadvPopulateWrite = MADV_POPULATE_WRITE;
 
 Result<UniqueFd> backing_file(GpaRange range, MemoryBacking backing) {
   if (backing == MemoryBacking::kAnonymous) return UniqueFd();
-  const unsigned flags = MFD_CLOEXEC | (backing == MemoryBacking::kHugetlbfs ? MFD_HUGETLB : 0U);
+  const unsigned flags =
+      MFD_CLOEXEC | MFD_ALLOW_SEALING | (backing == MemoryBacking::kHugetlbfs ? MFD_HUGETLB : 0U);
   UniqueFd fd(::memfd_create("vmm-guest-memory", flags));
   if (!fd) return fail_errno(errno, "Create a memfd for guest memory");
   if (::ftruncate(fd.get(), static_cast<off_t>(range.size())) != 0) {
     return fail_errno(errno, "Size a memfd of {} for guest memory", format_size(range.size()));
+  }
+  // Whoever else maps it can write to it, but not take its pages from under us.
+  if (::fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    return fail_errno(errno, "Seal a memfd for guest memory");
   }
   return fd;
 }

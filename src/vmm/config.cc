@@ -66,37 +66,85 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
   }
 }
 
+void check_mac(const MacAddress& mac, std::set<MacAddress>& others,
+               std::vector<std::string>& problems) {
+  if (mac.is_group() || mac.is_zero()) {
+    problems.push_back(fmt::format("{} cannot be a network interface's own address", mac.text()));
+  }
+  if (!others.insert(mac).second) {
+    problems.push_back(
+        fmt::format("Two network interfaces have the address {}: choose another for one "
+                    "(--net ...,mac=ADDRESS)",
+                    mac.text()));
+  }
+}
+
 void check_networks(const std::vector<VirtioConfig>& devices, std::vector<std::string>& problems) {
   std::set<MacAddress> addresses;
   for (const VirtioConfig& device : devices) {
-    const auto* const network = std::get_if<VirtioNetConfig>(&device);
-    if (network == nullptr) continue;
-    if (network->backend == nullptr) problems.emplace_back("A network interface has no network");
-    if (network->mac.is_group() || network->mac.is_zero()) {
-      problems.push_back(
-          fmt::format("{} cannot be a network interface's own address", network->mac.text()));
+    if (const auto* const network = std::get_if<VirtioNetConfig>(&device)) {
+      if (network->backend == nullptr) problems.emplace_back("A network interface has no network");
+      check_mac(network->mac, addresses, problems);
+    } else if (const auto* const remote = std::get_if<VhostNetConfig>(&device)) {
+      check_mac(remote->mac, addresses, problems);
     }
-    if (!addresses.insert(network->mac).second) {
-      problems.push_back(
-          fmt::format("Two network interfaces have the address {}: choose another for one "
-                      "(--net ...,mac=ADDRESS)",
-                      network->mac.text()));
+  }
+}
+
+constexpr std::uint16_t kMostDiskQueues = 16;
+
+void check_disk_queues(std::uint16_t queues, std::vector<std::string>& problems) {
+  if (queues < 1 || queues > kMostDiskQueues) {
+    problems.push_back(
+        fmt::format("A disk cannot have {} queues: choose 1 to {}", queues, kMostDiskQueues));
+  }
+}
+
+// What another process serves.
+void check_remote(const VmConfig& config, std::vector<std::string>& problems) {
+  constexpr std::size_t kMostTag = 36;
+  std::set<std::string> tags;
+  bool any = false;
+  const auto check_peer = [&](const std::shared_ptr<virtio::RemotePeer>& peer) {
+    any = true;
+    if (peer == nullptr) problems.emplace_back("A vhost-user device has no back-end");
+  };
+  for (const VirtioConfig& device : config.virtio) {
+    if (const auto* const disk = std::get_if<VhostDiskConfig>(&device)) {
+      check_peer(disk->peer);
+      check_disk_queues(disk->queues, problems);
+    } else if (const auto* const network = std::get_if<VhostNetConfig>(&device)) {
+      check_peer(network->peer);
+    } else if (const auto* const share = std::get_if<VhostShareConfig>(&device)) {
+      check_peer(share->peer);
+      if (share->tag.empty() || share->tag.size() > kMostTag) {
+        problems.push_back(
+            fmt::format("The tag '{}' of a shared directory has {} bytes: 1 to {} "
+                        "are possible",
+                        share->tag, share->tag.size(), kMostTag));
+      }
+      if (!tags.insert(share->tag).second) {
+        problems.push_back(fmt::format(
+            "Two shared directories have the tag '{}': choose another for one (--share)",
+            share->tag));
+      }
     }
+  }
+  if (any && config.memory.backing == MemoryBacking::kAnonymous) {
+    problems.emplace_back(
+        "Devices that another process serves (vhost-user, --share) need memory that it can map: "
+        "memfd or hugetlbfs (--mem-backing)");
   }
 }
 
 void check_disk(const VirtioDiskConfig& disk, std::vector<std::string>& problems) {
   constexpr std::size_t kMostSerial = 20;
-  constexpr std::uint16_t kMostQueues = 16;
   if (disk.backend == nullptr) problems.emplace_back("A disk has no image");
   if (disk.serial.size() > kMostSerial) {
     problems.push_back(fmt::format("The serial number '{}' of a disk is longer than {} bytes",
                                    disk.serial, kMostSerial));
   }
-  if (disk.queues < 1 || disk.queues > kMostQueues) {
-    problems.push_back(
-        fmt::format("A disk cannot have {} queues: choose 1 to {}", disk.queues, kMostQueues));
-  }
+  check_disk_queues(disk.queues, problems);
 }
 
 void check_balloons(const VmConfig& config, std::vector<std::string>& problems) {
@@ -151,6 +199,7 @@ std::vector<std::string> validate(const VmConfig& config) {
   }
   check_networks(config.virtio, problems);
   check_balloons(config, problems);
+  check_remote(config, problems);
   for (const VirtioConfig& device : config.virtio) {
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
     if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);

@@ -27,6 +27,9 @@ class BlockBackend;
 class EarlyKvm;
 class NetBackend;
 class VsockBackend;
+namespace virtio {
+class RemotePeer;
+}
 
 // RAM: where it comes from and when it is populated.
 struct MemoryConfig {
@@ -166,8 +169,32 @@ struct VirtioVsockConfig {
   std::shared_ptr<VsockBackend> backend = {};
 };
 
-using VirtioConfig = std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig,
-                                  VirtioBalloonConfig, VirtioVsockConfig>;
+// Devices whose requests another process answers over vhost-user (vmm/vhost/open_vhost.h, which
+// opens peers for them). A peer serves one machine at a time, and may be given to the next one when
+// that is gone. They need memory that can be shared: MemoryBacking::kMemfd or kHugetlbfs.
+
+// A disk.
+struct VhostDiskConfig {
+  std::shared_ptr<virtio::RemotePeer> peer = {};
+  std::uint16_t queues = 1;  // 1 to 16
+  bool reconnect = false;    // requests wait for a peer that is gone, instead of failing
+};
+
+// A network interface.
+struct VhostNetConfig {
+  MacAddress mac = {};
+  std::shared_ptr<virtio::RemotePeer> peer = {};
+};
+
+// A shared directory (VIRTIO 1.2, 5.11).
+struct VhostShareConfig {
+  std::string tag = {};  // by which the guest mounts it: 1 to 36 bytes
+  std::shared_ptr<virtio::RemotePeer> peer = {};
+};
+
+using VirtioConfig =
+    std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig, VirtioBalloonConfig,
+                 VirtioVsockConfig, VhostDiskConfig, VhostNetConfig, VhostShareConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

@@ -11,6 +11,7 @@
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/net.h"
+#include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/transport_core.h"
 
 namespace vmm {
@@ -18,25 +19,18 @@ namespace {
 
 using virtio::Balloon;
 using virtio::Blk;
-using virtio::DeviceType;
 using virtio::Net;
-
-// The type is the class: there is one for each.
-template <typename D>
-constexpr DeviceType kTypeOf = DeviceType::kNet;
-template <>
-constexpr DeviceType kTypeOf<Balloon> = DeviceType::kBalloon;
-template <>
-constexpr DeviceType kTypeOf<Blk> = DeviceType::kBlock;
+using virtio::Remote;
+using virtio::RemoteBlk;
+using virtio::RemoteNet;
 
 // Calls fn(D&) with the lock held for each device of that class; true from fn ends that.
 template <typename D, typename Fn>
 bool visit(const Machine& machine, Fn&& fn) {
   for (const VirtioHandle& handle : machine.virtio) {
-    if (handle.inside->type() != kTypeOf<D>) continue;
-    if (handle.outside.with([&](Device&) { return fn(static_cast<D&>(*handle.inside)); })) {
-      return true;
-    }
+    D* const device = dynamic_cast<D*>(handle.inside);
+    if (device == nullptr) continue;
+    if (handle.outside.with([&](Device&) { return fn(*device); })) return true;
   }
   return false;
 }
@@ -84,6 +78,15 @@ NetStatus status_of(const Net& net) {
           .dropped = counters.send_dropped + counters.receive_dropped};
 }
 
+RemoteStatus status_of(const Remote& remote) {
+  return {.name = std::string(remote.id()),
+          .place = std::string(remote.place()),
+          .connected = remote.connected(),
+          .requests = remote.counters().requests,
+          .errors = remote.counters().errors,
+          .losses = remote.counters().losses};
+}
+
 }  // namespace
 
 void add_device_status(const Machine& machine, VmStatus& status) {
@@ -101,6 +104,10 @@ void add_device_status(const Machine& machine, VmStatus& status) {
   });
   visit<Net>(machine, [&](const Net& net) {
     status.nets.push_back(status_of(net));
+    return false;
+  });
+  visit<Remote>(machine, [&](const Remote& remote) {
+    status.remotes.push_back(status_of(remote));
     return false;
   });
 }
@@ -127,6 +134,14 @@ Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name
     return true;
   });
   if (found) return size;
+  const bool elsewhere =
+      visit<RemoteBlk>(machine, [&](const RemoteBlk& disk) { return disk.id() == name; });
+  if (elsewhere) {
+    return fail(ErrorCode::kUnsupported,
+                "'{}' is served by another process (vhost-user): resize it there, and the guest is "
+                "told",
+                name);
+  }
   return no_such<Blk>(machine, "disk", name);
 }
 
@@ -147,7 +162,12 @@ Result<void> set_link(const Machine& machine, std::string_view name, bool up) {
     net.set_link(up);
     return true;
   });
-  if (found) return {};
+  const bool elsewhere = !found && visit<RemoteNet>(machine, [&](RemoteNet& net) {
+    if (net.id() != name) return false;
+    net.set_link(up);
+    return true;
+  });
+  if (found || elsewhere) return {};
   return no_such<Net>(machine, "network interface", name);
 }
 

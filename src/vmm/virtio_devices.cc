@@ -4,10 +4,11 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <chrono>
+#include <map>
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -16,6 +17,7 @@
 #include "devices/virtio/blk.h"
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/net.h"
+#include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/rng.h"
 #include "devices/virtio/vsock.h"
 #include "vmm/virtio_on_pci.h"
@@ -106,6 +108,49 @@ Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t n
   return parts;
 }
 
+// Has the device called when its peer has something to say.
+template <typename D>
+VirtioParts remote_parts(std::unique_ptr<D> device, std::shared_ptr<virtio::RemotePeer> peer) {
+  D& remote = *device;  // lives as long as its doorbells are bound
+  VirtioParts parts{.device = std::move(device)};
+  const int fd = peer->ready_fd();
+  parts.sources.push_back({fd, [&remote, peer = std::move(peer)] { remote.peer_ready(); }});
+  return parts;
+}
+
+Result<VirtioParts> make(const VhostDiskConfig& config, Machine&, std::size_t number) {
+  using virtio::RemoteBlk;
+  return remote_parts(std::make_unique<RemoteBlk>(numbered("disk", number),
+                                                  RemoteBlk::Setup{.peer = config.peer,
+                                                                   .queues = config.queues,
+                                                                   .reconnect = config.reconnect}),
+                      config.peer);
+}
+
+Result<VirtioParts> make(const VhostNetConfig& config, Machine&, std::size_t number) {
+  return remote_parts(
+      std::make_unique<virtio::RemoteNet>(numbered("net", number), config.peer, config.mac),
+      config.peer);
+}
+
+Result<VirtioParts> make(const VhostShareConfig& config, Machine&, std::size_t number) {
+  return remote_parts(
+      std::make_unique<virtio::RemoteFs>(numbered("fs", number), config.peer, config.tag),
+      config.peer);
+}
+
+// Devices of a kind are numbered together, whoever serves them: those with the same name here.
+struct KindName {
+  const char* operator()(const VirtioRngConfig&) const { return "rng"; }
+  const char* operator()(const VirtioDiskConfig&) const { return "disk"; }
+  const char* operator()(const VirtioNetConfig&) const { return "net"; }
+  const char* operator()(const VirtioBalloonConfig&) const { return "balloon"; }
+  const char* operator()(const VirtioVsockConfig&) const { return "vsock"; }
+  const char* operator()(const VhostDiskConfig&) const { return "disk"; }
+  const char* operator()(const VhostNetConfig&) const { return "net"; }
+  const char* operator()(const VhostShareConfig&) const { return "fs"; }
+};
+
 }  // namespace
 
 Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
@@ -147,10 +192,10 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
 }
 
 Result<void> add_virtio_devices(const VmConfig& config, Machine& machine) {
-  std::array<std::size_t, std::variant_size_v<VirtioConfig>> numbers{};  // of each kind
+  std::map<std::string_view, std::size_t> numbers;  // of each kind
   for (std::size_t index = 0; index < config.virtio.size(); ++index) {
     const VirtioConfig& one = config.virtio[index];
-    const std::size_t number = numbers.at(one.index())++;
+    const std::size_t number = numbers[std::visit(KindName(), one)]++;
     VirtioParts parts =
         VMM_TRY(std::visit([&](const auto& device) { return make(device, machine, number); }, one));
     VMM_TRY(config.virtio_transport == VirtioTransport::kPci

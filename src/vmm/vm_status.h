@@ -35,6 +35,16 @@ struct NetStatus {
   std::uint64_t dropped = 0;             // either way
 };
 
+// A device whose requests another process answers.
+struct RemoteStatus {
+  std::string name;                    // "disk1", "net0", "fs0"
+  std::string place;                   // of the back-end: its socket, or the shared directory
+  std::optional<bool> connected = {};  // nothing while no driver is at work
+  std::uint64_t requests = 0;          // answered since the start
+  std::uint64_t errors = 0;            // of these, by us because the back-end was gone
+  std::uint64_t losses = 0;            // how often it went
+};
+
 struct VmStatus {
   bool running = false;  // a Vm::run() is active
   std::uint32_t cpus = 0;
@@ -43,6 +53,7 @@ struct VmStatus {
   std::optional<BalloonStatus> balloon = {};
   std::vector<DiskStatus> disks = {};
   std::vector<NetStatus> nets = {};
+  std::vector<RemoteStatus> remotes = {};
 };
 
 }  // namespace vmm

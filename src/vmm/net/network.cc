@@ -17,6 +17,9 @@ Result<std::unique_ptr<NetBackend>> open(const TapNetwork& tap) {
   return TapBackend::open(tap.name);
 }
 Result<std::unique_ptr<NetBackend>> open(const FdNetwork& tap) { return TapBackend::adopt(tap.fd); }
+Result<std::unique_ptr<NetBackend>> open(const VhostNetwork& network) {
+  return fail(ErrorCode::kBadConfig, "The network at {} is one of vhost-user", network.socket);
+}
 
 }  // namespace
 

@@ -43,8 +43,14 @@ struct FdNetwork {
   int fd = -1;
 };
 
+// Another process, which serves the interface over vhost-user: not for open_network(), but for
+// open_vhost_net() (vmm/vhost/open_vhost.h).
+struct VhostNetwork {
+  std::string socket = {};
+};
+
 struct NetworkSpec {
-  std::variant<UserNetwork, TapNetwork, FdNetwork> where = UserNetwork{};
+  std::variant<UserNetwork, TapNetwork, FdNetwork, VhostNetwork> where = UserNetwork{};
   std::optional<MacAddress> mac = {};
   std::optional<std::string> capture_file = {};  // a pcap file, created or emptied
 };

@@ -42,6 +42,17 @@ TEST(DiskOption, EveryPart_isTaken) {
   EXPECT_TRUE(parsed("path=x,ro").image.read_only);
 }
 
+TEST(DiskOption, DiskOfAnotherProcess_isReached) {
+  const DiskSpec disk = parsed("vhost-user-blk=/run/qsd.sock,queues=2,reconnect");
+  EXPECT_EQ(disk.vhost_socket, "/run/qsd.sock");
+  EXPECT_EQ(disk.queues, 2);
+  EXPECT_TRUE(disk.reconnect);
+  EXPECT_THAT(problem("vhost-user-blk=s,ro"), HasSubstr("for the process that serves the disk"));
+  EXPECT_THAT(problem("vhost-user-blk=s,serial=x"), HasSubstr("process that serves the disk"));
+  EXPECT_THAT(problem("vhost-user-blk=s,path=a"), HasSubstr("two disks"));
+  EXPECT_THAT(problem("path=a,reconnect"), HasSubstr("vhost-user-blk"));
+}
+
 TEST(DiskOption, Mistakes_areNamedWithTheWayOut) {
   EXPECT_THAT(problem("disk.img"), HasSubstr("path=FILE"));
   EXPECT_THAT(problem(""), HasSubstr("path=FILE"));

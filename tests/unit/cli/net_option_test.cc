@@ -71,6 +71,14 @@ TEST(NetOption, WhatBelongsToUser_isRefusedElsewhere) {
   EXPECT_NE(complaint("fd=3,restricted").find("user only"), std::string::npos);
 }
 
+TEST(NetOption, NetworkOfAnotherProcess_isReached) {
+  const auto spec = parse_net("vhost-user=/run/net.sock,mac=52:54:00:00:00:01");
+  ASSERT_TRUE(spec);
+  EXPECT_EQ(std::get<VhostNetwork>(spec->where).socket, "/run/net.sock");
+  EXPECT_NE(complaint("vhost-user=s,pcap=f").find("do not come by"), std::string::npos);
+  EXPECT_NE(complaint("vhost-user=").find("no network"), std::string::npos);
+}
+
 TEST(NetOption, OtherWords_areRefused) {
   EXPECT_NE(complaint("user,bandwidth=1").find("bandwidth=1"), std::string::npos);
   EXPECT_NE(complaint("user,pcap=").find("pcap="), std::string::npos);
