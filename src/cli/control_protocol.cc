@@ -75,6 +75,10 @@ json to_json(const NetStatus& net) {
           {"sent", net.sent}, {"received", net.received}, {"dropped", net.dropped}};
 }
 
+json to_json(const WatchdogStatus& watchdog) {
+  return {{"counting", watchdog.counting}, {"expirations", watchdog.expirations}};
+}
+
 json to_json(const ControlStatus& status) {
   json object = {
       {"state", status.state}, {"uptime_ms", status.uptime.count()}, {"resets", status.resets}};
@@ -89,6 +93,7 @@ json to_json(const ControlStatus& status) {
   for (const DiskStatus& disk : vm.disks) object["disks"].push_back(to_json(disk));
   object["nets"] = json::array();
   for (const NetStatus& net : vm.nets) object["nets"].push_back(to_json(net));
+  object["watchdog"] = vm.watchdog ? to_json(*vm.watchdog) : json(nullptr);
   return object;
 }
 

@@ -84,6 +84,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "still in pauses), with base=utc (default), localtime, or a date: "
      "frozen,base=2026-01-31T23:59:59",
      kDevices},
+    {"watchdog", kOptionalValue, "action=ACTION",
+     "Add a watchdog (Intel 6300ESB) for what happens when the guest stops feeding it: "
+     "action=reset (default), poweroff, panic, stop or none",
+     kDevices},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
@@ -233,6 +237,11 @@ void read_virtio(Reader& reader, VmConfig& config) {
 void read_disks(Reader& reader, RunRequest& request) {
   for (const std::string& text : reader.list("disk")) {
     auto disk = parse_disk(text);
+  if (reader.asked("watchdog")) {
+    config.watchdog = reader.value<WatchdogConfig>("watchdog", {}, [](std::string_view text) {
+      return parse_watchdog(text == "true" ? std::string_view() : text);
+    });
+  }
     if (disk) {
       request.disks.push_back(*std::move(disk));
     } else {

@@ -230,6 +230,7 @@ Result<SessionEnd> RunSession::run() {
     const Result<StopInfo> stop = run_machine(*vm);
     disconnect();
     if (!stop) return tl::unexpected<Error>(stop.error());
+    note_watchdog(*vm);
     const bool reboot = stop->reason == StopReason::kReset && !request_.no_reboot;
     const bool loop = reboot && is_reset_loop(steady_clock::now() - start);
     if (reboot && !loop && !quit_) {
@@ -309,6 +310,15 @@ void RunSession::drain_output() {
     note(fmt::format("{} bytes of the guest's output were lost{}", stats.output_dropped,
                      stats.output_error.empty() ? "" : ": " + stats.output_error));
   }
+}
+
+void RunSession::note_watchdog(const Vm& vm) {
+  const auto watchdog = vm.status().watchdog;
+  if (!watchdog) return;
+  const bool expired = watchdog->expirations != 0;
+  if (expired && !request_.quiet) note("the guest did not feed its watchdog");
+  const std::lock_guard guard(mutex_);
+  request_.config.watchdog->expired_before = expired;
 }
 
 std::vector<std::byte> RunSession::filter_input(std::span<const std::byte> typed) {

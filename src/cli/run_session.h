@@ -66,6 +66,8 @@ class RunSession final : private ControlTarget {
   void show_processors(Vm& vm);
   void request_quit(std::string why);
   void stop_process();
+  // Whether a watchdog was not fed: then the next machine's guest can ask for that.
+  void note_watchdog(const Vm& vm);
   void ask_to_quit(std::string why);  // mutex_ held
 
   // session_control.cc: what the control socket asks for.

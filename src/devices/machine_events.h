@@ -10,6 +10,7 @@ enum class GuestRequest : std::uint8_t {
   kPowerOff,   // ACPI S5
   kDebugExit,  // a value written to the debug-exit port
   kPanic,      // the guest says that it has panicked (pvpanic)
+  kWatchdog,   // the guest has not fed its watchdog in time
 };
 
 // Receives requests from devices; called with the device's lock held, from a vCPU thread. Must only

@@ -145,9 +145,11 @@ std::vector<std::string> validate(const VmConfig& config) {
   }
   const std::size_t most_virtio =
       config.virtio_transport == VirtioTransport::kPci ? kMostVirtioPci : kMostVirtioMmio;
-  if (config.virtio.size() > most_virtio) {
+  const std::size_t others =
+      config.virtio_transport == VirtioTransport::kPci && config.watchdog ? 1 : 0;
+  if (config.virtio.size() > most_virtio - others) {
     problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
-                                   config.virtio.size(), most_virtio));
+                                   config.virtio.size(), most_virtio - others));
   }
   check_networks(config.virtio, problems);
   check_balloons(config, problems);

@@ -191,6 +191,21 @@ struct VmConfig {
   std::uint32_t tick_share = 50;
   BootSource boot = BuiltinGuest{};
   SerialConfig serial = {};
+// What happens when the guest has not fed its watchdog in time.
+enum class WatchdogAction : std::uint8_t {
+  kReset,     // as when the guest asks for a reset
+  kPowerOff,  // as when it powers off
+  kPanic,     // as when it reports a panic
+  kStop,      // StopReason::kWatchdog
+  kNone,      // it is counted
+};
+
+// A watchdog (Intel 6300ESB) that the guest may start.
+struct WatchdogConfig {
+  WatchdogAction action = WatchdogAction::kReset;
+  bool expired_before = false;  // the guest is told that this start follows a reset by the watchdog
+};
+
   ClockConfig clock = {};
   std::optional<std::uint16_t> debug_exit_port = std::uint16_t{0xf4};  // isa-debug-exit
   bool test_device = false;  // QEMU's pc-testdev; shares port 0xe9
@@ -214,3 +229,4 @@ struct VmConfig {
 std::vector<std::string> validate(const VmConfig& config);
 
 }  // namespace vmm
+  std::optional<WatchdogConfig> watchdog = {};

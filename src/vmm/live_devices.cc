@@ -116,6 +116,11 @@ Result<void> set_balloon(const Machine& machine, std::uint64_t bytes) {
   });
   if (found) return {};
   return fail(ErrorCode::kUnsupported, "The machine has no balloon (--balloon)");
+  if (machine.watchdog) {
+    status.watchdog = machine.watchdog->with([](const I6300esb& watchdog) {
+      return WatchdogStatus{watchdog.counting(), watchdog.expirations()};
+    });
+  }
 }
 
 Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name) {

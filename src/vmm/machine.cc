@@ -10,6 +10,29 @@ StopReason Machine::call_it_panic_if_it_is(StopReason reason) const {
   return may_follow_panic && console.panicked() ? StopReason::kGuestPanic : reason;
 }
 
+bool Machine::watchdog_counts() const {
+  return watchdog && watchdog->with([](const I6300esb& device) { return device.counting(); });
+}
+
+namespace {
+
+StopReason reason_for(WatchdogAction action) {
+  switch (action) {
+    case WatchdogAction::kPowerOff:
+      return StopReason::kPowerOff;
+    case WatchdogAction::kPanic:
+      return StopReason::kGuestPanic;
+    case WatchdogAction::kStop:
+      return StopReason::kWatchdog;
+    case WatchdogAction::kReset:
+    case WatchdogAction::kNone:
+      break;
+  }
+  return StopReason::kReset;
+}
+
+}  // namespace
+
 void Machine::request(GuestRequest request, std::uint32_t value) {
   StopInfo stop;
   stop.value = value;
@@ -30,6 +53,11 @@ void Machine::request(GuestRequest request, std::uint32_t value) {
     case GuestRequest::kPanic:
       stop.reason = StopReason::kGuestPanic;
       stop.detail = fmt::format("the guest reported a panic (pvpanic event {:#x})", value);
+      break;
+    case GuestRequest::kWatchdog:
+      if (watchdog_action == WatchdogAction::kNone) return;
+      stop.reason = call_it_panic_if_it_is(reason_for(watchdog_action));
+      stop.detail = "the watchdog expired";
       break;
   }
   stops.post(std::move(stop));

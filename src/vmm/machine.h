@@ -12,10 +12,12 @@
 #include "devices/bus.h"
 #include "devices/device_ref.h"
 #include "devices/fw_cfg.h"
+#include "devices/i6300esb.h"
 #include "devices/irq_gate.h"
 #include "devices/machine_events.h"
 #include "devices/uart16550.h"
 #include "memory/guest_memory.h"
+#include "vmm/config.h"
 #include "vmm/console_watch.h"
 #include "vmm/device_timers.h"
 #include "vmm/doorbells.h"
@@ -90,5 +92,10 @@ struct Machine final : MachineEvents {
   // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
   StopReason call_it_panic_if_it_is(StopReason reason) const;
 };
+  std::optional<DeviceHandle<I6300esb>> watchdog;
+  WatchdogAction watchdog_action = WatchdogAction::kReset;
 
 }  // namespace vmm
+  // Whether a watchdog counts down: then even a guest that nothing else can wake is not over.
+  bool watchdog_counts() const;
+

@@ -141,6 +141,7 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
 }
 
 bool Vm::Impl::asleep_for_ever() {
+  if (machine->watchdog_counts()) return false;
   if (machine->user_irqchip != nullptr) return machine->user_irqchip->asleep_for_ever();
   // Only in-kernel chips keep a halted CPU inside KVM_RUN.
   if (plan.irqchip == IrqchipMode::kNone) return false;

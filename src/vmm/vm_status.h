@@ -35,6 +35,11 @@ struct NetStatus {
   std::uint64_t dropped = 0;             // either way
 };
 
+struct WatchdogStatus {
+  bool counting = false;          // the guest has started it
+  std::uint64_t expirations = 0;  // times that it was not fed, since the start
+};
+
 struct VmStatus {
   bool running = false;  // a Vm::run() is active
   std::uint32_t cpus = 0;
@@ -43,6 +48,7 @@ struct VmStatus {
   std::optional<BalloonStatus> balloon = {};
   std::vector<DiskStatus> disks = {};
   std::vector<NetStatus> nets = {};
+  std::optional<WatchdogStatus> watchdog = {};
 };
 
 }  // namespace vmm
