@@ -38,6 +38,15 @@ _vmm_value() {
           ;;
       esac
       ;;
+    --console)
+      case $value in
+        file:* | unix:*) _vmm_files "${value#*:}" ;;
+        *)
+          _vmm_words "$value" 'stdio file: pty unix: null'
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
     --watchdog) _vmm_words "$value" 'action=reset action=poweroff action=panic action=stop action=none' ;;
     --balloon)
       _vmm_words "${value##*,}" 'size= deflate-on-oom free-page-reporting stats stats='
@@ -140,7 +149,7 @@ _vmm() {
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --watchdog --testdev --net
-          --vsock --serial --escape --debug-console --control --no-reboot --timeout --debug-exit --trace --verbose
+          --vsock --serial --console --escape --debug-console --control --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;

@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/console.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/transport_core.h"
 
@@ -18,6 +19,7 @@ namespace {
 
 using virtio::Balloon;
 using virtio::Blk;
+using virtio::Console;
 using virtio::DeviceType;
 using virtio::Net;
 
@@ -28,6 +30,8 @@ template <>
 constexpr DeviceType kTypeOf<Balloon> = DeviceType::kBalloon;
 template <>
 constexpr DeviceType kTypeOf<Blk> = DeviceType::kBlock;
+template <>
+constexpr DeviceType kTypeOf<Console> = DeviceType::kConsole;
 
 // Calls fn(D&) with the lock held for each device of that class; true from fn ends that.
 template <typename D, typename Fn>
@@ -84,6 +88,15 @@ NetStatus status_of(const Net& net) {
           .dropped = counters.send_dropped + counters.receive_dropped};
 }
 
+// Calls fn(Console&) when the machine has that port.
+template <typename Fn>
+void with_port(const Machine& machine, std::size_t port, Fn&& fn) {
+  visit<Console>(machine, [&](Console& console) {
+    if (port < console.ports()) fn(console);
+    return true;
+  });
+}
+
 }  // namespace
 
 void add_device_status(const Machine& machine, VmStatus& status) {
@@ -103,6 +116,11 @@ void add_device_status(const Machine& machine, VmStatus& status) {
     status.nets.push_back(status_of(net));
     return false;
   });
+  if (machine.watchdog) {
+    status.watchdog = machine.watchdog->with([](const I6300esb& watchdog) {
+      return WatchdogStatus{watchdog.counting(), watchdog.expirations()};
+    });
+  }
 }
 
 Result<void> set_balloon(const Machine& machine, std::uint64_t bytes) {
@@ -116,11 +134,6 @@ Result<void> set_balloon(const Machine& machine, std::uint64_t bytes) {
   });
   if (found) return {};
   return fail(ErrorCode::kUnsupported, "The machine has no balloon (--balloon)");
-  if (machine.watchdog) {
-    status.watchdog = machine.watchdog->with([](const I6300esb& watchdog) {
-      return WatchdogStatus{watchdog.counting(), watchdog.expirations()};
-    });
-  }
 }
 
 Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name) {
@@ -154,6 +167,25 @@ Result<void> set_link(const Machine& machine, std::string_view name, bool up) {
   });
   if (found) return {};
   return no_such<Net>(machine, "network interface", name);
+}
+
+std::size_t push_port_input(const Machine& machine, std::size_t port,
+                            std::span<const std::byte> bytes) {
+  std::size_t taken = 0;
+  with_port(machine, port, [&](Console& console) { taken = console.push_input(port, bytes); });
+  return taken;
+}
+
+void port_output_ready(const Machine& machine, std::size_t port) {
+  with_port(machine, port, [&](Console& console) { console.output_ready(port); });
+}
+
+void set_port_size(const Machine& machine, std::size_t port, ConsoleSize size) {
+  with_port(machine, port, [&](Console& console) { console.set_size(port, size); });
+}
+
+void set_port_open(const Machine& machine, std::size_t port, bool open) {
+  with_port(machine, port, [&](Console& console) { console.set_host_open(port, open); });
 }
 
 }  // namespace vmm

@@ -2,12 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace vmm {
 
 StopReason Machine::call_it_panic_if_it_is(StopReason reason) const {
   const bool may_follow_panic = reason == StopReason::kReset || reason == StopReason::kHalted ||
                                 reason == StopReason::kTripleFault;
-  return may_follow_panic && console.panicked() ? StopReason::kGuestPanic : reason;
+  const bool panicked =
+      console.panicked() || std::any_of(console_ports.begin(), console_ports.end(),
+                                        [](const auto& port) { return port->output.panicked(); });
+  return may_follow_panic && panicked ? StopReason::kGuestPanic : reason;
 }
 
 bool Machine::watchdog_counts() const {

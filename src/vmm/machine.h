@@ -46,6 +46,14 @@ struct VirtioHandle {
   const virtio::TransportCore* core;
 };
 
+// The host's end of a port of the console device.
+struct ConsolePortEnd {
+  ConsolePortEnd(ByteSink* sink, EventFd space) : output(sink), input_space(std::move(space)) {}
+
+  ConsoleWatch output;  // between the port and the embedder's sink
+  EventFd input_space;  // signalled when the port takes input again
+};
+
 // Members are destroyed from the last to the first: devices before the buses' maps that share them,
 // all before memory.
 struct Machine final : MachineEvents {
@@ -74,6 +82,7 @@ struct Machine final : MachineEvents {
   StopBoard stops;
   ConsoleWatch console;        // between COM1 and the embedder's sink
   EventFd serial_input_space;  // signalled when COM1 takes input again
+  std::vector<std::unique_ptr<ConsolePortEnd>> console_ports;
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
   std::unique_ptr<PciBus> pci;
@@ -82,6 +91,8 @@ struct Machine final : MachineEvents {
   DoorbellBoard doorbells;
   std::optional<DeviceHandle<Uart16550>> com1;
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
+  std::optional<DeviceHandle<I6300esb>> watchdog;
+  WatchdogAction watchdog_action = WatchdogAction::kReset;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
   std::vector<VirtioHandle> virtio;
   std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
@@ -89,13 +100,11 @@ struct Machine final : MachineEvents {
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;
 
-  // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
-  StopReason call_it_panic_if_it_is(StopReason reason) const;
-};
-  std::optional<DeviceHandle<I6300esb>> watchdog;
-  WatchdogAction watchdog_action = WatchdogAction::kReset;
-
-}  // namespace vmm
   // Whether a watchdog counts down: then even a guest that nothing else can wake is not over.
   bool watchdog_counts() const;
 
+  // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
+  StopReason call_it_panic_if_it_is(StopReason reason) const;
+};
+
+}  // namespace vmm

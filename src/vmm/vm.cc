@@ -185,6 +185,25 @@ void Vm::serial_output_ready() {
   impl_->machine->com1->with([](Uart16550& uart) { uart.poke(); });
 }
 
+std::size_t Vm::push_port_input(std::size_t port, std::span<const std::byte> bytes) {
+  return vmm::push_port_input(*impl_->machine, port, bytes);
+}
+
+const EventFd* Vm::port_input_space(std::size_t port) const {
+  const auto& ports = impl_->machine->console_ports;
+  return port < ports.size() ? &ports[port]->input_space : nullptr;
+}
+
+void Vm::port_output_ready(std::size_t port) { vmm::port_output_ready(*impl_->machine, port); }
+
+void Vm::set_port_size(std::size_t port, ConsoleSize size) {
+  vmm::set_port_size(*impl_->machine, port, size);
+}
+
+void Vm::set_port_open(std::size_t port, bool open) {
+  vmm::set_port_open(*impl_->machine, port, open);
+}
+
 const GuestMemory& Vm::memory() const { return impl_->machine->memory; }
 
 namespace {
