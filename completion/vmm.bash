@@ -39,6 +39,16 @@ _vmm_value() {
           ;;
       esac
       ;;
+    --console)
+      case $value in
+        file:* | unix:*) _vmm_files "${value#*:}" ;;
+        *)
+          _vmm_words "$value" 'stdio file: pty unix: null'
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
+    --watchdog) _vmm_words "$value" 'action=reset action=poweroff action=panic action=stop action=none' ;;
     --balloon)
       _vmm_words "${value##*,}" 'size= deflate-on-oom free-page-reporting stats stats='
       compopt -o nospace 2>/dev/null
@@ -144,13 +154,13 @@ _vmm() {
     run)
       if [[ $current == --*=* ]]; then
         _vmm_value "${current%%=*}" "${current#*=}"
-      elif [[ $current != -* && $previous != --trace && $previous != --balloon ]] && _vmm_value "$previous" "$current"; then
+      elif [[ $current != -* && $previous != --trace && $previous != --balloon && $previous != --watchdog ]] && _vmm_value "$previous" "$current"; then
         :
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --testdev --net
-          --vsock --serial --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
+          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --watchdog --testdev --net
+          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;

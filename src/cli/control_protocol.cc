@@ -84,6 +84,10 @@ json to_json(const RemoteStatus& remote) {
           {"losses", remote.losses}};
 }
 
+json to_json(const WatchdogStatus& watchdog) {
+  return {{"counting", watchdog.counting}, {"expirations", watchdog.expirations}};
+}
+
 json to_json(const ControlStatus& status) {
   json object = {
       {"state", status.state}, {"uptime_ms", status.uptime.count()}, {"resets", status.resets}};
@@ -100,6 +104,7 @@ json to_json(const ControlStatus& status) {
   for (const NetStatus& net : vm.nets) object["nets"].push_back(to_json(net));
   object["remotes"] = json::array();
   for (const RemoteStatus& remote : vm.remotes) object["remotes"].push_back(to_json(remote));
+  object["watchdog"] = vm.watchdog ? to_json(*vm.watchdog) : json(nullptr);
   return object;
 }
 

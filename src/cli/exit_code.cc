@@ -10,6 +10,8 @@ int exit_code(const StopInfo& stop) noexcept {
       return kExitReset;
     case StopReason::kGuestPanic:
       return kExitPanic;
+    case StopReason::kWatchdog:
+      return kExitWatchdog;
     case StopReason::kHalted:
       return kExitHalted;
     case StopReason::kTripleFault:

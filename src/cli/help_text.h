@@ -18,7 +18,7 @@ inline constexpr std::string_view kMainFooter = R"(Examples:
 
 inline constexpr std::string_view kRunFooter = R"(Kernel command line:
   For Linux: console=ttyS0 earlyprintk=ttyS0 reboot=k panic=-1, then what --cmdline says;
-  --cmdline-only leaves the default out. Other kernels get --cmdline alone. Without --kernel, --cmdline is for the built-in
+  --cmdline-only leaves the default out, and --console stdio adds console=hvc0 to it. Other kernels get --cmdline alone. Without --kernel, --cmdline is for the built-in
   guest: 'off' powers it off, 'cmd=mem;cpu' runs commands.
 
 Keys on a terminal:
@@ -33,6 +33,8 @@ Examples:
     echo 'uname -a; poweroff -f' | vmm run --kernel bzImage --initrd rd.cpio > console.log
   The console on a socket, for socat - UNIX-CONNECT:/tmp/vm.sock
     vmm run --kernel bzImage --initrd rd.cpio --serial unix:/tmp/vm.sock
+  A virtio console on this terminal, and a port for a program in the guest:
+    vmm run --kernel bzImage --initrd rd.cpio --console stdio --console unix:/tmp/agent.sock,name=agent
   A Multiboot kernel with a module:
     vmm run --kernel kernel.elf --module ramdisk.img,root=ram --cmdline verbose
   Sixteen bits of boot code at 0x7c00, every port access shown:

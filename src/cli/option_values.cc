@@ -27,6 +27,11 @@ constexpr Words<BootProtocol, 7> kProtocols{{{"auto", BootProtocol::kAuto},
                                              {"flat", BootProtocol::kFlat}}};
 constexpr Words<FlatMode, 3> kModes{
     {{"real", FlatMode::kReal}, {"protected", FlatMode::kProtected}, {"long", FlatMode::kLong}}};
+constexpr Words<WatchdogAction, 5> kWatchdogActions{{{"reset", WatchdogAction::kReset},
+                                                     {"poweroff", WatchdogAction::kPowerOff},
+                                                     {"panic", WatchdogAction::kPanic},
+                                                     {"stop", WatchdogAction::kStop},
+                                                     {"none", WatchdogAction::kNone}}};
 constexpr Words<Toggle, 3> kToggles{
     {{"on", Toggle::kOn}, {"off", Toggle::kOff}, {"auto", Toggle::kAuto}}};
 
@@ -190,6 +195,15 @@ Result<ConsoleSpec> parse_serial(std::string_view text) {
   }
   return fail(ErrorCode::kBadConfig, "'{}' is not one of stdio, file:PATH, pty, unix:PATH, null",
               text);
+}
+
+Result<WatchdogConfig> parse_watchdog(std::string_view text) {
+  if (text.empty()) return WatchdogConfig{};
+  const auto pair = key_value(text);
+  if (!pair || pair->first != "action") {
+    return fail(ErrorCode::kBadConfig, "'{}' is unknown: action=ACTION is known", text);
+  }
+  return WatchdogConfig{.action = VMM_TRY(word(pair->second, kWatchdogActions))};
 }
 
 Result<QuirkOverride> parse_quirk(std::string_view text) {

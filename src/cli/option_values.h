@@ -41,6 +41,9 @@ Result<CpuConfig> parse_cpu(std::string_view text, std::uint32_t count);
 // --serial stdio | file:PATH | pty | unix:PATH | null
 Result<ConsoleSpec> parse_serial(std::string_view text);
 
+// --watchdog [action=reset|poweroff|panic|stop|none]; an empty text has the default.
+Result<WatchdogConfig> parse_watchdog(std::string_view text);
+
 // --quirk name=on|off|auto
 Result<QuirkOverride> parse_quirk(std::string_view text);
 

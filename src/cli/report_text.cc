@@ -13,6 +13,8 @@ std::string_view headline(StopReason reason) {
       return "guest reset";
     case StopReason::kGuestPanic:
       return "guest panicked";
+    case StopReason::kWatchdog:
+      return "guest stopped by its watchdog";
     case StopReason::kHalted:
       return "guest halted for good";
     case StopReason::kTripleFault:
@@ -55,6 +57,7 @@ std::string end_text(const StopInfo& stop, std::string_view quit_why) {
       break;
     case StopReason::kPowerOff:
     case StopReason::kReset:
+    case StopReason::kWatchdog:
     case StopReason::kDeadline:
       return line;
     case StopReason::kGuestPanic:

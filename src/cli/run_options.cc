@@ -85,6 +85,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "still in pauses), with base=utc (default), localtime, or a date: "
      "frozen,base=2026-01-31T23:59:59",
      kDevices},
+    {"watchdog", kOptionalValue, "action=ACTION",
+     "Add a watchdog (Intel 6300ESB) for what happens when the guest stops feeding it: "
+     "action=reset (default), poweroff, panic, stop or none",
+     kDevices},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME, fd=N "
@@ -102,7 +106,13 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "repeated",
      kDevices},
     {"serial", kValue, "WHERE",
-     "First serial port: stdio (default), file:PATH, pty, unix:PATH or null", kConsole},
+     "First serial port: stdio (default, but null with --console stdio), file:PATH, pty, "
+     "unix:PATH or null",
+     kConsole},
+    {"console", kList, "WHERE[,name=NAME]",
+     "Virtio console (hvc0, hvc1, ...): stdio, file:PATH, pty, unix:PATH or null; with a name, a "
+     "port for programs. May be repeated",
+     kConsole},
     {"escape", kValue, "KEY",
      "Escape key of the terminal: ^A (default), another letter, off, or on to have it for "
      "input from a pipe, too",
@@ -246,6 +256,11 @@ void read_virtio(Reader& reader, VmConfig& config) {
         });
     config.virtio.emplace_back(balloon);
   }
+  if (reader.asked("watchdog")) {
+    config.watchdog = reader.value<WatchdogConfig>("watchdog", {}, [](std::string_view text) {
+      return parse_watchdog(text == "true" ? std::string_view() : text);
+    });
+  }
   config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
 }
 
@@ -331,8 +346,52 @@ Result<ConsoleSpec> parse_debug_console(std::string_view text) {
   return ConsoleSpec(FileConsole{std::string(text)});
 }
 
+// Who has standard input and output: the serial port, unless a port is put there.
+void share_stdio(Reader& reader, RunRequest& request) {
+  const auto wanted = std::count_if(request.consoles.begin(), request.consoles.end(),
+                                    [](const ConsolePortSpec& port) { return port.on_stdio(); });
+  if (wanted == 0) return;
+  if (wanted > 1) reader.problem("console", "only one can be on stdio");
+  if (!reader.has("serial")) request.serial = NullConsole{};
+  if (std::holds_alternative<StreamConsole>(request.serial)) {
+    reader.problem("console",
+                   "standard input and output are the serial port's already (--serial stdio): give "
+                   "one of the two another place");
+  }
+}
+
+// A console on the terminal is the one that people want to see, so Linux gets it as its last, which
+// is /dev/console.
+void prefer_console_on_stdio(RunRequest& request) {
+  auto* const kernel = std::get_if<KernelBoot>(&request.config.boot);
+  if (kernel == nullptr || kernel->linux_cmdline.empty()) return;
+  std::size_t number = 0;
+  for (const ConsolePortSpec& port : request.consoles) {
+    if (!port.name.empty()) continue;
+    if (port.on_stdio()) kernel->linux_cmdline += fmt::format(" console=hvc{}", number);
+    ++number;
+  }
+}
+
+void read_ports(Reader& reader, RunRequest& request) {
+  VirtioConsoleConfig device;
+  for (const std::string& text : reader.list("console")) {
+    auto port = parse_console(text);
+    if (port) {
+      device.ports.push_back({.name = port->name});
+      request.consoles.push_back(*std::move(port));
+    } else {
+      reader.problem("console", port.error().message());
+    }
+  }
+  if (!device.ports.empty()) request.config.virtio.emplace_back(std::move(device));
+  share_stdio(reader, request);
+  prefer_console_on_stdio(request);
+}
+
 void read_consoles(Reader& reader, RunRequest& request) {
   request.serial = reader.value<ConsoleSpec>("serial", request.serial, parse_serial);
+  read_ports(reader, request);
   const EscapeChoice escape = reader.value<EscapeChoice>("escape", {}, parse_escape);
   request.escape = escape.enabled;
   request.escape_key = escape.key;

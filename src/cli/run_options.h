@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cli/console_option.h"
 #include "cli/disk_option.h"
 #include "cli/share_option.h"
 #include "cli/vsock_option.h"
@@ -58,6 +59,7 @@ struct RunRequest {
   VmConfig config;
   std::optional<std::string> flat_file;  // to be read into config.boot, which is a FlatBoot then
   ConsoleSpec serial = StreamConsole{0, 1};
+  std::vector<ConsolePortSpec> consoles;  // those of config.virtio's console device
   std::optional<ConsoleSpec> debug_console;
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -67,9 +68,10 @@ RunSession::RunSession(RunRequest request, Terminal& terminal)
 
 void RunSession::note(const std::string& line) { terminal_.say(fmt::format("vmm: {}\n", line)); }
 
-Result<void> RunSession::open_consoles() {
+// What the host's side of a serial port or a console needs, which is more on a terminal.
+ConsoleOptions RunSession::options_for(const ConsoleSpec& where) {
   ConsoleOptions options{.started = false};
-  const bool on_stdio = std::holds_alternative<StreamConsole>(request_.serial);
+  const bool on_stdio = std::holds_alternative<StreamConsole>(where);
   const bool typed = on_stdio && terminal_.is_terminal();
   if (on_stdio && request_.escape.value_or(typed)) {
     options.input_filter = [this](std::span<const std::byte> bytes) { return filter_input(bytes); };
@@ -77,8 +79,22 @@ Result<void> RunSession::open_consoles() {
   // Keys must be seen even when the guest looks at none; a pipe can wait.
   options.always_read = typed;
   if (typed) options.input_buffer = MiB(1);
-  console_ = VMM_TRY(with_context(ConsoleBackend::create(request_.serial, std::move(options)),
-                                  "Open the serial port's host side (--serial)"));
+  return options;
+}
+
+bool RunSession::uses_stdio() const {
+  return std::holds_alternative<StreamConsole>(request_.serial) ||
+         std::any_of(request_.consoles.begin(), request_.consoles.end(),
+                     [](const ConsolePortSpec& port) { return port.on_stdio(); });
+}
+
+Result<void> RunSession::open_consoles() {
+  console_ =
+      VMM_TRY(with_context(ConsoleBackend::create(request_.serial, options_for(request_.serial)),
+                           "Open the serial port's host side (--serial)"));
+  VMM_TRY(ports_.open(
+      request_.consoles, [this](const ConsoleSpec& where) { return options_for(where); },
+      [this](const std::string& line) { note(line); }));
   if (const std::string place = console_->place(); !place.empty()) {
     note(fmt::format("serial port on {}", place));
   }
@@ -93,8 +109,18 @@ Result<void> RunSession::open_consoles() {
 
 // Their threads are not what a guest's first instruction should wait for.
 void RunSession::start_consoles() {
-  console_->start();
-  if (debug_console_) debug_console_->start();
+  for (ConsoleBackend* const console : consoles()) console->start();
+}
+
+std::vector<ConsoleBackend*> RunSession::consoles() const {
+  std::vector<ConsoleBackend*> all = ports_.backends();
+  all.push_back(console_.get());
+  if (debug_console_) all.push_back(debug_console_.get());
+  return all;
+}
+
+std::string RunSession::statistics(const Vm& vm) const {
+  return statistics_text(vm.stats(), console_->stats()) + ports_.statistics_text();
 }
 
 // What tells this machine from others, each time it is started: its UUID, or host and boot image.
@@ -219,6 +245,7 @@ VmConfig RunSession::make_config() {
   }
   request_.config.early_kvm.reset();  // it is for one machine, and a reset makes another
   config.serial.output = console_.get();
+  ports_.fill(config);
   config.debug_console = debug_console_.get();
   config.log = make_log();
   if (config.memory.preallocate && ::isatty(STDERR_FILENO) == 1 && !request_.quiet) {
@@ -246,11 +273,13 @@ void RunSession::connect(Vm& vm) {
   console_->connect_input(
       {[&vm](std::span<const std::byte> bytes) { return vm.push_serial_input(bytes); },
        &vm.serial_input_space()});
+  ports_.connect(vm, terminal_.size());
 }
 
 void RunSession::disconnect() {
   console_->disconnect_input();
   console_->on_writable({});
+  ports_.disconnect();
   const std::lock_guard guard(mutex_);
   vm_ = nullptr;
 }
@@ -273,13 +302,14 @@ Result<SessionEnd> RunSession::run() {
     if (request_.verbose) {
       for (const std::string& decision : vm->decisions()) note(decision);
     }
-    if (std::holds_alternative<StreamConsole>(request_.serial)) VMM_TRY(terminal_.make_raw());
+    if (uses_stdio()) VMM_TRY(terminal_.make_raw());
     if (gdb_) vm->attach_debugger(gdb_->debugger());
     connect(*vm);
     const auto start = steady_clock::now();
     const Result<StopInfo> stop = run_machine(*vm);
     disconnect();
     if (!stop) return tl::unexpected<Error>(stop.error());
+    note_watchdog(*vm);
     const bool reboot = stop->reason == StopReason::kReset && !request_.no_reboot;
     const bool loop = reboot && is_reset_loop(steady_clock::now() - start);
     if (reboot && !loop && !quit_) {
@@ -291,7 +321,7 @@ Result<SessionEnd> RunSession::run() {
     drain_output();
     if (request_.verbose) {
       terminal_.restore();
-      terminal_.say(statistics_text(vm->stats(), console_->stats()));
+      terminal_.say(statistics(*vm));
     }
     if (loop) {
       return SessionEnd{kExitResetLoop,
@@ -371,7 +401,8 @@ bool RunSession::serve_requests(Vm& vm) {
 }
 
 bool RunSession::is_reset_loop(nanoseconds ran) {
-  const std::uint64_t output = console_->stats().output_bytes;
+  std::uint64_t output = 0;
+  for (const ConsoleBackend* const console : consoles()) output += console->stats().output_bytes;
   const bool empty = ran < kQuickReset && output == output_seen_;
   output_seen_ = output;
   empty_resets_ = empty ? empty_resets_ + 1 : 0;
@@ -380,17 +411,31 @@ bool RunSession::is_reset_loop(nanoseconds ran) {
 
 void RunSession::drain_output() {
   // As long as the reader wants, as any program that writes to a pipe; but the user may end that.
-  for (ConsoleBackend* const console : {console_.get(), debug_console_.get()}) {
-    if (console == nullptr) continue;
+  for (ConsoleBackend* const console : consoles()) {
     while (!console->flush(quit_ ? kShortFlush : milliseconds(100)) && !quit_) {
     }
   }
-  const ConsoleStats stats = console_->stats();
-  if (stats.output_dropped != 0) {
+  for (const ConsoleBackend* const console : consoles()) {
+    const ConsoleStats stats = console->stats();
+    if (stats.output_dropped == 0 || console == debug_console_.get()) continue;
     terminal_.restore();
     note(fmt::format("{} bytes of the guest's output were lost{}", stats.output_dropped,
                      stats.output_error.empty() ? "" : ": " + stats.output_error));
   }
+}
+
+void RunSession::tell_size() {
+  const std::lock_guard guard(mutex_);
+  if (vm_ != nullptr) ports_.resize(*vm_, terminal_.size());
+}
+
+void RunSession::note_watchdog(const Vm& vm) {
+  const auto watchdog = vm.status().watchdog;
+  if (!watchdog) return;
+  const bool expired = watchdog->expirations != 0;
+  if (expired && !request_.quiet) note("the guest did not feed its watchdog");
+  const std::lock_guard guard(mutex_);
+  request_.config.watchdog->expired_before = expired;
 }
 
 std::vector<std::byte> RunSession::filter_input(std::span<const std::byte> typed) {
@@ -442,7 +487,7 @@ void RunSession::show_statistics() {
   std::string text = "\n";
   {
     const std::lock_guard guard(mutex_);
-    if (vm_ != nullptr) text += statistics_text(vm_->stats(), console_->stats());
+    if (vm_ != nullptr) text += statistics(*vm_);
   }
   terminal_.say(text);
 }
@@ -480,6 +525,10 @@ void RunSession::on_signal(int signal) {
     }
     case SIGCONT:
       terminal_.resume();
+      tell_size();
+      break;
+    case SIGWINCH:
+      tell_size();
       break;
     default:
       if (quit_ && std::chrono::steady_clock::now() - quit_signal_at_ < kSameSignal) {

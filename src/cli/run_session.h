@@ -13,6 +13,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "cli/console_ports.h"
 #include "cli/control_protocol.h"
 #include "cli/escape_parser.h"
 #include "cli/run_options.h"
@@ -46,7 +47,11 @@ class RunSession final : private ControlTarget {
 
  private:
   Result<void> open_consoles();
+  ConsoleOptions options_for(const ConsoleSpec& where);
+  bool uses_stdio() const;
   void start_consoles();
+  std::vector<ConsoleBackend*> consoles() const;
+  std::string statistics(const Vm& vm) const;
   Result<void> open_networks();
   Result<void> open_vsock();
   Result<void> open_shares();
@@ -66,6 +71,9 @@ class RunSession final : private ControlTarget {
   void connect(Vm& vm);
   void disconnect();
   void drain_output();
+  void tell_size();  // of the terminal
+  // Whether a watchdog was not fed: then the next machine's guest can ask for that.
+  void note_watchdog(const Vm& vm);
   void note(const std::string& line);
   void show_statistics();
   void show_processors(Vm& vm);
@@ -93,6 +101,7 @@ class RunSession final : private ControlTarget {
   Terminal& terminal_;
   EscapeParser escape_;
   std::unique_ptr<ConsoleBackend> console_;
+  ConsolePorts ports_;
   std::unique_ptr<ConsoleBackend> debug_console_;
   std::optional<std::chrono::steady_clock::time_point> end_time_;
   int empty_resets_ = 0;

@@ -11,7 +11,7 @@
 namespace vmm::cli {
 namespace {
 
-constexpr std::array kWatched{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT};
+constexpr std::array kWatched{SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
 
 bool is_ignored(int signal) {
   struct sigaction action {};

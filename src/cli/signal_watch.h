@@ -13,10 +13,10 @@
 
 namespace vmm::cli {
 
-// From its creation to its destruction SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP and SIGCONT are
-// blocked, in this thread and in those that it starts later, and come as calls of `callback` on the
-// thread "signals". A signal that was ignored when the process started stays ignored (nohup).
-// Create it before any other thread.
+// From its creation to its destruction SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT and
+// SIGWINCH are blocked, in this thread and in those that it starts later, and come as calls of
+// `callback` on the thread "signals". A signal that was ignored when the process started stays
+// ignored (nohup). Create it before any other thread.
 class SignalWatch {
  public:
   static Result<std::unique_ptr<SignalWatch>> start(std::function<void(int signal)> callback);

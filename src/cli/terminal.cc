@@ -1,6 +1,7 @@
 #include "cli/terminal.h"
 
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -53,6 +54,12 @@ void write_all(std::string_view text) {
 Terminal::Terminal(int fd) : fd_(fd), is_terminal_(::isatty(fd) == 1) {}
 
 Terminal::~Terminal() { restore(); }
+
+ConsoleSize Terminal::size() const {
+  winsize size{};
+  if (!is_terminal_ || ::ioctl(fd_, TIOCGWINSZ, &size) != 0) return {};
+  return {.columns = size.ws_col, .rows = size.ws_row};
+}
 
 Result<void> Terminal::make_raw() {
   if (!is_terminal_) return {};

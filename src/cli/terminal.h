@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "devices/console_size.h"
 
 namespace vmm::cli {
 
@@ -20,6 +21,9 @@ class Terminal {
   Terminal& operator=(const Terminal&) = delete;
 
   bool is_terminal() const noexcept { return is_terminal_; }
+
+  // How large it is now; unknown when it is no terminal, or does not know itself.
+  ConsoleSize size() const;
 
   // Every key goes to the program as it is typed, and output is not changed. Errors: kIo.
   Result<void> make_raw();

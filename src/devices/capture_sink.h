@@ -20,6 +20,8 @@ class CaptureSink final : public ByteSink {
   explicit CaptureSink(std::size_t limit = kDefaultLimit) : limit_(limit) {}
 
   void write(std::span<const std::byte> bytes) override;
+  // It drops what goes beyond its limit rather than keep the guest waiting.
+  std::size_t room() const noexcept override { return kDefaultLimit; }
 
   // Everything kept so far.
   std::string text() const;

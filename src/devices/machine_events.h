@@ -10,10 +10,11 @@ enum class GuestRequest : std::uint8_t {
   kPowerOff,   // ACPI S5
   kDebugExit,  // a value written to the debug-exit port
   kPanic,      // the guest says that it has panicked (pvpanic)
+  kWatchdog,   // the guest has not fed its watchdog in time
 };
 
-// Receives requests from devices; called with the device's lock held, from a vCPU thread. Must only
-// note the request.
+// Receives requests from devices; called with the device's lock held, on any thread. Must only note
+// the request.
 class MachineEvents {
  public:
   virtual ~MachineEvents() = default;

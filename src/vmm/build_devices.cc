@@ -10,6 +10,7 @@
 #include "devices/debug_exit.h"
 #include "devices/fw_cfg.h"
 #include "devices/hpet.h"
+#include "devices/i6300esb.h"
 #include "devices/i8042.h"
 #include "devices/pci/host_bridge.h"
 #include "devices/pit8254.h"
@@ -238,6 +239,26 @@ Result<void> add_test_device(const VmConfig& config, Machine& machine) {
   return {};
 }
 
+// Behind the virtio devices, whose numbers on the bus do not depend on it then.
+Result<void> add_watchdog(const VmConfig& config, Machine& machine) {
+  if (!config.watchdog) return {};
+  const PciBus::Seat seat = VMM_TRY(machine.pci->next_seat());
+  const auto slot = machine.timers.make_slot();
+  const auto watchdog =
+      make_device<I6300esb>("watchdog",
+                            I6300esb::Ports{.pci = seat.ports,
+                                            .clock = &machine.clock,
+                                            .events = &machine,
+                                            .on_rearm = [slot] { slot->rearm(); }},
+                            config.watchdog->expired_before);
+  bind_timer(machine, slot, watchdog);
+  VMM_TRY(machine.pci->attach(seat, watchdog));
+  machine.devices.push_back(watchdog);
+  machine.watchdog = watchdog;
+  machine.watchdog_action = config.watchdog->action;
+  return {};
+}
+
 // A device that is one port, and needs nothing but itself.
 template <typename D>
 Result<void> add_port(Machine& machine, const DeviceHandle<D>& device) {
@@ -266,7 +287,8 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_debug_exit(config, machine));
   VMM_TRY(add_fw_cfg(config, machine));
   if (config.test_device) VMM_TRY(add_test_device(config, machine));
-  return add_virtio_devices(config, machine);
+  VMM_TRY(add_virtio_devices(config, machine));
+  return add_watchdog(config, machine);
 }
 
 }  // namespace vmm

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
+#include "devices/virtio/console.h"
 #include "devices/virtio/vsock_packet.h"
 
 namespace vmm {
@@ -166,6 +168,37 @@ void check_balloons(const VmConfig& config, std::vector<std::string>& problems) 
   }
 }
 
+void check_port(const ConsolePortConfig& port, std::vector<std::string>& problems) {
+  const bool printable =
+      std::all_of(port.name.begin(), port.name.end(), [](char c) { return c > ' ' && c <= '~'; });
+  if (printable && port.name.size() <= virtio::Console::kMostName) return;
+  problems.push_back(
+      fmt::format("A port's name has at most {} printable characters and no spaces, which '{}' "
+                  "does not keep to",
+                  virtio::Console::kMostName, port.name));
+}
+
+void check_consoles(const std::vector<VirtioConfig>& devices, std::vector<std::string>& problems) {
+  std::size_t count = 0;
+  for (const VirtioConfig& device : devices) {
+    const auto* const console = std::get_if<VirtioConsoleConfig>(&device);
+    if (console == nullptr) continue;
+    if (++count == 2) problems.emplace_back("More than one console device is not possible");
+    if (console->ports.empty() || console->ports.size() > virtio::Console::kMostPorts) {
+      problems.push_back(
+          fmt::format("A console device with {} ports is not possible: choose 1 to {}",
+                      console->ports.size(), virtio::Console::kMostPorts));
+    }
+    std::set<std::string> names;
+    for (const ConsolePortConfig& port : console->ports) {
+      check_port(port, problems);
+      if (!port.name.empty() && !names.insert(port.name).second) {
+        problems.push_back(fmt::format("Two console ports have the name '{}'", port.name));
+      }
+    }
+  }
+}
+
 void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& problems) {
   if (vsock.backend == nullptr) problems.emplace_back("A guest's vsock has no host's side");
   if (vsock.cid < virtio::kFirstGuestCid || vsock.cid > virtio::kLastGuestCid) {
@@ -193,13 +226,16 @@ std::vector<std::string> validate(const VmConfig& config) {
   }
   const std::size_t most_virtio =
       config.virtio_transport == VirtioTransport::kPci ? kMostVirtioPci : kMostVirtioMmio;
-  if (config.virtio.size() > most_virtio) {
+  const std::size_t others =
+      config.virtio_transport == VirtioTransport::kPci && config.watchdog ? 1 : 0;
+  if (config.virtio.size() > most_virtio - others) {
     problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
-                                   config.virtio.size(), most_virtio));
+                                   config.virtio.size(), most_virtio - others));
   }
   check_networks(config.virtio, problems);
   check_balloons(config, problems);
   check_remote(config, problems);
+  check_consoles(config.virtio, problems);
   for (const VirtioConfig& device : config.virtio) {
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
     if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);

@@ -192,15 +192,45 @@ struct VhostShareConfig {
   std::shared_ptr<virtio::RemotePeer> peer = {};
 };
 
-using VirtioConfig =
-    std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig, VirtioBalloonConfig,
-                 VirtioVsockConfig, VhostDiskConfig, VhostNetConfig, VhostShareConfig>;
+// Bytes both ways between the guest and the host.
+struct ConsolePortConfig {
+  // Under which the guest's programs find the port: 1 to 64 printable characters. Empty: it is a
+  // console.
+  std::string name = {};
+  // What the guest sends; borrowed, outlives the Vm; nullptr drops it. Input:
+  // Vm::push_port_input().
+  ByteSink* output = nullptr;
+};
+
+// Consoles and ports for programs, all on one device (VIRTIO 1.2, 5.3). At most one.
+struct VirtioConsoleConfig {
+  std::vector<ConsolePortConfig> ports = {};  // 1 to 31
+};
+
+using VirtioConfig = std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig,
+                                  VirtioBalloonConfig, VirtioVsockConfig, VhostDiskConfig,
+                                  VhostNetConfig, VhostShareConfig, VirtioConsoleConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {
   kPci,          // functions of PCI bus 0
   kMmio,         // registers in memory, named in the ACPI tables (LNRO0005)
   kMmioCmdline,  // the same, named on a Linux command line (virtio_mmio.device=)
+};
+
+// What happens when the guest has not fed its watchdog in time.
+enum class WatchdogAction : std::uint8_t {
+  kReset,     // as when the guest asks for a reset
+  kPowerOff,  // as when it powers off
+  kPanic,     // as when it reports a panic
+  kStop,      // StopReason::kWatchdog
+  kNone,      // it is counted
+};
+
+// A watchdog (Intel 6300ESB) that the guest may start.
+struct WatchdogConfig {
+  WatchdogAction action = WatchdogAction::kReset;
+  bool expired_before = false;  // the guest is told that this start follows a reset by the watchdog
 };
 
 // On or off for one named quirk (vmm doctor lists the names); what is not named is probed.
@@ -226,6 +256,7 @@ struct VmConfig {
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
+  std::optional<WatchdogConfig> watchdog = {};
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md

@@ -20,12 +20,16 @@ class ConsoleWatch final : public ByteSink {
 
   void write(std::span<const std::byte> bytes) override;
   bool writable() const noexcept override { return next_ == nullptr || next_->writable(); }
+  std::size_t room() const noexcept override {
+    return next_ == nullptr ? kUnlimited : next_->room();
+  }
 
   // A panic message has gone by. Only a hint: user space can print the same words, so it decides
   // nothing but how an end that comes anyway is called.
   bool panicked() const noexcept { return panicked_.load(std::memory_order_relaxed); }
 
  private:
+  static constexpr std::size_t kUnlimited = std::size_t{1} << 20;  // what drops all takes all
   ByteSink* next_;
   std::size_t matched_ = 0;  // bytes of the marker seen so far
   std::atomic<bool> panicked_{false};

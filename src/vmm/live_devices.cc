@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/console.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/transport_core.h"
@@ -19,6 +20,7 @@ namespace {
 
 using virtio::Balloon;
 using virtio::Blk;
+using virtio::Console;
 using virtio::Net;
 using virtio::Remote;
 using virtio::RemoteBlk;
@@ -87,6 +89,15 @@ RemoteStatus status_of(const Remote& remote) {
           .losses = remote.counters().losses};
 }
 
+// Calls fn(Console&) when the machine has that port.
+template <typename Fn>
+void with_port(const Machine& machine, std::size_t port, Fn&& fn) {
+  visit<Console>(machine, [&](Console& console) {
+    if (port < console.ports()) fn(console);
+    return true;
+  });
+}
+
 }  // namespace
 
 void add_device_status(const Machine& machine, VmStatus& status) {
@@ -110,6 +121,11 @@ void add_device_status(const Machine& machine, VmStatus& status) {
     status.remotes.push_back(status_of(remote));
     return false;
   });
+  if (machine.watchdog) {
+    status.watchdog = machine.watchdog->with([](const I6300esb& watchdog) {
+      return WatchdogStatus{watchdog.counting(), watchdog.expirations()};
+    });
+  }
 }
 
 Result<void> set_balloon(const Machine& machine, std::uint64_t bytes) {
@@ -169,6 +185,25 @@ Result<void> set_link(const Machine& machine, std::string_view name, bool up) {
   });
   if (found || elsewhere) return {};
   return no_such<Net>(machine, "network interface", name);
+}
+
+std::size_t push_port_input(const Machine& machine, std::size_t port,
+                            std::span<const std::byte> bytes) {
+  std::size_t taken = 0;
+  with_port(machine, port, [&](Console& console) { taken = console.push_input(port, bytes); });
+  return taken;
+}
+
+void port_output_ready(const Machine& machine, std::size_t port) {
+  with_port(machine, port, [&](Console& console) { console.output_ready(port); });
+}
+
+void set_port_size(const Machine& machine, std::size_t port, ConsoleSize size) {
+  with_port(machine, port, [&](Console& console) { console.set_size(port, size); });
+}
+
+void set_port_open(const Machine& machine, std::size_t port, bool open) {
+  with_port(machine, port, [&](Console& console) { console.set_host_open(port, open); });
 }
 
 }  // namespace vmm

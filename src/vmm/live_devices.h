@@ -2,11 +2,14 @@
 // device's lock, on the caller's thread.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "base/result.h"
 #include "devices/block_rates.h"
+#include "devices/console_size.h"
 #include "vmm/machine.h"
 #include "vmm/vm_status.h"
 
@@ -23,5 +26,12 @@ Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name
 Result<void> limit_disk(const Machine& machine, std::string_view name, const BlockRates& rates);
 // Errors: kOutOfRange when there is no such interface.
 Result<void> set_link(const Machine& machine, std::string_view name, bool up);
+
+// As the functions of Vm with these names. Nothing happens when there is no such port.
+std::size_t push_port_input(const Machine& machine, std::size_t port,
+                            std::span<const std::byte> bytes);
+void port_output_ready(const Machine& machine, std::size_t port);
+void set_port_size(const Machine& machine, std::size_t port, ConsoleSize size);
+void set_port_open(const Machine& machine, std::size_t port, bool open);
 
 }  // namespace vmm

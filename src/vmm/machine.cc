@@ -2,13 +2,41 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace vmm {
 
 StopReason Machine::call_it_panic_if_it_is(StopReason reason) const {
   const bool may_follow_panic = reason == StopReason::kReset || reason == StopReason::kHalted ||
                                 reason == StopReason::kTripleFault;
-  return may_follow_panic && console.panicked() ? StopReason::kGuestPanic : reason;
+  const bool panicked =
+      console.panicked() || std::any_of(console_ports.begin(), console_ports.end(),
+                                        [](const auto& port) { return port->output.panicked(); });
+  return may_follow_panic && panicked ? StopReason::kGuestPanic : reason;
 }
+
+bool Machine::watchdog_counts() const {
+  return watchdog && watchdog->with([](const I6300esb& device) { return device.counting(); });
+}
+
+namespace {
+
+StopReason reason_for(WatchdogAction action) {
+  switch (action) {
+    case WatchdogAction::kPowerOff:
+      return StopReason::kPowerOff;
+    case WatchdogAction::kPanic:
+      return StopReason::kGuestPanic;
+    case WatchdogAction::kStop:
+      return StopReason::kWatchdog;
+    case WatchdogAction::kReset:
+    case WatchdogAction::kNone:
+      break;
+  }
+  return StopReason::kReset;
+}
+
+}  // namespace
 
 void Machine::request(GuestRequest request, std::uint32_t value) {
   StopInfo stop;
@@ -30,6 +58,11 @@ void Machine::request(GuestRequest request, std::uint32_t value) {
     case GuestRequest::kPanic:
       stop.reason = StopReason::kGuestPanic;
       stop.detail = fmt::format("the guest reported a panic (pvpanic event {:#x})", value);
+      break;
+    case GuestRequest::kWatchdog:
+      if (watchdog_action == WatchdogAction::kNone) return;
+      stop.reason = call_it_panic_if_it_is(reason_for(watchdog_action));
+      stop.detail = "the watchdog expired";
       break;
   }
   stops.post(std::move(stop));

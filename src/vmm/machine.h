@@ -12,10 +12,12 @@
 #include "devices/bus.h"
 #include "devices/device_ref.h"
 #include "devices/fw_cfg.h"
+#include "devices/i6300esb.h"
 #include "devices/irq_gate.h"
 #include "devices/machine_events.h"
 #include "devices/uart16550.h"
 #include "memory/guest_memory.h"
+#include "vmm/config.h"
 #include "vmm/console_watch.h"
 #include "vmm/device_timers.h"
 #include "vmm/doorbells.h"
@@ -42,6 +44,14 @@ struct VirtioHandle {
   DeviceRef outside;
   virtio::Device* inside;  // constant, as the next
   const virtio::TransportCore* core;
+};
+
+// The host's end of a port of the console device.
+struct ConsolePortEnd {
+  ConsolePortEnd(ByteSink* sink, EventFd space) : output(sink), input_space(std::move(space)) {}
+
+  ConsoleWatch output;  // between the port and the embedder's sink
+  EventFd input_space;  // signalled when the port takes input again
 };
 
 // Members are destroyed from the last to the first: devices before the buses' maps that share them,
@@ -72,6 +82,7 @@ struct Machine final : MachineEvents {
   StopBoard stops;
   ConsoleWatch console;        // between COM1 and the embedder's sink
   EventFd serial_input_space;  // signalled when COM1 takes input again
+  std::vector<std::unique_ptr<ConsolePortEnd>> console_ports;
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
   std::unique_ptr<PciBus> pci;
@@ -80,12 +91,17 @@ struct Machine final : MachineEvents {
   DoorbellBoard doorbells;
   std::optional<DeviceHandle<Uart16550>> com1;
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
+  std::optional<DeviceHandle<I6300esb>> watchdog;
+  WatchdogAction watchdog_action = WatchdogAction::kReset;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
   std::vector<VirtioHandle> virtio;
   std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
 
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;
+
+  // Whether a watchdog counts down: then even a guest that nothing else can wake is not over.
+  bool watchdog_counts() const;
 
   // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
   StopReason call_it_panic_if_it_is(StopReason reason) const;

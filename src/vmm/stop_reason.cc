@@ -10,6 +10,8 @@ std::string_view to_string(StopReason reason) noexcept {
       return "reset";
     case StopReason::kGuestPanic:
       return "guest panic";
+    case StopReason::kWatchdog:
+      return "watchdog";
     case StopReason::kHalted:
       return "halted with interrupts off";
     case StopReason::kTripleFault:

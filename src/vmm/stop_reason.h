@@ -14,6 +14,7 @@ enum class StopReason : std::uint8_t {
   kPowerOff,    // ACPI S5
   kReset,       // the guest asked for a reset
   kGuestPanic,  // the guest said that it panicked (pvpanic, or a panic message followed by its end)
+  kWatchdog,    // the guest's watchdog expired, and was to stop it (WatchdogAction::kStop)
   kHalted,      // every CPU is halted with interrupts off: nothing can wake the guest
   kTripleFault,       // shutdown condition (SDM volume 3, 6.15)
   kDebugExit,         // a value was written to the debug-exit port

@@ -15,6 +15,7 @@
 #include "base/unique_fd.h"
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/console.h"
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/remote_kinds.h"
@@ -78,6 +79,21 @@ Result<VirtioParts> make(const VirtioBalloonConfig& config, Machine&, std::size_
                              }});
   }
   return parts;
+}
+
+Result<VirtioParts> make(const VirtioConsoleConfig& config, Machine& machine, std::size_t number) {
+  using virtio::Console;
+  std::vector<Console::Port> ports;
+  for (const ConsolePortConfig& port : config.ports) {
+    machine.console_ports.push_back(
+        std::make_unique<ConsolePortEnd>(port.output, VMM_TRY(EventFd::create())));
+    ConsolePortEnd& end = *machine.console_ports.back();
+    ports.push_back({.name = port.name, .output = &end.output, .on_input_space = [&end] {
+                       end.input_space.signal();
+                     }});
+  }
+  return VirtioParts{.device =
+                         std::make_unique<Console>(numbered("console", number), std::move(ports))};
 }
 
 Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t number) {

@@ -162,6 +162,7 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
 }
 
 bool Vm::Impl::asleep_for_ever() {
+  if (machine->watchdog_counts()) return false;
   if (machine->user_irqchip != nullptr) return machine->user_irqchip->asleep_for_ever();
   // Only in-kernel chips keep a halted CPU inside KVM_RUN.
   if (plan.irqchip == IrqchipMode::kNone) return false;
@@ -197,6 +198,25 @@ const EventFd& Vm::serial_input_space() const { return impl_->machine->serial_in
 
 void Vm::serial_output_ready() {
   impl_->machine->com1->with([](Uart16550& uart) { uart.poke(); });
+}
+
+std::size_t Vm::push_port_input(std::size_t port, std::span<const std::byte> bytes) {
+  return vmm::push_port_input(*impl_->machine, port, bytes);
+}
+
+const EventFd* Vm::port_input_space(std::size_t port) const {
+  const auto& ports = impl_->machine->console_ports;
+  return port < ports.size() ? &ports[port]->input_space : nullptr;
+}
+
+void Vm::port_output_ready(std::size_t port) { vmm::port_output_ready(*impl_->machine, port); }
+
+void Vm::set_port_size(std::size_t port, ConsoleSize size) {
+  vmm::set_port_size(*impl_->machine, port, size);
+}
+
+void Vm::set_port_open(std::size_t port, bool open) {
+  vmm::set_port_open(*impl_->machine, port, open);
 }
 
 const GuestMemory& Vm::memory() const { return impl_->machine->memory; }

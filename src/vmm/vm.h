@@ -15,6 +15,7 @@
 #include "base/event_fd.h"
 #include "base/result.h"
 #include "devices/block_rates.h"
+#include "devices/console_size.h"
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
 #include "vmm/stop_reason.h"
@@ -82,6 +83,18 @@ class Vm {
 
   // The sink of SerialConfig is writable() again: lets the guest's transmitter go on.
   void serial_output_ready();
+
+  // The same for the ports of VirtioConsoleConfig, by their place in its list. A guest takes input
+  // only while it listens: a console from its driver's start on, other ports while they are open.
+  // With a port that does not exist nothing happens.
+  std::size_t push_port_input(std::size_t port, std::span<const std::byte> bytes);
+  const EventFd* port_input_space(std::size_t port) const;  // nullptr: there is no such port
+  void port_output_ready(std::size_t port);
+  // The terminal that shows a console has this size now.
+  void set_port_size(std::size_t port, ConsoleSize size);
+  // Whether a program of the host's is at the other end, which the guest's programs can see. Every
+  // port is open until told otherwise.
+  void set_port_open(std::size_t port, bool open);
 
   const GuestMemory& memory() const;
 

@@ -45,6 +45,11 @@ struct RemoteStatus {
   std::uint64_t losses = 0;            // how often it went
 };
 
+struct WatchdogStatus {
+  bool counting = false;          // the guest has started it
+  std::uint64_t expirations = 0;  // times that it was not fed, since the start
+};
+
 struct VmStatus {
   bool running = false;  // a Vm::run() is active
   std::uint32_t cpus = 0;
@@ -54,6 +59,7 @@ struct VmStatus {
   std::vector<DiskStatus> disks = {};
   std::vector<NetStatus> nets = {};
   std::vector<RemoteStatus> remotes = {};
+  std::optional<WatchdogStatus> watchdog = {};
 };
 
 }  // namespace vmm

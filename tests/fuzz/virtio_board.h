@@ -22,8 +22,8 @@
 
 namespace vmm::fuzz {
 
-// `Driver`: test::MmioDriver or test::PciDriver.
-template <typename Driver>
+// `Driver`: test::MmioDriver or test::PciDriver. The driver uses the first `kRingsInUse` queues.
+template <typename Driver, std::uint16_t kRingsInUse = 3>
 class VirtioBoard {
  public:
   using Factory = std::function<std::unique_ptr<virtio::Device>()>;
@@ -104,8 +104,8 @@ class VirtioBoard {
     if ((how & 2) == 0) features &= ~virtio::kFeatureEventIdx;
     if ((how & 4) == 0) features &= ~(std::uint64_t{0x5555} << (how >> 4));
     rings_.clear();
-    for (std::uint16_t i = 0; i < std::min<std::uint16_t>(rig_->transport.core().queues(), 3);
-         ++i) {
+    for (std::uint16_t i = 0;
+         i < std::min<std::uint16_t>(rig_->transport.core().queues(), kRingsInUse); ++i) {
       const Gpa at(kRings + kRingSpan * i);
       if ((how & 1) != 0) {
         rings_.emplace_back(std::in_place_type<test::PackedDriver>, memory_, at, kPlaces,
@@ -123,7 +123,7 @@ class VirtioBoard {
   }
   void scribble(Program& program) {
     constexpr std::array<std::uint64_t, 4> kAreas{0, 0x4000, 0x8000, 0x1'0000};
-    const std::uint64_t at = kRings + kRingSpan * (program.byte() % 3) +
+    const std::uint64_t at = kRings + kRingSpan * (program.byte() % kRingsInUse) +
                              kAreas[program.byte() % 4] + 2ULL * program.byte();
     require(memory_.write(Gpa(at), program.word()).has_value());
   }

@@ -85,6 +85,10 @@ class ConsoleBackend : public ByteSink {
   // backend's thread, without a lock of its own held. An empty function ends that; when this
   // returns, the old one is not running any more.
   virtual void on_writable(std::function<void()> callback) = 0;
+  // What to call with whether somebody is there to talk to: soon, and each time that changes; from
+  // the backend's thread, without a lock of its own held. Of a peer that has left it tells when its
+  // last input has been delivered. An empty function ends that, as with on_writable().
+  virtual void on_peer(std::function<void(bool present)> callback) = 0;
   // From now on input goes to `input`, what was read ahead first. The previous one is forgotten.
   virtual void connect_input(ConsoleInput input) = 0;
   // When this returns, push() is not running and will not be called any more. Input is kept.

@@ -40,6 +40,8 @@ class ConsoleEndpoint {
   virtual Input read(std::span<std::byte> into) = 0;
   // Looks whether a peer has come or gone.
   virtual void refresh() {}
+  // Whether somebody is there to talk to.
+  virtual bool has_peer() const { return true; }
   // Where a person finds it ("/dev/pts/4"); empty when that is clear.
   virtual std::string place() const { return {}; }
   // True once after interest() has changed because of a try_write(): a poll that is under way has
@@ -55,9 +57,9 @@ class PeerEndpoint : public ConsoleEndpoint {
  public:
   explicit PeerEndpoint(std::size_t recent) : recent_(recent) {}
   Result<std::size_t> try_write(std::span<const std::byte> bytes) final;
+  bool has_peer() const override = 0;
 
  protected:
-  virtual bool has_peer() const = 0;
   // As try_write(), to the peer; an error means that the peer is gone.
   virtual Result<std::size_t> send(std::span<const std::byte> bytes) = 0;
   virtual void drop_peer() = 0;

@@ -89,9 +89,23 @@ void ConsolePump::write(std::span<const std::byte> bytes) {
   if (idle) wake_.signal();
 }
 
+// What there is above the mark is for whoever saw writable() below it.
+std::size_t ConsolePump::room() const noexcept {
+  return writable() ? options_.output_buffer - high_water(options_.output_buffer) : 0;
+}
+
 void ConsolePump::on_writable(std::function<void()> callback) {
   const std::lock_guard guard(callback_mutex_);
   callback_ = std::move(callback);
+}
+
+void ConsolePump::on_peer(std::function<void(bool present)> callback) {
+  {
+    const std::lock_guard guard(callback_mutex_);
+    peer_callback_ = std::move(callback);
+    peer_told_.reset();
+  }
+  wake_.signal();
 }
 
 void ConsolePump::connect_input(ConsoleInput input) {
@@ -170,6 +184,20 @@ void ConsolePump::handle(const Round& round) {
   }
   send_waiting();
   if (!read_ahead_.empty()) deliver_input();
+  tell_of_peer();
+}
+
+void ConsolePump::tell_of_peer() {
+  bool present = true;
+  {
+    const std::lock_guard guard(mutex_);
+    present = endpoint_->has_peer();
+  }
+  if (!present && !read_ahead_.empty()) return;
+  const std::lock_guard guard(callback_mutex_);
+  if (!peer_callback_ || peer_told_ == present) return;
+  peer_told_ = present;
+  peer_callback_(present);
 }
 
 void ConsolePump::take_input() {

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "base/byte_ring.h"
@@ -15,7 +16,7 @@
 namespace vmm {
 
 // Locks: mutex_ guards the output and the endpoint, input_mutex_ the receiver and callback_mutex_
-// the callback. A device's lock may be held when mutex_ is taken (write()); no device's lock is
+// the callbacks. A device's lock may be held when mutex_ is taken (write()); no device's lock is
 // taken while mutex_ is held, but one is under input_mutex_ and under callback_mutex_.
 class ConsolePump final : public ConsoleBackend {
  public:
@@ -26,7 +27,9 @@ class ConsolePump final : public ConsoleBackend {
 
   void write(std::span<const std::byte> bytes) override;
   bool writable() const noexcept override { return writable_.load(std::memory_order_acquire); }
+  std::size_t room() const noexcept override;
   void on_writable(std::function<void()> callback) override;
+  void on_peer(std::function<void(bool present)> callback) override;
 
   void start() override;
   void connect_input(ConsoleInput input) override;
@@ -44,6 +47,7 @@ class ConsolePump final : public ConsoleBackend {
   void take_input();
   void deliver_input();
   void send_waiting();
+  void tell_of_peer();
   bool send_some();                                         // mutex_ held
   std::size_t write_now(std::span<const std::byte> bytes);  // mutex_ held
 
@@ -64,6 +68,8 @@ class ConsolePump final : public ConsoleBackend {
 
   std::mutex callback_mutex_;
   std::function<void()> callback_;
+  std::function<void(bool)> peer_callback_;
+  std::optional<bool> peer_told_;
 
   std::once_flag thread_made_;
   std::thread thread_;

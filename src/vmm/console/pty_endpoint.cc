@@ -59,8 +59,9 @@ class PtyEndpoint final : public PeerEndpoint {
     (void)::tcsetattr(master_.get(), TCSANOW, &mode);
   }
 
- protected:
   bool has_peer() const override { return peer_; }
+
+ protected:
   Result<std::size_t> send(std::span<const std::byte> bytes) override {
     pollfd ask{master_.get(), POLLOUT, 0};
     if (::poll(&ask, 1, 0) >= 0 && (ask.revents & POLLHUP) != 0) {

@@ -52,8 +52,9 @@ class UnixEndpoint final : public PeerEndpoint {
 
   std::string place() const override { return listener_.path(); }
 
- protected:
   bool has_peer() const override { return client_.valid() && !output_ended_; }
+
+ protected:
   Result<std::size_t> send(std::span<const std::byte> bytes) override {
     const ssize_t n =
         ::send(client_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);

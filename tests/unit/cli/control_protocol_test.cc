@@ -29,6 +29,7 @@ class RecordingTarget final : public ControlTarget {
     status.vm->balloon = BalloonStatus{.target = MiB(2), .actual = MiB(1)};
     status.vm->balloon->guest["free"] = MiB(300);
     status.vm->disks.push_back({.name = "disk0", .size = GiB(1), .requests = 7, .errors = 1});
+    status.vm->watchdog = WatchdogStatus{.counting = true, .expirations = 3};
     status.vm->nets.push_back({.name = "net0", .mac = {{2, 0, 0, 0, 0, 1}}, .link = false});
     status.stats.exits["pio"] = 3;
     return status;
@@ -110,6 +111,7 @@ TEST_F(ControlProtocol, Status_isComplete) {
   EXPECT_EQ(status["balloon"]["guest"]["free"], MiB(300));
   EXPECT_EQ(status["disks"][0]["errors"], 1);
   EXPECT_EQ(status["nets"][0]["mac"], "02:00:00:00:00:01");
+  EXPECT_EQ(status["watchdog"]["expirations"], 3);
   EXPECT_EQ(status["exits"]["pio"], 3);
 }
 

@@ -288,5 +288,20 @@ TEST(Options, MissingConfigFileIsAUsageError) {
   EXPECT_THAT(print.text, HasSubstr("/nonexistent.json"));
 }
 
+TEST(Options, WatchdogsActionIsRead) {
+  EXPECT_EQ(run({}).config.watchdog.has_value(), false);
+  EXPECT_EQ(run({"--watchdog"}).config.watchdog->action, WatchdogAction::kReset);
+  EXPECT_EQ(parse_watchdog("action=poweroff")->action, WatchdogAction::kPowerOff);
+  EXPECT_EQ(parse_watchdog("action=panic")->action, WatchdogAction::kPanic);
+  EXPECT_EQ(parse_watchdog("action=stop")->action, WatchdogAction::kStop);
+  EXPECT_EQ(parse_watchdog("action=none")->action, WatchdogAction::kNone);
+}
+
+TEST(Options, OtherWordsForAWatchdogAreRefused) {
+  EXPECT_THAT(parse_watchdog("action=pause").error().message(),
+              HasSubstr("reset, poweroff, panic, stop, none"));
+  EXPECT_THAT(parse_watchdog("timeout=3").error().message(), HasSubstr("action=ACTION"));
+}
+
 }  // namespace
 }  // namespace vmm::cli

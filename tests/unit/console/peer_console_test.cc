@@ -4,6 +4,7 @@
 #include <sys/un.h>
 #include <termios.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -51,6 +52,33 @@ TEST(UnixConsole, ClientTalksWithTheGuest) {
   EXPECT_EQ(receiver.received(), "ls\n");
   (*console)->write(bytes_of("bin dev"));
   EXPECT_EQ(test::read_text(client.get(), 7), "bin dev");
+}
+
+TEST(UnixConsole, PeersThatComeAndGo_areTold) {
+  const std::string path = socket_path("peers");
+  SlowReceiver receiver;
+  const auto console = ConsoleBackend::create(UnixConsole{path});
+  ASSERT_TRUE(console) << console.error().message();
+  (*console)->connect_input(receiver.input());
+  std::atomic<int> came{0}, gone{0};
+  (*console)->on_peer([&](bool present) { ++(present ? came : gone); });
+  EXPECT_TRUE(eventually([&] { return gone == 1; })) << "there is nobody at first";
+  {
+    const UniqueFd client = connect_to(path);
+    ASSERT_TRUE(client);
+    EXPECT_TRUE(eventually([&] { return came == 1; }));
+    const std::string text = test::pattern(100);
+    EXPECT_EQ(::write(client.get(), text.data(), text.size()), 100);
+  }
+  // The receiver has taken 16 bytes, and holds the rest up.
+  EXPECT_TRUE(receiver.receive(84));
+  EXPECT_TRUE(receiver.receive(100));
+  EXPECT_TRUE(eventually([&] { return gone == 2; }));
+  (*console)->on_peer({});
+  const UniqueFd other = connect_to(path);
+  (*console)->write(bytes_of("x"));
+  EXPECT_EQ(test::read_text(other.get(), 1), "x");
+  EXPECT_EQ(came, 1);
 }
 
 TEST(UnixConsole, LateClientSeesTheRecentOutput) {
