@@ -74,9 +74,11 @@ _vmm_value() {
     --net)
       case $value in
         *pcap=*) _vmm_files "${value##*pcap=}" ;;
+        tap=*,*) _vmm_words "${value##*,}" 'queues= mac= pcap=' ;;
         tap=*) _vmm_words "${value#tap=}" "$(compgen -G '/sys/class/net/*/tun_flags' | cut -d/ -f5)" ;;
+        passt=*) _vmm_files "${value#passt=}" ;;
         *)
-          _vmm_words "$value" 'user tap= fd='
+          _vmm_words "$value" 'user tap= fd= passt passt='
           compopt -o nospace 2>/dev/null
           ;;
       esac

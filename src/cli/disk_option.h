@@ -11,6 +11,7 @@
 namespace vmm::cli {
 
 struct DiskSpec {
+  std::string name = {};  // the machine's, when it is open
   DiskImage image = {};
   std::string serial = {};
   std::uint16_t queues = 1;

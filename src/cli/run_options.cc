@@ -86,8 +86,9 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      kDevices},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
-     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
-     "each with [,mac=ADDRESS][,pcap=FILE]. May be repeated",
+     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], "
+     "tap=NAME[,queues=N], fd=N or passt[=SOCKET], each with [,mac=ADDRESS][,pcap=FILE]. May be "
+     "repeated",
      kDevices},
     {"vsock", kValue, "[cid=N,]path=FILE",
      "Sockets between guest and host: programs of the host reach the guest through the Unix socket "

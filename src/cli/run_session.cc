@@ -93,10 +93,10 @@ Result<void> RunSession::open_networks() {
   for (std::size_t i = 0; i < request_.networks.size(); ++i) {
     const NetworkSpec& spec = request_.networks[i];
     const MacAddress mac = spec.mac.value_or(default_mac(machine, spec, i));
-    auto backend = VMM_TRY(
+    const auto queues = VMM_TRY(
         with_context(open_network(spec), fmt::format("Open network interface {} (--net)", i)));
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
-    request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
+    request_.config.virtio.emplace_back(net_config(fmt::format("net{}", i), mac, queues));
   }
   return {};
 }
@@ -121,9 +121,10 @@ Result<void> RunSession::open_disks() {
   const auto opened =
       VMM_TRY(with_context(vmm::open_disks(images, make_log()), "Open the disks (--disk)"));
   for (std::size_t i = 0; i < opened.size(); ++i) {
-    const DiskSpec& disk = request_.disks[i];
-    request_.config.virtio.emplace_back(
-        VirtioDiskConfig{.backend = opened[i], .serial = disk.serial, .queues = disk.queues});
+    DiskSpec& disk = request_.disks[i];
+    disk.name = fmt::format("disk{}", i);
+    request_.config.virtio.emplace_back(VirtioDiskConfig{
+        .name = disk.name, .backend = opened[i], .serial = disk.serial, .queues = disk.queues});
   }
   return {};
 }

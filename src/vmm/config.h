@@ -134,6 +134,7 @@ struct VirtioRngConfig {};
 
 // A disk (VIRTIO 1.2, 5.2).
 struct VirtioDiskConfig {
+  std::string name = {};  // "disk0", unique in a machine; empty: by its place among the disks
   // Where its sectors are (vmm/block/open_disk.h). It serves one machine at a time, and may be
   // given to the next one when that is gone.
   std::shared_ptr<BlockBackend> backend = {};
@@ -143,10 +144,13 @@ struct VirtioDiskConfig {
 
 // A network interface (VIRTIO 1.2, 5.1).
 struct VirtioNetConfig {
+  std::string name = {};  // "net0", likewise
   MacAddress mac = {};
   // The host's end (vmm/net/network.h). It serves one machine at a time, and may be given to the
   // next one when that is gone.
   std::shared_ptr<NetBackend> backend = {};
+  // The same network's further queues, where it has several: a pair of the guest's for each.
+  std::vector<std::shared_ptr<NetBackend>> more_queues = {};
 };
 
 // A memory balloon (VIRTIO 1.2, 5.5): takes memory away from a running guest and gives it back. At
@@ -199,6 +203,9 @@ struct VmConfig {
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
+  // How many more devices than it starts with the machine has room for while it runs: PCI only. A
+  // guest spends time on each.
+  std::uint32_t hotplug_slots = 8;
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md
@@ -212,5 +219,7 @@ struct VmConfig {
 // All problems of a configuration that can be seen without touching the host, one sentence each;
 // empty when it is sound.
 std::vector<std::string> validate(const VmConfig& config);
+// The same of one device by itself.
+std::vector<std::string> validate(const VirtioConfig& device);
 
 }  // namespace vmm

@@ -37,6 +37,9 @@ void fill_with_random(std::span<std::byte> bytes) {
 std::string numbered(const char* kind, std::size_t number) {
   return fmt::format("{}{}", kind, number);
 }
+std::string name_of(const std::string& chosen, const char* kind, std::size_t number) {
+  return chosen.empty() ? numbered(kind, number) : chosen;
+}
 
 Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t number) {
   return VirtioParts{.device =
@@ -79,10 +82,15 @@ Result<VirtioParts> make(const VirtioBalloonConfig& config, Machine&, std::size_
 }
 
 Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t number) {
-  auto device = std::make_unique<virtio::Net>(numbered("net", number), config.mac, config.backend);
+  std::vector<std::shared_ptr<NetBackend>> queues{config.backend};
+  queues.insert(queues.end(), config.more_queues.begin(), config.more_queues.end());
+  auto device =
+      std::make_unique<virtio::Net>(name_of(config.name, "net", number), config.mac, queues);
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
-  parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
+  for (std::size_t pair = 0; pair < queues.size(); ++pair) {
+    parts.sources.push_back({queues[pair]->ready_fd(), [&net, pair] { net.backend_ready(pair); }});
+  }
   return parts;
 }
 
@@ -98,7 +106,7 @@ Result<VirtioParts> make(const VirtioVsockConfig& config, Machine&, std::size_t 
 Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t number) {
   using virtio::Blk;
   auto device = std::make_unique<Blk>(
-      numbered("disk", number),
+      name_of(config.name, "disk", number),
       Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
   Blk& blk = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
