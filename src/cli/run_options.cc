@@ -79,6 +79,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
      "without ACPI",
      kDevices},
+    {"hotplug-slots", kValue, "N",
+     "Room on PCI for N devices more than the guest starts with, to be plugged in while it runs "
+     "(default: 8)",
+     kDevices},
     {"clock", kValue, "HOW",
      "Real-time clock: host (default: follows the host's, also across pauses) or frozen (stands "
      "still in pauses), with base=utc (default), localtime, or a date: "
@@ -229,6 +233,10 @@ void read_virtio(Reader& reader, VmConfig& config) {
     config.virtio.emplace_back(balloon);
   }
   config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
+  constexpr std::uint64_t kMostSlots = 31;
+  config.hotplug_slots = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
+      "hotplug-slots", config.hotplug_slots,
+      [](std::string_view text) { return parse_number(text, kMostSlots); }));
 }
 
 void read_disks(Reader& reader, RunRequest& request) {

@@ -109,15 +109,18 @@ Result<void> RunSession::open_vsock() {
   return {};
 }
 
+DiskImage RunSession::image_of(const DiskSpec& disk) const {
+  DiskImage image = disk.image;
+  const char* const scratch = std::getenv("TMPDIR");
+  if (scratch != nullptr && *scratch != '\0') image.scratch_directory = scratch;
+  return image;
+}
+
 // Once for all machines: a reset changes nothing about the disks, and those that will be thrown
 // away keep what they hold.
 Result<void> RunSession::open_disks() {
-  const char* const scratch = std::getenv("TMPDIR");
   std::vector<DiskImage> images;
-  for (const DiskSpec& disk : request_.disks) {
-    images.push_back(disk.image);
-    if (scratch != nullptr && *scratch != '\0') images.back().scratch_directory = scratch;
-  }
+  for (const DiskSpec& disk : request_.disks) images.push_back(image_of(disk));
   const auto opened =
       VMM_TRY(with_context(vmm::open_disks(images, make_log()), "Open the disks (--disk)"));
   for (std::size_t i = 0; i < opened.size(); ++i) {

@@ -116,6 +116,11 @@ Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t n
 
 }  // namespace
 
+Result<VirtioParts> make_virtio_device(const VirtioConfig& config, Machine& machine,
+                                       std::size_t number) {
+  return std::visit([&](const auto& device) { return make(device, machine, number); }, config);
+}
+
 Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
   using virtio::MmioTransport;
   if (index >= x86::kVirtioMmioSlots) {
@@ -147,8 +152,7 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
                                Widths::any(), MmioTransport::kConfig},
                               device));
-  machine.devices.push_back(device);
-  machine.virtio.push_back({device, &transport->device(), &transport->core()});
+  machine.add(VirtioHandle{device, &transport->device(), &transport->core()});
   machine.virtio_mmio.push_back(slot);
   if (parts.attached) parts.attached(device);
   return {};
@@ -159,11 +163,12 @@ Result<void> add_virtio_devices(const VmConfig& config, Machine& machine) {
   for (std::size_t index = 0; index < config.virtio.size(); ++index) {
     const VirtioConfig& one = config.virtio[index];
     const std::size_t number = numbers.at(one.index())++;
-    VirtioParts parts =
-        VMM_TRY(std::visit([&](const auto& device) { return make(device, machine, number); }, one));
-    VMM_TRY(config.virtio_transport == VirtioTransport::kPci
-                ? attach_virtio_pci(machine, std::move(parts))
-                : attach_virtio_mmio(machine, index, std::move(parts)));
+    VirtioParts parts = VMM_TRY(make_virtio_device(one, machine, number));
+    if (config.virtio_transport == VirtioTransport::kPci) {
+      VMM_TRY(attach_virtio_pci(machine, std::move(parts)));
+    } else {
+      VMM_TRY(attach_virtio_mmio(machine, index, std::move(parts)));
+    }
   }
   return {};
 }
