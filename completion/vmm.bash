@@ -86,10 +86,12 @@ _vmm_value() {
     --net)
       case $value in
         *pcap=*) _vmm_files "${value##*pcap=}" ;;
+        tap=*,*) _vmm_words "${value##*,}" 'queues= mac= pcap=' ;;
         tap=*) _vmm_words "${value#tap=}" "$(compgen -G '/sys/class/net/*/tun_flags' | cut -d/ -f5)" ;;
         vhost-user=*) _vmm_files "${value#vhost-user=}" ;;
+        passt=*) _vmm_files "${value#passt=}" ;;
         *)
-          _vmm_words "$value" 'user tap= fd= vhost-user='
+          _vmm_words "$value" 'user tap= fd= passt passt= vhost-user='
           compopt -o nospace 2>/dev/null
           ;;
       esac
@@ -159,7 +161,8 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --watchdog --testdev --net
+          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --hotplug-slots
+          --watchdog --testdev --net
           --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
@@ -178,11 +181,18 @@ _vmm() {
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
         2:*) _vmm_words "$current" 'status pause resume quit balloon disk net gdb' ;;
-        3:disk) _vmm_words "$current" 'disk0' ;;
-        3:net) _vmm_words "$current" 'net0' ;;
+        3:disk) _vmm_words "$current" 'disk0 add remove' ;;
+        3:net) _vmm_words "$current" 'net0 add remove' ;;
         3:balloon) _vmm_words "$current" '0 256M 512M 1G' ;;
-        4:disk) _vmm_words "$current" 'resize limit' ;;
-        4:net) _vmm_words "$current" 'up down' ;;
+        4:disk | 4:net)
+          case ${rest[2]} in
+            add) _vmm_value "--${rest[1]}" "$current" ;;
+            remove) _vmm_words "$current" "${rest[1]}0" ;;
+            disk*) _vmm_words "$current" 'resize limit' ;;
+            *) _vmm_words "$current" 'up down' ;;
+          esac
+          ;;
+        5:disk | 5:net) [[ ${rest[2]} != remove ]] || _vmm_words "$current" 'force' ;;
       esac
       ;;
     doctor) _vmm_words "$current" '--json --help' ;;

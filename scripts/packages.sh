@@ -20,6 +20,7 @@ packages_test=(
   e2fsprogs        # file systems on disks: made and checked
   nbdkit           # an NBD server
   qemu-utils qemu-system-common  # qemu-storage-daemon and virtiofsd: peers of vhost-user devices
+  passt procps     # a network translator in a process of its own, and a look at it
   bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
   gdb              # connects to the gdb server
   clang            # the second compiler: the library must compile with it, too

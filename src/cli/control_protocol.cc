@@ -191,6 +191,46 @@ Outcome gdb(ControlTarget& target, const Arguments& arguments) {
   return json{{"address", *place}};
 }
 
+Outcome named(const Result<std::string>& name) {
+  if (!name) return refuse(name.error());
+  return json{{"name", *name}};
+}
+
+Outcome add_disk(ControlTarget& target, const Arguments& arguments) {
+  const auto options = arguments.text("options");
+  if (!options) return tl::unexpected<Refusal>(options.error());
+  return named(target.control_add_disk(*options));
+}
+
+Outcome add_net(ControlTarget& target, const Arguments& arguments) {
+  const auto options = arguments.text("options");
+  if (!options) return tl::unexpected<Refusal>(options.error());
+  return named(target.control_add_net(*options));
+}
+
+// fn(name, force) for a device that is to go.
+template <typename Fn>
+Outcome remove(const Arguments& arguments, const char* key, Fn&& fn) {
+  const auto name = arguments.text(key);
+  if (!name) return tl::unexpected<Refusal>(name.error());
+  if (!arguments.has("force")) return done(fn(*name, false));
+  const auto force = arguments.flag("force");
+  if (!force) return tl::unexpected<Refusal>(force.error());
+  return done(fn(*name, *force));
+}
+
+Outcome remove_disk(ControlTarget& target, const Arguments& arguments) {
+  return remove(arguments, "disk", [&](const std::string& name, bool force) {
+    return target.control_remove_disk(name, force);
+  });
+}
+
+Outcome remove_net(ControlTarget& target, const Arguments& arguments) {
+  return remove(arguments, "net", [&](const std::string& name, bool force) {
+    return target.control_remove_net(name, force);
+  });
+}
+
 struct CommandSpec {
   std::string_view name;
   std::array<std::string_view, 2> arguments;  // those that it knows; others are empty
@@ -214,8 +254,12 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{"balloon", {"size"}, balloon},
       CommandSpec{"disk-resize", {"disk", "size"}, resize},
       CommandSpec{"disk-limit", {"disk", "limits"}, limit},
+      CommandSpec{"disk-add", {"options"}, add_disk},
+      CommandSpec{"disk-remove", {"disk", "force"}, remove_disk},
       CommandSpec{"net-link", {"net", "up"}, link},
       CommandSpec{"gdb", {"address"}, gdb},
+      CommandSpec{"net-add", {"options"}, add_net},
+      CommandSpec{"net-remove", {"net", "force"}, remove_net},
   };
   const auto name = request.find("command");
   if (name == request.end() || !name->is_string()) {

@@ -39,6 +39,12 @@ class ControlTarget {
   virtual Result<void> control_link(const std::string& net, bool up) = 0;
   // Lets a debugger connect there. Where it listens.
   virtual Result<std::string> control_gdb(const std::string& address) = 0;
+  // Plugs in what an option's text means (--disk, --net): its name.
+  virtual Result<std::string> control_add_disk(const std::string& options) = 0;
+  virtual Result<std::string> control_add_net(const std::string& options) = 0;
+  // Returns when it has gone, or stays. Errors: kTimeout when the guest keeps it, unless `force`.
+  virtual Result<void> control_remove_disk(const std::string& disk, bool force) = 0;
+  virtual Result<void> control_remove_net(const std::string& net, bool force) = 0;
 };
 
 // The answer to one request, in one line without its end. Whatever the request is, there is one.

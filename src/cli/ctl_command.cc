@@ -98,8 +98,24 @@ std::string status_text(const json& status) {
 std::string result_text(const json& result) {
   if (result.contains("state")) return status_text(result);
   if (result.contains("address")) return result.at("address").get<std::string>() + "\n";
+  if (result.contains("name")) return result.at("name").get<std::string>() + "\n";
   if (result.contains("size")) return bytes(result.at("size")) + "\n";
   return "";
+}
+
+// "disk add OPTIONS" and "net add OPTIONS".
+Result<std::string> plug_request(const std::vector<std::string>& words) {
+  if (words.size() != 3) return usage(words[0] + " add OPTIONS");
+  return request_text(words[0] + "-add", {{"options", words[2]}});
+}
+
+// "disk remove NAME [force]" and "net remove NAME [force]".
+Result<std::string> unplug_request(const std::vector<std::string>& words) {
+  const bool force = words.size() == 4 && words[3] == "force";
+  if (words.size() != 3 && !force) return usage(words[0] + " remove NAME [force]");
+  json arguments = {{words[0], words[2]}};
+  if (force) arguments["force"] = true;
+  return request_text(words[0] + "-remove", arguments);
 }
 
 }  // namespace
@@ -114,13 +130,19 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     if (words.size() != 2) return usage("balloon SIZE");
     return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});
   }
+  if ((command == "disk" || command == "net") && words.size() > 1) {
+    if (words[1] == "add") return plug_request(words);
+    if (words[1] == "remove") return unplug_request(words);
+  }
   if (command == "disk") {
     if (words.size() == 4 && words[2] == "limit") {
       VMM_TRY(parse_disk_rates(words[3]));
       return request_text("disk-limit", {{"disk", words[1]}, {"limits", words[3]}});
     }
     if (words.size() < 3 || words.size() > 4 || words[2] != "resize") {
-      return usage("disk NAME resize [SIZE]' or 'disk NAME limit LIMIT=N[,...]|none");
+      return usage(
+          "disk NAME resize [SIZE]', 'disk NAME limit LIMIT=N[,...]|none', 'disk add OPTIONS' or "
+          "'disk remove NAME [force]");
     }
     json arguments = {{"disk", words[1]}};
     if (words.size() == 4) arguments["size"] = VMM_TRY(parse_size(words[3]));
@@ -128,7 +150,7 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
   }
   if (command == "net") {
     if (words.size() != 3 || (words[2] != "up" && words[2] != "down")) {
-      return usage("net NAME up|down");
+      return usage("net NAME up|down', 'net add OPTIONS' or 'net remove NAME [force]");
     }
     return request_text("net-link", {{"net", words[1]}, {"up", words[2] == "up"}});
   }

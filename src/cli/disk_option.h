@@ -11,6 +11,7 @@
 namespace vmm::cli {
 
 struct DiskSpec {
+  std::string name = {};  // the machine's, when it is open
   DiskImage image = {};
   std::string vhost_socket = {};  // of the process that serves the disk; empty: `image` is it
   bool reconnect = false;         // for vhost_socket

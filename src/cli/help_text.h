@@ -53,13 +53,18 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   disk NAME resize [SIZE]  tell the guest a disk's new size; with SIZE, grow its image first
   disk NAME limit LIMIT=N[,...]|none
                            how much the guest may do on a disk in a second: bps, iops, ...
+  disk add OPTIONS         plug a disk in: what --disk takes; prints its name
+  disk remove NAME [force] let the guest give it up; with force, take it away when it does not
   net NAME up|down         plug a network cable in, or pull it
+  net add OPTIONS          plug a network interface in: what --net takes; prints its name
+  net remove NAME [force]  let the guest give it up, as a disk
   gdb WHERE                let a debugger connect: unix:PATH or tcp:127.0.0.1:PORT
 
 Examples:
   vmm run --kernel bzImage --control /tmp/vm.ctl --balloon --disk path=root.img
   vmm ctl /tmp/vm.ctl balloon 256M
   vmm ctl /tmp/vm.ctl disk disk0 resize 20G
+  vmm ctl /tmp/vm.ctl disk add path=more.img
   vmm ctl --json /tmp/vm.ctl status | jq .disks
 
 Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";

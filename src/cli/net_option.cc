@@ -7,13 +7,16 @@
 #include <limits>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "cli/option_values.h"
 
 namespace vmm::cli {
 namespace {
 
-constexpr std::string_view kWhere = "user, tap=NAME, fd=N or vhost-user=SOCKET";
+constexpr std::string_view kWhere =
+    "user, tap=NAME, fd=N, passt, passt=SOCKET or vhost-user=SOCKET";
+constexpr std::uint64_t kMostQueues = 16;  // what the device has
 
 struct Word {
   std::string_view key, value;
@@ -86,6 +89,12 @@ Result<NetworkSpec> parse_where(const Word& word) {
     spec.where = VhostNetwork{std::string(word.value)};
     return spec;
   }
+  if (word.key == "passt" && word.has_value == !word.value.empty()) {
+    PasstNetwork passt;
+    if (word.has_value) passt.socket = std::string(word.value);
+    spec.where = passt;
+    return spec;
+  }
   return fail(ErrorCode::kBadConfig, "'{}' is no network: {}", word.key, kWhere);
 }
 
@@ -101,6 +110,18 @@ Result<void> apply_mac(std::string_view text, NetworkSpec& spec) {
   return {};
 }
 
+Result<void> apply_queues(std::string_view text, NetworkSpec& spec) {
+  auto* const tap = std::get_if<TapNetwork>(&spec.where);
+  if (tap == nullptr) {
+    return fail(ErrorCode::kBadConfig,
+                "'queues' belongs to tap=NAME only: other networks have one queue");
+  }
+  const std::uint64_t queues = VMM_TRY(parse_number(text, kMostQueues));
+  if (queues == 0) return fail(ErrorCode::kBadConfig, "an interface without queues has no use");
+  tap->queues = static_cast<std::uint16_t>(queues);
+  return {};
+}
+
 Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
   if (word.key == "mac") return apply_mac(word.value, spec);
   if (word.key == "pcap" && std::holds_alternative<VhostNetwork>(spec.where)) {
@@ -111,6 +132,7 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
     spec.capture_file = std::string(word.value);
     return {};
   }
+  if (word.key == "queues") return apply_queues(word.value, spec);
   auto* const user = std::get_if<UserNetwork>(&spec.where);
   if (word.key == "hostfwd" || text == "restricted") {
     if (user == nullptr) {
@@ -126,10 +148,11 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
     }
     return {};
   }
-  return fail(ErrorCode::kBadConfig,
-              "'{}' is unknown: mac=ADDRESS, pcap=FILE and, for user, hostfwd=... and restricted "
-              "are known",
-              text);
+  return fail(
+      ErrorCode::kBadConfig,
+      "'{}' is unknown: mac=ADDRESS, pcap=FILE, queues=N for tap and, for user, hostfwd=... "
+      "and restricted are known",
+      text);
 }
 
 }  // namespace
@@ -141,6 +164,14 @@ Result<NetworkSpec> parse_net(std::string_view text) {
     VMM_TRY(apply(word(part), part, spec));
   }
   return spec;
+}
+
+VirtioNetConfig net_config(std::string name, const MacAddress& mac,
+                           std::span<const std::shared_ptr<NetBackend>> queues) {
+  return {.name = std::move(name),
+          .mac = mac,
+          .backend = queues.front(),
+          .more_queues = {queues.begin() + 1, queues.end()}};
 }
 
 MacAddress default_mac(std::string_view machine, const NetworkSpec& network, std::size_t index) {

@@ -80,6 +80,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
      "without ACPI",
      kDevices},
+    {"hotplug-slots", kValue, "N",
+     "Room on PCI for N devices more than the guest starts with, to be plugged in while it runs "
+     "(default: 8)",
+     kDevices},
     {"clock", kValue, "HOW",
      "Real-time clock: host (default: follows the host's, also across pauses) or frozen (stands "
      "still in pauses), with base=utc (default), localtime, or a date: "
@@ -91,8 +95,9 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      kDevices},
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
-     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME, fd=N "
-     "or vhost-user=SOCKET, each with [,mac=ADDRESS], all but the last with [,pcap=FILE]. May be "
+     "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], "
+     "tap=NAME[,queues=N], fd=N, passt[=SOCKET] or vhost-user=SOCKET, each with [,mac=ADDRESS], "
+     "all but the last with [,pcap=FILE]. May be "
      "repeated",
      kDevices},
     {"vsock", kValue, "[cid=N,]path=FILE",
@@ -262,6 +267,10 @@ void read_virtio(Reader& reader, VmConfig& config) {
     });
   }
   config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
+  constexpr std::uint64_t kMostSlots = 31;
+  config.hotplug_slots = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
+      "hotplug-slots", config.hotplug_slots,
+      [](std::string_view text) { return parse_number(text, kMostSlots); }));
 }
 
 void read_disks(Reader& reader, RunRequest& request) {

@@ -144,10 +144,11 @@ Result<void> RunSession::open_networks() {
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
     if (const auto* const vhost = std::get_if<VhostNetwork>(&spec.where)) {
       auto peer = VMM_TRY(with_context(open_vhost_net(vhost->socket, make_log()), opening));
-      request_.config.virtio.emplace_back(VhostNetConfig{mac, std::move(peer)});
+      request_.config.virtio.emplace_back(
+          VhostNetConfig{mac, std::move(peer), fmt::format("net{}", i)});
     } else {
-      auto backend = VMM_TRY(with_context(open_network(spec), opening));
-      request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
+      const auto queues = VMM_TRY(with_context(open_network(spec), opening));
+      request_.config.virtio.emplace_back(net_config(fmt::format("net{}", i), mac, queues));
     }
   }
   return {};
@@ -173,29 +174,37 @@ Result<void> RunSession::open_shares() {
   return {};
 }
 
+DiskImage RunSession::image_of(const DiskSpec& disk) const {
+  DiskImage image = disk.image;
+  const char* const scratch = std::getenv("TMPDIR");
+  if (scratch != nullptr && *scratch != '\0') image.scratch_directory = scratch;
+  return image;
+}
+
 // Once for all machines: a reset changes nothing about the disks, and those that will be thrown
 // away keep what they hold.
 Result<void> RunSession::open_disks() {
-  const char* const scratch = std::getenv("TMPDIR");
   std::vector<DiskImage> images;
   for (const DiskSpec& disk : request_.disks) {
-    if (!disk.vhost_socket.empty()) continue;
-    images.push_back(disk.image);
-    if (scratch != nullptr && *scratch != '\0') images.back().scratch_directory = scratch;
+    if (disk.vhost_socket.empty()) images.push_back(image_of(disk));
   }
   const auto opened =
       VMM_TRY(with_context(vmm::open_disks(images, make_log()), "Open the disks (--disk)"));
   auto backend = opened.begin();
-  for (const DiskSpec& disk : request_.disks) {
+  for (std::size_t i = 0; i < request_.disks.size(); ++i) {
+    DiskSpec& disk = request_.disks[i];
+    disk.name = fmt::format("disk{}", i);
     if (disk.vhost_socket.empty()) {
-      request_.config.virtio.emplace_back(
-          VirtioDiskConfig{.backend = *backend++, .serial = disk.serial, .queues = disk.queues});
+      request_.config.virtio.emplace_back(VirtioDiskConfig{.name = disk.name,
+                                                           .backend = *backend++,
+                                                           .serial = disk.serial,
+                                                           .queues = disk.queues});
     } else {
       auto peer =
           VMM_TRY(with_context(open_vhost_disk(disk.vhost_socket, disk.queues, make_log()),
                                "Open the disk of another process (--disk vhost-user-blk=)"));
       request_.config.virtio.emplace_back(VhostDiskConfig{
-          .peer = std::move(peer), .queues = disk.queues, .reconnect = disk.reconnect});
+          .peer = std::move(peer), .queues = disk.queues, .reconnect = disk.reconnect, .name = disk.name});
     }
   }
   return {};

@@ -57,6 +57,7 @@ class RunSession final : private ControlTarget {
   Result<void> open_shares();
   std::string identity() const;
   Result<void> open_disks();
+  DiskImage image_of(const DiskSpec& disk) const;
   Log make_log();
   Result<void> load_flat_image();
   VmConfig make_config();
@@ -95,6 +96,14 @@ class RunSession final : private ControlTarget {
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;
   Result<void> control_link(const std::string& net, bool up) override;
   Result<std::string> control_gdb(const std::string& address) override;
+  Result<std::string> control_add_disk(const std::string& options) override;
+  Result<std::string> control_add_net(const std::string& options) override;
+  Result<void> control_remove_disk(const std::string& disk, bool force) override;
+  Result<void> control_remove_net(const std::string& net, bool force) override;
+  std::string free_name(std::string_view kind) const;  // mutex_ held
+  void forget(const std::string& device);              // mutex_ held
+  template <typename Fn>
+  Result<void> remove_device(const std::string& device, Fn&& ask);
   Result<Vm*> machine() const;  // mutex_ held
 
   RunRequest request_;

@@ -1,8 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
+#include <future>
 
+#include "cli/net_option.h"
+#include "cli/option_values.h"
 #include "cli/run_session.h"
 #include "vmm/block/open_disk.h"
 
@@ -14,6 +18,7 @@ using std::chrono::steady_clock;
 
 // A machine answers between two instructions, or comes back from a reset.
 constexpr std::chrono::seconds kPauseTimeout{15};
+constexpr std::uint64_t kMostDevices = 1000;  // more than any machine has
 
 }  // namespace
 
@@ -97,10 +102,8 @@ Result<std::uint64_t> RunSession::control_resize(const std::string& disk,
   const std::lock_guard guard(mutex_);
   Vm* const vm = VMM_TRY(machine());
   if (bytes) {
-    // By the names that the library gives: in the order of the options.
-    for (std::size_t i = 0; i < request_.disks.size(); ++i) {
-      if (disk != fmt::format("disk{}", i) || !request_.disks[i].vhost_socket.empty()) continue;
-      VMM_TRY(grow_image(request_.disks[i].image, *bytes));
+    for (const DiskSpec& one : request_.disks) {
+      if (one.name == disk && one.vhost_socket.empty()) VMM_TRY(grow_image(one.image, *bytes));
     }
   }
   return vm->refresh_disk(disk);
@@ -130,6 +133,111 @@ Result<void> RunSession::control_link(const std::string& net, bool up) {
   } else {
     links_down_.insert(net);
   }
+  return {};
+}
+
+namespace {
+
+const std::string* name_of(const VirtioConfig& device) {
+  if (const auto* const disk = std::get_if<VirtioDiskConfig>(&device)) return &disk->name;
+  if (const auto* const net = std::get_if<VirtioNetConfig>(&device)) return &net->name;
+  if (const auto* const disk = std::get_if<VhostDiskConfig>(&device)) return &disk->name;
+  if (const auto* const net = std::get_if<VhostNetConfig>(&device)) return &net->name;
+  return nullptr;
+}
+
+tl::unexpected<Error> not_while_running() {
+  return fail(ErrorCode::kUnsupported,
+              "a vhost-user device cannot be plugged in: give it to vmm run");
+}
+
+}  // namespace
+
+// Of all devices that a machine after a reset will have.
+std::string RunSession::free_name(std::string_view kind) const {
+  const auto& devices = request_.config.virtio;
+  for (std::size_t number = 0;; ++number) {
+    std::string name = fmt::format("{}{}", kind, number);
+    const bool taken = std::any_of(devices.begin(), devices.end(), [&](const VirtioConfig& one) {
+      const std::string* const other = name_of(one);
+      return other != nullptr && *other == name;
+    });
+    if (!taken) return name;
+  }
+}
+
+void RunSession::forget(const std::string& device) {
+  auto& devices = request_.config.virtio;
+  devices.erase(std::remove_if(devices.begin(), devices.end(),
+                               [&](const VirtioConfig& one) {
+                                 const std::string* const name = name_of(one);
+                                 return name != nullptr && *name == device;
+                               }),
+                devices.end());
+  auto& disks = request_.disks;
+  disks.erase(std::remove_if(disks.begin(), disks.end(),
+                             [&](const DiskSpec& disk) { return disk.name == device; }),
+              disks.end());
+  links_down_.erase(device);
+}
+
+// The host's side is opened with no lock held: it may take a while.
+Result<std::string> RunSession::control_add_disk(const std::string& options) {
+  DiskSpec disk = VMM_TRY(parse_disk(options));
+  if (!disk.vhost_socket.empty()) return not_while_running();
+  const std::array images{image_of(disk)};
+  const auto opened = VMM_TRY(vmm::open_disks(images, make_log()));
+  const std::lock_guard guard(mutex_);
+  Vm* const vm = VMM_TRY(machine());
+  disk.name = free_name("disk");
+  const VirtioDiskConfig config{
+      .name = disk.name, .backend = opened.front(), .serial = disk.serial, .queues = disk.queues};
+  std::string name = VMM_TRY(vm->add_disk(config));
+  // For the machine after a reset.
+  request_.config.virtio.emplace_back(config);
+  request_.disks.push_back(std::move(disk));
+  return name;
+}
+
+Result<std::string> RunSession::control_add_net(const std::string& options) {
+  const NetworkSpec spec = VMM_TRY(parse_net(options));
+  if (std::holds_alternative<VhostNetwork>(spec.where)) return not_while_running();
+  const auto queues = VMM_TRY(open_network(spec));
+  const std::lock_guard guard(mutex_);
+  Vm* const vm = VMM_TRY(machine());
+  const std::string free = free_name("net");
+  const auto number = parse_number(std::string_view(free).substr(3), kMostDevices);
+  const MacAddress mac = spec.mac.value_or(
+      default_mac(identity(), spec, static_cast<std::size_t>(number.value_or(0))));
+  VirtioNetConfig config = net_config(free, mac, queues);
+  std::string name = VMM_TRY(vm->add_net(config));
+  request_.config.virtio.emplace_back(std::move(config));
+  return name;
+}
+
+Result<void> RunSession::control_remove_disk(const std::string& disk, bool force) {
+  return remove_device(disk, [&](Vm& vm) { return vm.remove_disk(disk, {.force = force}); });
+}
+
+Result<void> RunSession::control_remove_net(const std::string& net, bool force) {
+  return remove_device(net, [&](Vm& vm) { return vm.remove_net(net, {.force = force}); });
+}
+
+// The guest is waited for with no lock held; a machine that ends meanwhile says so.
+template <typename Fn>
+Result<void> RunSession::remove_device(const std::string& device, Fn&& ask) {
+  std::future<Result<void>> gone;
+  {
+    const std::lock_guard guard(mutex_);
+    Vm* const vm = VMM_TRY(machine());
+    if (paused_) {
+      return fail(ErrorCode::kBadState, "A guest that is paused cannot let go of {}", device);
+    }
+    gone = ask(*vm);
+  }
+  VMM_TRY(gone.get());
+  const std::lock_guard guard(mutex_);
+  forget(device);
   return {};
 }
 

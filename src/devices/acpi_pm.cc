@@ -14,6 +14,9 @@ constexpr std::size_t kStatus = 0;
 constexpr std::size_t kEnable = 2;
 constexpr std::size_t kControl = 4;
 constexpr std::size_t kTimer = 8;
+constexpr std::size_t kGpeStatus = 12;
+constexpr std::size_t kGpeEnable = 14;
+static_assert(AcpiPmLayout::kGpeBlock == AcpiPmLayout::kBase + kGpeStatus);
 
 // PM1_STS and PM1_EN (tables 4.16 and 4.17): a status bit is cleared by writing 1 to it.
 constexpr std::uint16_t kTimerBit = 1U << 0;
@@ -40,6 +43,9 @@ using Wide = unsigned __int128;
 Result<void> AcpiPm::State::validate() const {
   if ((status & ~kEvents) != 0 || (enable & ~kEvents) != 0 || (control & ~kControlStored) != 0) {
     return fail(ErrorCode::kBadState, "A PM1 register holds bits that do not exist");
+  }
+  if ((gpe_inputs & ~gpe_status) != 0) {
+    return fail(ErrorCode::kBadState, "A general-purpose event is asserted and has no status");
   }
   return {};
 }
@@ -74,7 +80,9 @@ void AcpiPm::catch_up() {
   s_.timer_seen = half_periods();
 }
 
-bool AcpiPm::sci_asserted() const { return (status_now() & s_.enable) != 0; }
+bool AcpiPm::sci_asserted() const {
+  return (status_now() & s_.enable) != 0 || (s_.gpe_status & s_.gpe_enable) != 0;
+}
 
 void AcpiPm::settle() {
   ports_.sci.set_level(sci_asserted());
@@ -105,6 +113,14 @@ void AcpiPm::press_power_button() {
   settle();
 }
 
+void AcpiPm::set_gpe(unsigned event, bool asserted) {
+  if (event >= AcpiPmLayout::kGpes) return;
+  const auto bit = static_cast<std::uint16_t>(1U << event);
+  s_.gpe_inputs = static_cast<std::uint16_t>(asserted ? s_.gpe_inputs | bit : s_.gpe_inputs & ~bit);
+  s_.gpe_status = static_cast<std::uint16_t>(s_.gpe_status | s_.gpe_inputs);
+  settle();
+}
+
 void AcpiPm::write_control(std::uint16_t value) {
   s_.control = value & kControlStored;
   if ((value & kSlpEn) == 0 || ports_.events == nullptr) return;
@@ -122,6 +138,8 @@ void AcpiPm::read(const IoAccess& access, std::span<std::byte> data) {
   store_le(all.subspan<kControl, 2>(), control_now());
   const std::uint64_t mask = ports_.timer_is_32_bit ? 0xffff'ffff : 0xff'ffff;
   store_le(all.subspan<kTimer, 4>(), ticks() & mask);
+  store_le(all.subspan<kGpeStatus, 2>(), s_.gpe_status);
+  store_le(all.subspan<kGpeEnable, 2>(), s_.gpe_enable);
   for (std::size_t i = 0; i < data.size(); ++i) {
     const std::uint64_t at = access.offset + i;
     if (at < registers.size()) data[i] = registers[at];
@@ -129,7 +147,7 @@ void AcpiPm::read(const IoAccess& access, std::span<std::byte> data) {
   settle();
 }
 
-// Bytes that an access leaves alone keep their value; of the status register that means 0, which
+// Bytes that an access leaves alone keep their value; of a status register that means 0, which
 // clears nothing.
 void AcpiPm::write(const IoAccess& access, std::span<const std::byte> data) {
   catch_up();
@@ -137,6 +155,7 @@ void AcpiPm::write(const IoAccess& access, std::span<const std::byte> data) {
   const std::span<std::byte> all(registers);
   store_le(all.subspan<kEnable, 2>(), s_.enable);
   store_le(all.subspan<kControl, 2>(), control_now());
+  store_le(all.subspan<kGpeEnable, 2>(), s_.gpe_enable);
   bool control_written = false;
   for (std::size_t i = 0; i < data.size(); ++i) {
     const std::uint64_t at = access.offset + i;
@@ -145,14 +164,21 @@ void AcpiPm::write(const IoAccess& access, std::span<const std::byte> data) {
   }
   s_.status = static_cast<std::uint16_t>(s_.status & ~load_le(all.subspan<kStatus, 2>()));
   s_.enable = static_cast<std::uint16_t>(load_le(all.subspan<kEnable, 2>())) & kEvents;
+  const auto gpe_cleared = load_le(all.subspan<kGpeStatus, 2>());
+  s_.gpe_status = static_cast<std::uint16_t>((s_.gpe_status & ~gpe_cleared) | s_.gpe_inputs);
+  s_.gpe_enable = static_cast<std::uint16_t>(load_le(all.subspan<kGpeEnable, 2>()));
   if (control_written) {
     write_control(static_cast<std::uint16_t>(load_le(all.subspan<kControl, 2>())));
   }
   settle();
 }
 
+// What drives the inputs is outside, and says so when it is reset itself.
 void AcpiPm::reset() {
+  const std::uint16_t inputs = s_.gpe_inputs;
   s_ = State{};
+  s_.gpe_inputs = inputs;
+  s_.gpe_status = inputs;
   s_.timer_seen = half_periods();  // the timer itself runs on
   settle();
 }

@@ -1,11 +1,12 @@
-// ACPI fixed hardware: PM1a event and control registers and the power management timer (ACPI
-// Specification 6.5, section 4.8.3), for a machine that is in ACPI mode from the start (the FADT's
-// SMI_CMD is 0).
+// ACPI fixed hardware: PM1a event and control registers, the power management timer and one block
+// of general-purpose events (ACPI Specification 6.5, sections 4.8.3 and 4.8.4.1), for a machine
+// that is in ACPI mode from the start (the FADT's SMI_CMD is 0).
 //
 // Emulated: PM1_STS and PM1_EN (timer, global lock, power button, sleep button, RTC bits), PM1_CNT
 // (SCI_EN hard-wired to 1, SLP_TYP, SLP_EN: state S5 powers the machine off), PM_TMR with 24 or 32
-// bits and its status bit, the SCI as a level.
-// Not emulated: general-purpose events, PM1b, PM2, S1 to S4, SMI, wake-up, the global lock's SMI.
+// bits and its status bit, GPE0_STS and GPE0_EN with 16 events whose inputs are levels, the SCI as
+// a level.
+// Not emulated: GPE1, PM1b, PM2, S1 to S4, SMI, wake-up, the global lock's SMI.
 // The reset register is reset_control.h's port.
 #pragma once
 
@@ -30,15 +31,18 @@ namespace vmm {
 // What the ACPI tables and the machine have to agree on.
 struct AcpiPmLayout {
   static constexpr std::uint16_t kBase = 0x600;              // the device's one window:
-  static constexpr std::uint64_t kSize = 12;                 // widths 1, 2 and 4
+  static constexpr std::uint64_t kSize = 16;                 // widths 1, 2 and 4
   static constexpr std::uint16_t kEventBlock = kBase;        // PM1a_EVT_BLK
   static constexpr std::uint8_t kEventLength = 4;            // PM1_EVT_LEN
   static constexpr std::uint16_t kControlBlock = kBase + 4;  // PM1a_CNT_BLK
   static constexpr std::uint8_t kControlLength = 2;          // PM1_CNT_LEN
   static constexpr std::uint16_t kTimerBlock = kBase + 8;    // PM_TMR_BLK
   static constexpr std::uint8_t kTimerLength = 4;            // PM_TMR_LEN
-  static constexpr std::uint8_t kSciIrq = 9;                 // SCI_INT, level, active high
-  static constexpr std::uint8_t kSlpTypS5 = 5;               // _S5 = Package {5, 5, 0, 0}
+  static constexpr std::uint16_t kGpeBlock = kBase + 12;     // GPE0_BLK
+  static constexpr std::uint8_t kGpeLength = 4;              // GPE0_BLK_LEN: status, enable
+  static constexpr unsigned kGpes = 16;
+  static constexpr std::uint8_t kSciIrq = 9;    // SCI_INT, level, active high
+  static constexpr std::uint8_t kSlpTypS5 = 5;  // _S5 = Package {5, 5, 0, 0}
 };
 
 class AcpiPm final : public Device, public TimedDevice {
@@ -46,11 +50,14 @@ class AcpiPm final : public Device, public TimedDevice {
   static constexpr std::uint64_t kTimerHz = 3'579'545;
 
   struct State {
-    static constexpr StateId kId{"acpi_pm", 1};
+    static constexpr StateId kId{"acpi_pm", 2};
     std::uint16_t status = 0;      // PM1_STS, without what the timer has added since timer_seen
     std::uint16_t enable = 0;      // PM1_EN
     std::uint16_t control = 0;     // PM1_CNT, without SCI_EN and the write-only bits
     std::uint64_t timer_seen = 0;  // half-periods of the timer that status has taken account of
+    std::uint16_t gpe_status = 0;  // GPE0_STS: a bit stays until it is cleared with its input low
+    std::uint16_t gpe_enable = 0;  // GPE0_EN
+    std::uint16_t gpe_inputs = 0;  // levels from outside
     bool operator==(const State&) const = default;
     Result<void> validate() const;
     static void fields(auto&& f) {
@@ -58,6 +65,9 @@ class AcpiPm final : public Device, public TimedDevice {
       f("enable", &State::enable);
       f("control", &State::control);
       f("timer_seen", &State::timer_seen);
+      f("gpe_status", &State::gpe_status);
+      f("gpe_enable", &State::gpe_enable);
+      f("gpe_inputs", &State::gpe_inputs);
     }
   };
 
@@ -74,6 +84,9 @@ class AcpiPm final : public Device, public TimedDevice {
 
   // Somebody pressed the power button: the guest sees the event and does what it likes.
   void press_power_button();
+  // The input of a general-purpose event, below kGpes: as long as it is asserted, clearing the
+  // status bit sets it again.
+  void set_gpe(unsigned event, bool asserted);
 
   const State& state() const noexcept { return s_; }
 

@@ -72,6 +72,9 @@ class NetBackend {
   // False once the network is gone for good.
   virtual bool link_up() const noexcept { return true; }
 
+  // One of several queues of a network: whether it is given frames for the guest and may send. At
+  // first it is.
+  virtual void set_enabled(bool) {}
   // Which offloads received frames may use from now on: some of to_guest(); at first none.
   virtual void allow_to_guest(const NetOffloads&) {}
 

@@ -32,7 +32,7 @@ struct Boot {
   HostPlan& plan;
   const GuestMemory& memory;
   bool hpet;
-  const std::vector<x86::AcpiPciInterrupt>& pci_interrupts;
+  const PciBus& pci;
   const std::optional<DeviceHandle<FwCfg>>& fw_cfg;
   std::span<const x86::VirtioMmioSlot> virtio_mmio;
   const loader::LoadedKernel& kernel;  // for a KernelBoot
@@ -73,7 +73,10 @@ x86::AcpiConfig acpi_config(const Boot& boot) {
   acpi.cpus = boot.config.cpus.count;
   acpi.interrupt_controllers = boot.plan.irqchip != IrqchipMode::kNone;
   acpi.fw_cfg_port = FwCfg::kSelectorPort;
-  acpi.pci = x86::AcpiPciRoot{x86::kPciConfig, x86::kPciMemory, boot.pci_interrupts};
+  acpi.pci = x86::AcpiPciRoot{x86::kPciConfig, x86::kPciMemory, boot.pci.interrupts()};
+  if (boot.pci.hotplug_slots() != 0) {
+    acpi.pci->hotplug = x86::AcpiPciHotplug{.slots = boot.pci.hotplug_slots()};
+  }
   acpi.hpet = boot.hpet;
   if (boot.config.virtio_transport == VirtioTransport::kMmio) {
     for (std::size_t i = 0; i < boot.virtio_mmio.size(); ++i) {
@@ -292,14 +295,8 @@ Result<loader::LoadedKernel> load_kernel(const KernelBoot& source, const GuestMe
 
 Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine,
                                    const loader::LoadedKernel& kernel) {
-  const Boot boot{config,
-                  plan,
-                  machine.memory,
-                  machine.pit_gate != nullptr,
-                  machine.pci->interrupts(),
-                  machine.fw_cfg,
-                  machine.virtio_mmio,
-                  kernel};
+  const Boot boot{config,       plan,           machine.memory,      machine.pit_gate != nullptr,
+                  *machine.pci, machine.fw_cfg, machine.virtio_mmio, kernel};
   return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
 }
 

@@ -19,6 +19,7 @@
 #include "devices/pvpanic.h"
 #include "devices/rtc_cmos.h"
 #include "devices/test_device.h"
+#include "vmm/hot_plug.h"
 #include "vmm/loader/input_file.h"
 #include "vmm/virtio_devices.h"
 #include "vmm/x86/layout.h"
@@ -39,7 +40,7 @@ Result<void> add_com1(Machine& machine) {
                                 .tx = &machine.console,
                                 .on_input_space = [&space] { space.signal(); }});
   VMM_TRY(machine.pio.insert({Uart16550::kCom1, Uart16550::kSize, Widths{1}}, *machine.com1));
-  machine.devices.push_back(*machine.com1);
+  machine.add(*machine.com1);
   return {};
 }
 
@@ -50,7 +51,7 @@ Result<void> add_i8042(Machine& machine) {
                                                .events = &machine});
   VMM_TRY(machine.pio.insert({I8042::kDataPort, 1, Widths{1}, I8042::kDataOffset}, i8042));
   VMM_TRY(machine.pio.insert({I8042::kCommandPort, 1, Widths{1}, I8042::kCommandOffset}, i8042));
-  machine.devices.push_back(i8042);
+  machine.add(i8042);
   return {};
 }
 
@@ -70,7 +71,8 @@ Result<void> add_acpi_pm(Machine& machine) {
                                                    .on_rearm = [slot] { slot->rearm(); }});
   bind_timer(machine, slot, pm);
   VMM_TRY(machine.pio.insert({AcpiPmLayout::kBase, AcpiPmLayout::kSize, Widths{1, 2, 4}}, pm));
-  machine.devices.push_back(pm);
+  machine.add(pm);
+  machine.acpi_pm = pm;
   return {};
 }
 
@@ -80,7 +82,7 @@ Result<void> add_debug_exit(const VmConfig& config, Machine& machine) {
   VMM_TRY(with_context(
       machine.pio.insert({*config.debug_exit_port, DebugExit::kSize, Widths{1, 2, 4}}, exit),
       fmt::format("Put the debug-exit device at port {:#x}", *config.debug_exit_port)));
-  machine.devices.push_back(exit);
+  machine.add(exit);
   return {};
 }
 
@@ -111,7 +113,7 @@ Result<void> add_rtc(Machine& machine) {
       RtcCmos::Memory{.below_4g = std::min(ram, hole), .above_4g = ram - std::min(ram, hole)});
   bind_timer(machine, slot, rtc);
   VMM_TRY(machine.pio.insert({RtcCmos::kIndexPort, RtcCmos::kSize, Widths{1}}, rtc));
-  machine.devices.push_back(rtc);
+  machine.add(rtc);
   return {};
 }
 
@@ -127,7 +129,7 @@ Result<void> add_pit(Machine& machine) {
   VMM_TRY(machine.pio.insert(
       {Pit8254::kPort, Pit8254::kCountersSize, Widths{1}, Pit8254::kCounters}, pit));
   VMM_TRY(machine.pio.insert({Pit8254::kPortBPort, 1, Widths{1}, Pit8254::kPortB}, pit));
-  machine.devices.push_back(pit);
+  machine.add(pit);
   return {};
 }
 
@@ -149,7 +151,7 @@ Result<void> add_hpet(Machine& machine) {
   const auto hpet = make_device<Hpet>("hpet", std::move(ports));
   bind_timer(machine, slot, hpet);
   VMM_TRY(machine.mmio.insert({Hpet::kBase, Hpet::kSize, Widths{4, 8}}, hpet));
-  machine.devices.push_back(hpet);
+  machine.add(hpet);
   return {};
 }
 
@@ -161,7 +163,7 @@ Result<void> add_pci(Machine& machine) {
   VMM_TRY(machine.mmio.insert(
       {x86::kPciConfig.base().value, HostBridge::kMemorySize, Widths{1, 2, 4}, HostBridge::kMemory},
       bridge));
-  machine.devices.push_back(bridge);
+  machine.add(bridge);
   machine.pci = std::make_unique<PciBus>(machine.mmio, bridge, machine.irqs, machine.messages);
   return {};
 }
@@ -203,7 +205,7 @@ Result<void> add_fw_cfg(const VmConfig& config, Machine& machine) {
   VMM_TRY(machine.pio.insert({FwCfg::kSelectorPort, FwCfg::kSelectorSize, Widths{1, 2}}, device));
   VMM_TRY(
       machine.pio.insert({FwCfg::kDmaPort, FwCfg::kDmaSize, Widths::any(), FwCfg::kDma}, device));
-  machine.devices.push_back(device);
+  machine.add(device);
   machine.fw_cfg = device;
   return {};
 }
@@ -235,7 +237,7 @@ Result<void> add_test_device(const VmConfig& config, Machine& machine) {
   VMM_TRY(machine.pio.insert({T::kLinePort, T::kLines, Widths{1, 2, 4}, T::kLineBase}, device));
   VMM_TRY(machine.mmio.insert({T::kMemory.value, T::kMemorySize, Widths::any(), T::kMemoryBase},
                               device));
-  machine.devices.push_back(device);
+  machine.add(device);
   return {};
 }
 
@@ -253,7 +255,7 @@ Result<void> add_watchdog(const VmConfig& config, Machine& machine) {
                             config.watchdog->expired_before);
   bind_timer(machine, slot, watchdog);
   VMM_TRY(machine.pci->attach(seat, watchdog));
-  machine.devices.push_back(watchdog);
+  machine.add(watchdog);
   machine.watchdog = watchdog;
   machine.watchdog_action = config.watchdog->action;
   return {};
@@ -263,7 +265,7 @@ Result<void> add_watchdog(const VmConfig& config, Machine& machine) {
 template <typename D>
 Result<void> add_port(Machine& machine, const DeviceHandle<D>& device) {
   VMM_TRY(machine.pio.insert({D::kPort, D::kSize, Widths{1}}, device));
-  machine.devices.push_back(device);
+  machine.add(device);
   return {};
 }
 
@@ -288,7 +290,12 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   VMM_TRY(add_fw_cfg(config, machine));
   if (config.test_device) VMM_TRY(add_test_device(config, machine));
   VMM_TRY(add_virtio_devices(config, machine));
-  return add_watchdog(config, machine);
+  VMM_TRY(add_watchdog(config, machine));
+  // Last: the slots of all that is there so far, and some more.
+  if (config.virtio_transport == VirtioTransport::kPci) {
+    machine.hot_plug = VMM_TRY(HotPlug::create(machine, config.hotplug_slots));
+  }
+  return {};
 }
 
 }  // namespace vmm

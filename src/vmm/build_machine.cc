@@ -81,8 +81,8 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
         .set_routes = [&vm = machine.vm](auto routes) { return vm.set_gsi_routing(routes); },
         .host_error = [&stops = machine.stops](Error error) { stops.post(std::move(error)); }});
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
-    machine.devices.push_back(chip->ioapic());
-    machine.devices.push_back(chip->pic());
+    machine.add(chip->ioapic());
+    machine.add(chip->pic());
     machine.split_irqchip = chip.get();
     machine.irqs.connect(std::move(chip));
   } else if (plan.irqchip == IrqchipMode::kUser) {
@@ -93,9 +93,9 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
                              .x2apic = plan.apic_msrs,
                              .tick_share = tick_share});
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
-    machine.devices.push_back(chip->ioapic());
-    machine.devices.push_back(chip->pic());
-    machine.devices.push_back(chip->lapics());
+    machine.add(chip->ioapic());
+    machine.add(chip->pic());
+    machine.add(chip->lapics());
     machine.user_irqchip = chip.get();
     machine.messages = chip.get();
     machine.irqs.connect(std::move(chip));

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "devices/virtio/console.h"
+#include "devices/virtio/net.h"
 #include "devices/virtio/vsock_packet.h"
 
 namespace vmm {
@@ -68,6 +69,17 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
   }
 }
 
+void check_network(const VirtioNetConfig& network, std::vector<std::string>& problems) {
+  const auto& more = network.more_queues;
+  if (network.backend == nullptr || std::count(more.begin(), more.end(), nullptr) != 0) {
+    problems.emplace_back("A network interface has no network");
+  }
+  if (more.size() >= virtio::Net::kMostPairs) {
+    problems.push_back(fmt::format("{} pairs of queues are not possible: choose 1 to {}",
+                                   more.size() + 1, virtio::Net::kMostPairs));
+  }
+}
+
 void check_mac(const MacAddress& mac, std::set<MacAddress>& others,
                std::vector<std::string>& problems) {
   if (mac.is_group() || mac.is_zero()) {
@@ -81,11 +93,37 @@ void check_mac(const MacAddress& mac, std::set<MacAddress>& others,
   }
 }
 
+// Names are those that are chosen, or those that follow from the order.
+void check_names(const std::vector<VirtioConfig>& devices, std::vector<std::string>& problems) {
+  std::set<std::string> names;
+  std::size_t disks = 0, nets = 0;
+  for (const VirtioConfig& device : devices) {
+    std::string name;
+    if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) {
+      name = disk->name.empty() ? fmt::format("disk{}", disks) : disk->name;
+      ++disks;
+    } else if (const auto* net = std::get_if<VirtioNetConfig>(&device)) {
+      name = net->name.empty() ? fmt::format("net{}", nets) : net->name;
+      ++nets;
+    } else if (const auto* remote_disk = std::get_if<VhostDiskConfig>(&device)) {
+      name = remote_disk->name.empty() ? fmt::format("disk{}", disks) : remote_disk->name;
+      ++disks;
+    } else if (const auto* remote_net = std::get_if<VhostNetConfig>(&device)) {
+      name = remote_net->name.empty() ? fmt::format("net{}", nets) : remote_net->name;
+      ++nets;
+    } else {
+      continue;
+    }
+    if (!names.insert(name).second) {
+      problems.push_back(fmt::format("Two devices have the name {}", name));
+    }
+  }
+}
+
 void check_networks(const std::vector<VirtioConfig>& devices, std::vector<std::string>& problems) {
   std::set<MacAddress> addresses;
   for (const VirtioConfig& device : devices) {
     if (const auto* const network = std::get_if<VirtioNetConfig>(&device)) {
-      if (network->backend == nullptr) problems.emplace_back("A network interface has no network");
       check_mac(network->mac, addresses, problems);
     } else if (const auto* const remote = std::get_if<VhostNetConfig>(&device)) {
       check_mac(remote->mac, addresses, problems);
@@ -209,6 +247,14 @@ void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& probl
 
 }  // namespace
 
+std::vector<std::string> validate(const VirtioConfig& device) {
+  std::vector<std::string> problems;
+  if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
+  if (const auto* net = std::get_if<VirtioNetConfig>(&device)) check_network(*net, problems);
+  if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
+  return problems;
+}
+
 std::vector<std::string> validate(const VmConfig& config) {
   std::vector<std::string> problems;
   check_memory(config.memory, problems);
@@ -232,13 +278,18 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
                                    config.virtio.size(), most_virtio - others));
   }
+  if (config.hotplug_slots > kMostVirtioPci) {
+    problems.push_back(fmt::format("{} slots for devices to come are not possible: choose 0 to {}",
+                                   config.hotplug_slots, kMostVirtioPci));
+  }
   check_networks(config.virtio, problems);
+  check_names(config.virtio, problems);
   check_balloons(config, problems);
   check_remote(config, problems);
   check_consoles(config.virtio, problems);
   for (const VirtioConfig& device : config.virtio) {
-    if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
-    if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
+    const std::vector<std::string> own = validate(device);
+    problems.insert(problems.end(), own.begin(), own.end());
   }
   if (std::chrono::abs(config.clock.ahead) > kFarthestClock) {
     problems.push_back(fmt::format("A clock {} days from the host's is not possible",

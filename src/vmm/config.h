@@ -137,6 +137,7 @@ struct VirtioRngConfig {};
 
 // A disk (VIRTIO 1.2, 5.2).
 struct VirtioDiskConfig {
+  std::string name = {};  // "disk0", unique in a machine; empty: by its place among the disks
   // Where its sectors are (vmm/block/open_disk.h). It serves one machine at a time, and may be
   // given to the next one when that is gone.
   std::shared_ptr<BlockBackend> backend = {};
@@ -146,10 +147,13 @@ struct VirtioDiskConfig {
 
 // A network interface (VIRTIO 1.2, 5.1).
 struct VirtioNetConfig {
+  std::string name = {};  // "net0", likewise
   MacAddress mac = {};
   // The host's end (vmm/net/network.h). It serves one machine at a time, and may be given to the
   // next one when that is gone.
   std::shared_ptr<NetBackend> backend = {};
+  // The same network's further queues, where it has several: a pair of the guest's for each.
+  std::vector<std::shared_ptr<NetBackend>> more_queues = {};
 };
 
 // A memory balloon (VIRTIO 1.2, 5.5): takes memory away from a running guest and gives it back. At
@@ -178,12 +182,14 @@ struct VhostDiskConfig {
   std::shared_ptr<virtio::RemotePeer> peer = {};
   std::uint16_t queues = 1;  // 1 to 16
   bool reconnect = false;    // requests wait for a peer that is gone, instead of failing
+  std::string name = {};     // as VirtioDiskConfig's
 };
 
 // A network interface.
 struct VhostNetConfig {
   MacAddress mac = {};
   std::shared_ptr<virtio::RemotePeer> peer = {};
+  std::string name = {};  // as VirtioNetConfig's
 };
 
 // A shared directory (VIRTIO 1.2, 5.11).
@@ -257,6 +263,9 @@ struct VmConfig {
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
   std::optional<WatchdogConfig> watchdog = {};
+  // How many more devices than it starts with the machine has room for while it runs: PCI only. A
+  // guest spends time on each.
+  std::uint32_t hotplug_slots = 8;
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md
@@ -270,5 +279,7 @@ struct VmConfig {
 // All problems of a configuration that can be seen without touching the host, one sentence each;
 // empty when it is sound.
 std::vector<std::string> validate(const VmConfig& config);
+// The same of one device by itself.
+std::vector<std::string> validate(const VirtioConfig& device);
 
 }  // namespace vmm

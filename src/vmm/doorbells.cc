@@ -31,14 +31,30 @@ void Doorbells::unbind() {
   on_ring = std::exchange(on_ring_, nullptr);
 }
 
+bool Doorbells::running() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return running_;
+}
+
 void Doorbells::ring(std::uint16_t queue) const {
   if (queue < bells_.size()) bells_[queue].signal();
+}
+
+void Doorbells::retire() {
+  unbind();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    retired_ = true;
+    places_.clear();
+  }
+  // Holds on to this: KVM keeps a place whose descriptor nobody else has any more.
+  loop_.post([self = shared_from_this()] { self->apply_places(); });
 }
 
 void Doorbells::place(std::vector<kvm::IoEvent> places) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (places == places_) return;
+    if (retired_ || places == places_) return;
     places_ = std::move(places);
     // A guest may move its registers faster than KVM follows: that must not make a queue of calls.
     if (std::exchange(apply_posted_, true)) return;
@@ -140,21 +156,38 @@ DoorbellBoard::~DoorbellBoard() {
 
 Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues,
                                                       std::vector<Doorbells::Source> sources) {
-  all_.push_back(VMM_TRY(Doorbells::create(loop_, vm_, queues, std::move(sources))));
-  return all_.back();
+  auto bells = VMM_TRY(Doorbells::create(loop_, vm_, queues, std::move(sources)));
+  std::lock_guard<std::mutex> lock(mutex_);
+  all_.push_back(bells);
+  return bells;
+}
+
+void DoorbellBoard::remove(const std::shared_ptr<Doorbells>& bells) {
+  bells->retire();
+  std::lock_guard<std::mutex> lock(mutex_);
+  all_.erase(std::remove(all_.begin(), all_.end(), bells), all_.end());
 }
 
 Result<void> DoorbellBoard::start() {
+  std::lock_guard<std::mutex> lock(mutex_);
   for (const auto& bells : all_) {
     if (auto started = bells->start(); !started) {
-      stop();
+      for (const auto& other : all_) other->stop();
       return started;
     }
   }
+  running_ = true;
   return {};
 }
 
+Result<void> DoorbellBoard::start_new(Doorbells& bells) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return running_ ? bells.start() : Result<void>();
+}
+
 void DoorbellBoard::stop() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  running_ = false;
   for (const auto& bells : all_) bells->stop();
 }
 

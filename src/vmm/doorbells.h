@@ -38,9 +38,14 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
                                                    std::uint16_t queues,
                                                    std::vector<Source> sources);
 
-  // Once, before the guest runs. The device must not be reached through this after unbind().
+  // Once, before start(). The device must not be reached through this after unbind().
   void bind(DeviceRef device, OnRing on_ring);
   void unbind();
+  // unbind(), and KVM forgets the places soon, before any that are placed later: the device has
+  // left. place() has no effect any more.
+  void retire();
+
+  bool running() const;
 
   // Have the queue looked at. Any thread, any lock held.
   void ring(std::uint16_t queue) const;
@@ -71,24 +76,32 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
   std::vector<EventFd> bells_;
   std::vector<Source> sources_;         // constant from the start
   std::vector<kvm::IoEvent> attached_;  // the event loop's thread only; KVM forgets them itself
-  std::mutex mutex_;  // guards the rest; taken with the device's lock held, never the other way
+  mutable std::mutex
+      mutex_;  // guards the rest; taken with the device's lock held, never the other way
   std::optional<DeviceRef> device_;
   OnRing on_ring_;
   bool running_ = false;
+  bool retired_ = false;
   std::vector<EventLoop::WatchId> watches_;
   std::vector<kvm::IoEvent> places_;
   bool apply_posted_ = false;  // one is enough for all that changes before it runs
 };
 
-// Those of all devices of a machine. Destroy it before the event loop, the VM and the devices.
+// Those of all devices of a machine, any thread. Destroy it before the event loop, the VM and the
+// devices.
 class DoorbellBoard {
  public:
   DoorbellBoard(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
   ~DoorbellBoard();
 
-  // `sources`: what else the device waits for.
+  // `sources`: what else the device waits for. While the guest runs, too; start_new()
+  // follows when the device is bound.
   Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues,
                                          std::vector<Doorbells::Source> sources);
+  // The device has left.
+  void remove(const std::shared_ptr<Doorbells>& bells);
+  // Those of a device that came while the guest runs, if it does.
+  Result<void> start_new(Doorbells& bells);
   // All of them, or none and an error.
   Result<void> start();
   void stop();
@@ -96,7 +109,9 @@ class DoorbellBoard {
  private:
   EventLoop& loop_;
   const kvm::VmFd& vm_;
+  std::mutex mutex_;  // guards the rest; before that of each
   std::vector<std::shared_ptr<Doorbells>> all_;
+  bool running_ = false;
 };
 
 }  // namespace vmm

@@ -12,17 +12,19 @@ IrqFabric::Input& IrqFabric::input(std::uint32_t gsi) {
   return *inputs_.back();
 }
 
-IrqLine IrqFabric::add_source(std::vector<Input*> inputs) {
+IrqLine IrqFabric::add_source(std::vector<std::uint32_t> gsis) {
+  if (!controller_) return IrqLine();
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Input*> inputs;
+  for (const std::uint32_t gsi : gsis) inputs.push_back(&input(gsi));
   sources_.push_back(std::make_unique<Source>(*this, std::move(inputs)));
   return IrqLine(sources_.back().get());
 }
 
-IrqLine IrqFabric::line(std::uint32_t gsi) {
-  return controller_ ? add_source({&input(gsi)}) : IrqLine();
-}
+IrqLine IrqFabric::line(std::uint32_t gsi) { return add_source({gsi}); }
 
 IrqLine IrqFabric::line_to_both(std::uint32_t first, std::uint32_t second) {
-  return controller_ ? add_source({&input(first), &input(second)}) : IrqLine();
+  return add_source({first, second});
 }
 
 void IrqFabric::Source::set_level(bool asserted) {

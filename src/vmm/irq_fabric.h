@@ -31,7 +31,7 @@ class IrqFabric {
   // Before the first line() is asked for; without a controller every line leads nowhere.
   void connect(std::unique_ptr<IrqController> controller) { controller_ = std::move(controller); }
 
-  // A new source on this GSI. Not while devices are running.
+  // A new source on this GSI. Any thread.
   IrqLine line(std::uint32_t gsi);
   // Raises an input that no device holds up, and lowers it again. Any thread, any time.
   void pulse(std::uint32_t gsi);
@@ -55,11 +55,12 @@ class IrqFabric {
     bool asserted_ = false;
   };
 
-  Input& input(std::uint32_t gsi);
-  IrqLine add_source(std::vector<Input*> inputs);
+  Input& input(std::uint32_t gsi);  // with the lock held
+  IrqLine add_source(std::vector<std::uint32_t> gsis);
 
   std::unique_ptr<IrqController> controller_;
-  std::mutex mutex_;  // guards levels and counts, and orders what the controller sees
+  // Guards all below, levels and counts included, and orders what the controller sees.
+  std::mutex mutex_;
   std::vector<std::unique_ptr<Input>> inputs_;
   std::vector<std::unique_ptr<Source>> sources_;
 };

@@ -14,6 +14,7 @@
 #include "devices/virtio/net.h"
 #include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/transport_core.h"
+#include "vmm/hot_plug.h"
 
 namespace vmm {
 namespace {
@@ -26,15 +27,22 @@ using virtio::Remote;
 using virtio::RemoteBlk;
 using virtio::RemoteNet;
 
-// Calls fn(D&) with the lock held for each device of that class; true from fn ends that.
+// Calls fn(D&) with the locks held for each device of that class; true from fn ends that.
 template <typename D, typename Fn>
 bool visit(const Machine& machine, Fn&& fn) {
-  for (const VirtioHandle& handle : machine.virtio) {
-    D* const device = dynamic_cast<D*>(handle.inside);
-    if (device == nullptr) continue;
-    if (handle.outside.with([&](Device&) { return fn(*device); })) return true;
-  }
-  return false;
+  return machine.roster.with([&](const Roster& roster) {
+    for (const VirtioHandle& handle : roster.virtio) {
+      D* const device = dynamic_cast<D*>(handle.inside);
+      if (device == nullptr) continue;
+      if (handle.outside.with([&](Device&) { return fn(*device); })) return true;
+    }
+    return false;
+  });
+}
+
+template <typename D>
+bool has(const Machine& machine, std::string_view name) {
+  return visit<D>(machine, [&](const D& device) { return device.id() == name; });
 }
 
 // What is said of a name that nothing has.
@@ -98,13 +106,62 @@ void with_port(const Machine& machine, std::size_t port, Fn&& fn) {
   });
 }
 
+constexpr std::string_view kNoHotPlug =
+    "Devices cannot be plugged in or out on the MMIO transport: start the machine with --transport "
+    "pci";
+
+// The name that it has, or gets: the first number that is free.
+std::string choose_name(const Machine& machine, std::string_view kind, const std::string& chosen) {
+  if (!chosen.empty()) return chosen;
+  for (std::size_t number = 0;; ++number) {
+    std::string name = fmt::format("{}{}", kind, number);
+    if (!has<virtio::Device>(machine, name)) return name;
+  }
+}
+
+void check_against(const Machine& machine, const VirtioDiskConfig& disk,
+                   std::vector<std::string>& problems) {
+  if (has<virtio::Device>(machine, disk.name)) {
+    problems.push_back(fmt::format("There already is a disk {}", disk.name));
+  }
+}
+
+void check_against(const Machine& machine, const VirtioNetConfig& added,
+                   std::vector<std::string>& problems) {
+  visit<Net>(machine, [&](const Net& net) {
+    if (net.id() == added.name) {
+      problems.push_back(fmt::format("There already is a network interface {}", added.name));
+    }
+    if (net.state().filter.own == added.mac) {
+      problems.push_back(fmt::format("{} has the address {}: choose another one (mac=ADDRESS)",
+                                     net.id(), added.mac.text()));
+    }
+    return false;
+  });
+}
+
+template <typename D>
+std::future<Result<void>> remove(Machine& machine, std::string_view kind, std::string_view name,
+                                 const Unplug& how) {
+  const auto refuse = [](tl::unexpected<Error> error) {
+    std::promise<Result<void>> promise;
+    promise.set_value(std::move(error));
+    return promise.get_future();
+  };
+  if (!machine.hot_plug) return refuse(fail(ErrorCode::kUnsupported, "{}", kNoHotPlug));
+  if (!has<D>(machine, name)) return refuse(no_such<D>(machine, kind, name));
+  return machine.hot_plug->unplug(name, how);
+}
+
 }  // namespace
 
 void add_device_status(const Machine& machine, VmStatus& status) {
-  for (const VirtioHandle& handle : machine.virtio) {
-    status.broken_devices +=
-        handle.outside.with([&](Device&) { return handle.core->broken_count(); });
-  }
+  machine.roster.with([&](const Roster& roster) {
+    for (const VirtioHandle& handle : roster.virtio) {
+      status.broken_devices +=
+          handle.outside.with([&](Device&) { return handle.core->broken_count(); });
+    }
+  });
   visit<Balloon>(machine, [&](const Balloon& balloon) {
     status.balloon = status_of(balloon);
     return true;
@@ -204,6 +261,33 @@ void set_port_size(const Machine& machine, std::size_t port, ConsoleSize size) {
 
 void set_port_open(const Machine& machine, std::size_t port, bool open) {
   with_port(machine, port, [&](Console& console) { console.set_host_open(port, open); });
+}
+
+Result<std::string> add_device(Machine& machine, VirtioConfig config) {
+  if (!machine.hot_plug) return fail(ErrorCode::kUnsupported, "{}", kNoHotPlug);
+  std::string name;
+  std::vector<std::string> problems = validate(config);
+  if (auto* const disk = std::get_if<VirtioDiskConfig>(&config)) {
+    name = disk->name = choose_name(machine, "disk", disk->name);
+    check_against(machine, *disk, problems);
+  } else if (auto* const net = std::get_if<VirtioNetConfig>(&config)) {
+    name = net->name = choose_name(machine, "net", net->name);
+    check_against(machine, *net, problems);
+  } else {
+    problems.emplace_back("Only disks and network interfaces can be plugged in");
+  }
+  if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", fmt::join(problems, "; "));
+  VirtioParts parts = VMM_TRY(make_virtio_device(config, machine, 0));
+  VMM_TRY(machine.hot_plug->plug(std::move(parts)));
+  return name;
+}
+
+std::future<Result<void>> remove_disk(Machine& machine, std::string_view name, const Unplug& how) {
+  return remove<Blk>(machine, "disk", name, how);
+}
+
+std::future<Result<void>> remove_net(Machine& machine, std::string_view name, const Unplug& how) {
+  return remove<Net>(machine, "network interface", name, how);
 }
 
 }  // namespace vmm

@@ -6,6 +6,17 @@
 
 namespace vmm {
 
+void Machine::add(DeviceRef device) {
+  roster.with([&](Roster& all) { all.devices.push_back(std::move(device)); });
+}
+
+void Machine::add(VirtioHandle device) {
+  roster.with([&](Roster& all) {
+    all.devices.push_back(device.outside);
+    all.virtio.push_back(std::move(device));
+  });
+}
+
 StopReason Machine::call_it_panic_if_it_is(StopReason reason) const {
   const bool may_follow_panic = reason == StopReason::kReset || reason == StopReason::kHalted ||
                                 reason == StopReason::kTripleFault;

@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "base/event_fd.h"
+#include "base/locked.h"
+#include "devices/acpi_pm.h"
 #include "devices/bus.h"
 #include "devices/device_ref.h"
 #include "devices/fw_cfg.h"
@@ -34,6 +36,7 @@
 
 namespace vmm {
 
+class HotPlug;
 namespace virtio {
 class Device;
 class TransportCore;
@@ -44,6 +47,15 @@ struct VirtioHandle {
   DeviceRef outside;
   virtio::Device* inside;  // constant, as the next
   const virtio::TransportCore* core;
+  std::uint8_t slot = 0;  // on PCI bus 0; 0: it is not there
+  std::shared_ptr<Doorbells> bells = {};
+};
+
+// The devices of a machine, which come and go while its guest runs. Whoever looks at one holds the
+// roster's lock, and then the device's.
+struct Roster {
+  std::vector<VirtioHandle> virtio;
+  std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
 };
 
 // The host's end of a port of the console device.
@@ -93,9 +105,14 @@ struct Machine final : MachineEvents {
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
   std::optional<DeviceHandle<I6300esb>> watchdog;
   WatchdogAction watchdog_action = WatchdogAction::kReset;
+  std::optional<DeviceHandle<AcpiPm>> acpi_pm;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
-  std::vector<VirtioHandle> virtio;
-  std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
+  Locked<Roster> roster;
+  std::shared_ptr<HotPlug> hot_plug;  // none on a transport that knows no such thing
+
+  // One more device of the roster.
+  void add(DeviceRef device);
+  void add(VirtioHandle device);
 
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;

@@ -1,6 +1,8 @@
 // Bus 0 of a machine: slots for functions, with their BARs, messages and wires.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -18,11 +20,13 @@
 
 namespace vmm {
 
-// Functions are added before the guest runs:
+// A function is added before the guest runs, or while it does:
 //
 //   PciBus::Seat seat = VMM_TRY(bus.next_seat());
 //   auto device = make_device<SomeFunction>("id", seat.ports);
 //   VMM_TRY(bus.attach(seat, device));
+//
+// Externally synchronised: by who builds the machine, then by HotPlug.
 class PciBus {
  public:
   struct Seat {
@@ -34,20 +38,39 @@ class PciBus {
   // All borrowed; they outlive this, and this the devices. `messages` may be null.
   PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages);
 
-  // Device numbers from 1 on, in order. Errors: kBadConfig when all are taken.
+  static constexpr std::size_t kSlots = 32;  // the host bridge's included
+
+  // The first device number from 1 on that is free. Errors: kBadConfig when all are taken; after
+  // open_slots(), kResource when all that the guest knows are.
   Result<Seat> next_seat();
   Result<void> attach(const Seat& seat, const DeviceRef& device);
+  // The function leaves: with its lock not held. No access of the guest's reaches it afterwards,
+  // and it has been reset; what its device does for the host may take longer.
+  void detach(std::uint8_t slot, const DeviceRef& device);
+  // Nobody has it any more: the seat may be taken again.
+  void free_seat(std::uint8_t slot);
 
-  // For the DSDT: one for each seat taken.
-  const std::vector<x86::AcpiPciInterrupt>& interrupts() const noexcept { return interrupts_; }
+  // All functions that the machine starts with have their seats. From now on functions come as
+  // without firmware, and have the seats of those and `spare` more.
+  void open_slots(std::size_t spare);
+
+  // For the DSDT. A bit for each slot that is open.
+  std::uint32_t hotplug_slots() const noexcept { return open_; }
+  std::vector<x86::AcpiPciInterrupt> interrupts() const;
 
  private:
+  // What a slot keeps: lines and ports outlive the functions, which a CPU may remember for a while.
+  struct Place {
+    bool taken = false;
+    std::unique_ptr<pci::FunctionPort> port = {};
+    IrqLine intx = {};
+  };
   DeviceHandle<pci::HostBridge> bridge_;
   IrqFabric& irqs_;
   MsiSink* messages_;
   pci::BarMap bars_;
-  std::vector<std::unique_ptr<pci::FunctionPort>> ports_;
-  std::vector<x86::AcpiPciInterrupt> interrupts_;
+  std::array<Place, kSlots> places_;
+  std::uint32_t open_ = 0;
 };
 
 }  // namespace vmm

@@ -40,6 +40,9 @@ void fill_with_random(std::span<std::byte> bytes) {
 std::string numbered(const char* kind, std::size_t number) {
   return fmt::format("{}{}", kind, number);
 }
+std::string name_of(const std::string& chosen, const char* kind, std::size_t number) {
+  return chosen.empty() ? numbered(kind, number) : chosen;
+}
 
 Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t number) {
   return VirtioParts{.device =
@@ -97,10 +100,15 @@ Result<VirtioParts> make(const VirtioConsoleConfig& config, Machine& machine, st
 }
 
 Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t number) {
-  auto device = std::make_unique<virtio::Net>(numbered("net", number), config.mac, config.backend);
+  std::vector<std::shared_ptr<NetBackend>> queues{config.backend};
+  queues.insert(queues.end(), config.more_queues.begin(), config.more_queues.end());
+  auto device =
+      std::make_unique<virtio::Net>(name_of(config.name, "net", number), config.mac, queues);
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
-  parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
+  for (std::size_t pair = 0; pair < queues.size(); ++pair) {
+    parts.sources.push_back({queues[pair]->ready_fd(), [&net, pair] { net.backend_ready(pair); }});
+  }
   return parts;
 }
 
@@ -116,7 +124,7 @@ Result<VirtioParts> make(const VirtioVsockConfig& config, Machine&, std::size_t 
 Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t number) {
   using virtio::Blk;
   auto device = std::make_unique<Blk>(
-      numbered("disk", number),
+      name_of(config.name, "disk", number),
       Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
   Blk& blk = *device;  // lives as long as its doorbells are bound
   VirtioParts parts{.device = std::move(device)};
@@ -136,7 +144,7 @@ VirtioParts remote_parts(std::unique_ptr<D> device, std::shared_ptr<virtio::Remo
 
 Result<VirtioParts> make(const VhostDiskConfig& config, Machine&, std::size_t number) {
   using virtio::RemoteBlk;
-  return remote_parts(std::make_unique<RemoteBlk>(numbered("disk", number),
+  return remote_parts(std::make_unique<RemoteBlk>(name_of(config.name, "disk", number),
                                                   RemoteBlk::Setup{.peer = config.peer,
                                                                    .queues = config.queues,
                                                                    .reconnect = config.reconnect}),
@@ -145,7 +153,8 @@ Result<VirtioParts> make(const VhostDiskConfig& config, Machine&, std::size_t nu
 
 Result<VirtioParts> make(const VhostNetConfig& config, Machine&, std::size_t number) {
   return remote_parts(
-      std::make_unique<virtio::RemoteNet>(numbered("net", number), config.peer, config.mac),
+      std::make_unique<virtio::RemoteNet>(name_of(config.name, "net", number), config.peer,
+                                          config.mac),
       config.peer);
 }
 
@@ -165,9 +174,15 @@ struct KindName {
   const char* operator()(const VhostDiskConfig&) const { return "disk"; }
   const char* operator()(const VhostNetConfig&) const { return "net"; }
   const char* operator()(const VhostShareConfig&) const { return "fs"; }
+  const char* operator()(const VirtioConsoleConfig&) const { return "console"; }
 };
 
 }  // namespace
+
+Result<VirtioParts> make_virtio_device(const VirtioConfig& config, Machine& machine,
+                                       std::size_t number) {
+  return std::visit([&](const auto& device) { return make(device, machine, number); }, config);
+}
 
 Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
   using virtio::MmioTransport;
@@ -200,8 +215,7 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
                                Widths::any(), MmioTransport::kConfig},
                               device));
-  machine.devices.push_back(device);
-  machine.virtio.push_back({device, &transport->device(), &transport->core()});
+  machine.add(VirtioHandle{device, &transport->device(), &transport->core()});
   machine.virtio_mmio.push_back(slot);
   if (parts.attached) parts.attached(device);
   return {};
@@ -212,11 +226,12 @@ Result<void> add_virtio_devices(const VmConfig& config, Machine& machine) {
   for (std::size_t index = 0; index < config.virtio.size(); ++index) {
     const VirtioConfig& one = config.virtio[index];
     const std::size_t number = numbers[std::visit(KindName(), one)]++;
-    VirtioParts parts =
-        VMM_TRY(std::visit([&](const auto& device) { return make(device, machine, number); }, one));
-    VMM_TRY(config.virtio_transport == VirtioTransport::kPci
-                ? attach_virtio_pci(machine, std::move(parts))
-                : attach_virtio_mmio(machine, index, std::move(parts)));
+    VirtioParts parts = VMM_TRY(make_virtio_device(one, machine, number));
+    if (config.virtio_transport == VirtioTransport::kPci) {
+      VMM_TRY(attach_virtio_pci(machine, std::move(parts)));
+    } else {
+      VMM_TRY(attach_virtio_mmio(machine, index, std::move(parts)));
+    }
   }
   return {};
 }

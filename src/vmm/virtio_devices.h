@@ -24,6 +24,10 @@ struct VirtioParts {
   std::vector<Doorbells::Source> sources = {};
 };
 
+// The device that a configuration means, the `number`-th of its kind unless it has a name.
+Result<VirtioParts> make_virtio_device(const VirtioConfig& config, Machine& machine,
+                                       std::size_t number);
+
 // Errors: what the host lacks for a device; kBadConfig when there is no room for one more.
 Result<void> add_virtio_devices(const VmConfig& config, Machine& machine);
 

@@ -30,13 +30,17 @@ void BarDoorbells::settle() {
   bells_->place(std::move(places));
 }
 
-Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts) {
+Result<PciBus::Seat> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   using virtio::PciTransport;
-  const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
-  const std::shared_ptr<Doorbells> bells =
-      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources)));
-  const auto places = std::make_shared<BarDoorbells>(bells, queues);
   const PciBus::Seat seat = VMM_TRY(machine.pci->next_seat());
+  const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
+  auto made = machine.doorbells.add(queues, std::move(parts.sources));
+  if (!made) {
+    machine.pci->free_seat(seat.device);
+    return tl::unexpected<Error>(made.error());
+  }
+  const std::shared_ptr<Doorbells> bells = *std::move(made);
+  const auto places = std::make_shared<BarDoorbells>(bells, queues);
   seat.port->watch(0, [places](std::optional<std::uint64_t> bar) { places->on_moved(bar); });
   const auto function = make_device<PciTransport>(
       std::move(parts.device),
@@ -47,10 +51,9 @@ Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   PciTransport* const transport = function.with([](PciTransport& t) { return &t; });
   bells->bind(function, [transport](std::uint16_t queue) { transport->process(queue); });
   VMM_TRY(machine.pci->attach(seat, function));
-  machine.devices.push_back(function);
-  machine.virtio.push_back({function, &transport->device(), &transport->core()});
+  machine.add(VirtioHandle{function, &transport->device(), &transport->core(), seat.device, bells});
   if (parts.attached) parts.attached(function);
-  return {};
+  return seat;
 }
 
 }  // namespace vmm

@@ -34,7 +34,7 @@ class BarDoorbells {
   std::optional<std::uint64_t> bar_;
 };
 
-// Before the guest runs. Errors: kBadConfig when there is no slot left; the host's.
-Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts);
+// Where it is. Errors: those of PciBus::next_seat(); the host's.
+Result<PciBus::Seat> attach_virtio_pci(Machine& machine, VirtioParts parts);
 
 }  // namespace vmm

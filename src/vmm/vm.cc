@@ -311,6 +311,22 @@ Result<void> Vm::set_link(std::string_view name, bool up) {
   return vmm::set_link(*impl_->machine, name, up);
 }
 
+Result<std::string> Vm::add_disk(VirtioDiskConfig disk) {
+  return vmm::add_device(*impl_->machine, std::move(disk));
+}
+
+Result<std::string> Vm::add_net(VirtioNetConfig net) {
+  return vmm::add_device(*impl_->machine, std::move(net));
+}
+
+std::future<Result<void>> Vm::remove_disk(std::string_view name, const Unplug& how) {
+  return vmm::remove_disk(*impl_->machine, name, how);
+}
+
+std::future<Result<void>> Vm::remove_net(std::string_view name, const Unplug& how) {
+  return vmm::remove_net(*impl_->machine, name, how);
+}
+
 const std::vector<std::string>& Vm::decisions() const { return impl_->plan.decisions; }
 
 }  // namespace vmm

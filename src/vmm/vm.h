@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
 #include "vmm/stop_reason.h"
+#include "vmm/unplug.h"
 #include "vmm/vm_status.h"
 #include "vmm/x86/registers.h"
 
@@ -120,6 +122,20 @@ class Vm {
   // Plugs the cable of a network interface ("net0") in or pulls it. Errors: kOutOfRange when there
   // is no such interface.
   Result<void> set_link(std::string_view name, bool up);
+
+  // Plugs a disk or a network interface into the machine, on PCI, and tells the guest: the name
+  // that it has ("disk2", by its kind unless the configuration names it). Errors: kUnsupported when
+  // the transport is not PCI; kBadConfig as from validate(), or for a name or an address that is
+  // taken; kResource when no slot is free (VmConfig::hotplug_slots).
+  Result<std::string> add_disk(VirtioDiskConfig disk);
+  Result<std::string> add_net(VirtioNetConfig net);
+  // Asks the guest to let go of one and takes it out when it has: does not wait, what is returned
+  // becomes ready, in the end when the machine ends. Then the machine does not use its backend any
+  // more. Errors in there: kUnsupported as above; kOutOfRange when there is none of that name;
+  // kBadState when it is already on its way; kTimeout when the guest kept it, or the host's own
+  // work on it does not end; kCancelled when the machine has ended.
+  std::future<Result<void>> remove_disk(std::string_view name, const Unplug& how = {});
+  std::future<Result<void>> remove_net(std::string_view name, const Unplug& how = {});
 
   // What was decided at creation: the irqchip, quirks that are on, how the kernel is entered, one
   // line each.

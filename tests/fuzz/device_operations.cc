@@ -199,6 +199,12 @@ void Run::drive_lines() {
     const std::uint8_t vector = source_.u8();
     board_.wiring.ioapic.with([&](Ioapic& ioapic) { ioapic.eoi(vector); });
   }
+  if ((what & 0x1f) == 0x1f) {
+    board_.hotplug.with([&](pci::Hotplug& hotplug) {
+      hotplug.announce_added(1U + (what >> 5));
+      hotplug.announce_leaving(24U + (what >> 5));
+    });
+  }
   if ((what & 0x80) != 0) {
     board_.wiring.pic.with([](Pic8259& pic) { (void)pic.acknowledge(); });
   }

@@ -119,6 +119,9 @@ PlatformBoard::PlatformBoard()
       debug_exit(make_device<DebugExit>("debug_exit", &events)),
       port92(make_device<Port92>("port92", &events)),
       pci(make_device<pci::HostBridge>("pci", &events)),
+      hotplug(make_device<pci::Hotplug>(
+          "pci_hotplug", pci::Hotplug::Ports{.event = IrqLine(&hotplug_event),
+                                             .on_eject = [this](std::uint32_t) { ++ejections; }})),
       fw_cfg(make_device<FwCfg>("fw_cfg", &ram)),
       test_device(make_device<TestDevice>("test_device", test_device_ports(*this))),
       panic(make_device<Pvpanic>("pvpanic", &events)),
@@ -126,6 +129,10 @@ PlatformBoard::PlatformBoard()
   for (std::uint32_t gsi = 0; gsi < Wiring::kGsis; ++gsi) outside[gsi] = wiring.line(gsi);
   place_ports();
   place_memory();
+}
+
+void PlatformBoard::HotplugEvent::set_level(bool asserted) {
+  board.pm.with([&](AcpiPm& chip) { chip.set_gpe(pci::Hotplug::kGpe, asserted); });
 }
 
 void PlatformBoard::place(Bus& bus, const DeviceRef& device, const Window& window) {
@@ -146,6 +153,7 @@ void PlatformBoard::place_ports() {
   place(pio, debug_exit, {DebugExit::kPort, DebugExit::kSize, kAll});
   place(pio, port92, {Port92::kPort, Port92::kSize, kByte});
   place(pio, pci, {pci::HostBridge::kPort, pci::HostBridge::kPortSize, kAll});
+  place(pio, hotplug, {pci::Hotplug::kPort, pci::Hotplug::kSize, Widths{4}});
   place(pio, fw_cfg, {FwCfg::kSelectorPort, FwCfg::kSelectorSize, Widths{1, 2}});
   place(pio, fw_cfg, {FwCfg::kDmaPort, FwCfg::kDmaSize, Widths::any(), FwCfg::kDma});
   place(pio, test_device, {T::kLatchPort, T::kLatchSize, kAll, T::kLatch});

@@ -19,6 +19,7 @@
 #include "devices/irq_gate.h"
 #include "devices/lapic_bank.h"
 #include "devices/pci/host_bridge.h"
+#include "devices/pci/hotplug.h"
 #include "devices/pic8259.h"
 #include "devices/pit8254.h"
 #include "devices/port92.h"
@@ -127,6 +128,13 @@ class PlatformBoard {
   DeviceHandle<DebugExit> debug_exit;
   DeviceHandle<Port92> port92;
   DeviceHandle<pci::HostBridge> pci;
+  struct HotplugEvent final : IrqPin {
+    explicit HotplugEvent(PlatformBoard& all) : board(all) {}
+    void set_level(bool asserted) override;
+    PlatformBoard& board;
+  } hotplug_event{*this};
+  std::uint64_t ejections = 0;
+  DeviceHandle<pci::Hotplug> hotplug;
   DeviceHandle<FwCfg> fw_cfg;
   DeviceHandle<TestDevice> test_device;
   DeviceHandle<Pvpanic> panic;

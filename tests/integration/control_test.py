@@ -58,6 +58,8 @@ class Usage(unittest.TestCase):
         self.expect(2, "there is no command 'explode'", "/nowhere", "explode")
         self.expect(2, "balloon SIZE", "/nowhere", "balloon")
         self.expect(2, "up|down", "/nowhere", "net", "net0", "left")
+        self.expect(2, "disk add OPTIONS", "/nowhere", "disk", "add")
+        self.expect(2, "net remove NAME [force]", "/nowhere", "net", "remove", "net0", "now")
 
     def test_socket_that_cannot_be(self):
         code, _, err = vmm("run", "--control", "/nowhere/socket")
@@ -170,6 +172,56 @@ class Control(unittest.TestCase):
         self.assertFalse(self.status()["nets"][0]["link"])
         self.ctl("net", "net0", "up")
         self.assertTrue(self.status()["nets"][0]["link"])
+
+    def test_devices_come_and_go(self):
+        image = self.folder / "image"
+        image.write_bytes(bytes(1 << 20))
+        self.start("--disk", f"path={image}", "--net", "user", guest=Guest().eject())
+        self.assertIn("in use", self.refused("disk", "add", f"path={image}"))
+        self.ctl("disk", "remove", "disk0")
+        self.assertEqual(self.status()["disks"], [])
+        self.assertIn("no disk", self.refused("disk", "remove", "disk0"))
+        self.assertEqual(self.ctl("disk", "add", f"path={image},serial=X"), "disk0\n")
+        self.assertEqual(self.ctl("net", "add", "user,mac=52:54:00:00:00:08"), "net1\n")
+        self.assertEqual([net["name"] for net in self.status()["nets"]], ["net0", "net1"])
+        self.assertIn("52:54:00:00:00:08", self.refused("net", "add", "user,mac=52:54:00:00:00:08"))
+        self.ctl("net", "remove", "net0", "force")
+        self.assertEqual([net["name"] for net in self.status()["nets"]], ["net1"])
+        self.assertEqual(self.ctl("net", "add", "user"), "net0\n")
+
+    def test_devices_that_cannot_come_or_go(self):
+        image = self.folder / "image"
+        image.write_bytes(bytes(1 << 20))
+        running = self.start("--transport", "mmio", "--disk", f"path={image}")
+        self.assertIn("--transport pci", self.refused("net", "add", "user"))
+        self.assertIn("--transport pci", self.refused("disk", "remove", "disk0"))
+        self.assertIn("is unknown", self.refused("disk", "add", "path=x,color=red"))
+        self.assertIn("There is no", self.refused("net", "add", "tap=vmmnone0"))
+        running.signal(signal.SIGTERM)
+        running.wait()
+        self.start("--disk", f"path={image}")
+        self.ctl("pause")
+        self.assertIn("paused", self.refused("disk", "remove", "disk0"))
+
+    def test_slots_run_out(self):
+        self.start("--hotplug-slots", "1")
+        self.assertEqual(self.ctl("net", "add", "user"), "net0\n")
+        self.assertIn("--hotplug-slots", self.refused("net", "add", "user"))
+
+    def test_added_devices_outlive_a_reset(self):
+        image = self.folder / "image"
+        image.write_bytes(bytes(1 << 20))
+        guest = Guest().wait_for_input().reset()
+        running = Running(self, [*guest.arguments(self), "--control", self.path], stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.assertTrue(eventually(self.is_running))
+        self.ctl("disk", "add", f"path={image}")
+        self.ctl("net", "add", "user")
+        running.process.stdin.write(b"x")
+        running.process.stdin.flush()
+        self.assertTrue(eventually(lambda: self.is_running() and self.status()["resets"] == 1))
+        status = self.status()
+        self.assertEqual([device["name"] for device in status["disks"] + status["nets"]], ["disk0", "net0"])
 
     def test_overlay_does_not_grow(self):
         image = self.folder / "image"

@@ -57,6 +57,18 @@ class Guest:
     def reset(self):
         return self.out(0x64, 0xFE).hang()  # the keyboard controller pulls the reset line
 
+    def eject(self):
+        """Lets go of whatever PCI device is to go, for ever."""
+        return self.raw(
+            [0x66, 0xBA, 0x04, 0xAE]  # again: mov dx, 0xae04 (slots whose function is to go)
+            + [0xED]  # in eax, dx
+            + [0x85, 0xC0]  # test eax, eax
+            + [0x74, 0xF7]  # jz again
+            + [0x66, 0xBA, 0x08, 0xAE]  # mov dx, 0xae08 (eject)
+            + [0xEF]  # out dx, eax
+            + [0xEB, 0xF0]  # jmp again
+        )
+
     def hang(self):
         return self.raw([0xEB, 0xFE])  # jmp $
 

@@ -27,8 +27,22 @@ std::optional<std::uint64_t> BarMap::assign(std::uint64_t size) {
 
 BarMap::Id BarMap::add(DeviceRef device, const Window& shape, OnMoved on_moved) {
   std::lock_guard<std::mutex> guard(mutex_);
-  bars_.push_back({std::move(device), shape, std::move(on_moved)});
+  const auto free = std::find(bars_.begin(), bars_.end(), std::nullopt);
+  Bar bar{std::move(device), shape, std::move(on_moved)};
+  if (free != bars_.end()) {
+    free->emplace(std::move(bar));
+    return static_cast<Id>(free - bars_.begin());
+  }
+  bars_.emplace_back(std::move(bar));
   return bars_.size() - 1;
+}
+
+void BarMap::remove(Id id) {
+  std::optional<Bar> gone;  // perhaps the last who knows its device: ends without the lock
+  std::lock_guard<std::mutex> guard(mutex_);
+  if (bars_[id]->decoded) leave(*bars_[id]);
+  gone.swap(bars_[id]);
+  place_waiting();
 }
 
 bool BarMap::passes(const Bar& bar) const {
@@ -57,23 +71,28 @@ bool BarMap::try_place(Bar& bar) {
 
 void BarMap::place(Id id, std::optional<std::uint64_t> address) {
   std::lock_guard<std::mutex> guard(mutex_);
-  Bar& bar = bars_[id];
+  Bar& bar = *bars_[id];
   bar.wanted = address;
   if (bar.decoded == address) return;
   const bool leaves = bar.decoded.has_value();
-  if (!try_place(bar) && bar.decoded) {
-    (void)bus_.remove(*bar.decoded);
-    set_decoded(bar, std::nullopt);
-  }
-  if (!leaves) return;
-  for (Bar& other : bars_) {
-    if (other.wanted && !other.decoded) (void)try_place(other);
+  if (!try_place(bar) && bar.decoded) leave(bar);
+  if (leaves) place_waiting();
+}
+
+void BarMap::leave(Bar& bar) {
+  (void)bus_.remove(*bar.decoded);
+  set_decoded(bar, std::nullopt);
+}
+
+void BarMap::place_waiting() {
+  for (std::optional<Bar>& other : bars_) {
+    if (other && other->wanted && !other->decoded) (void)try_place(*other);
   }
 }
 
 std::optional<std::uint64_t> BarMap::decoded(Id id) const {
   std::lock_guard<std::mutex> guard(mutex_);
-  return bars_[id].decoded;
+  return bars_[id]->decoded;
 }
 
 }  // namespace vmm::pci

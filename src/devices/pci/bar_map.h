@@ -39,6 +39,8 @@ class BarMap {
 
   // A BAR of that device; nowhere yet. `shape` says size, widths and offset.
   Id add(DeviceRef device, const Window& shape, OnMoved on_moved = {});
+  // It is gone: what waits for its place gets it. Its number may be another's from then on.
+  void remove(Id bar);
   // What the guest wants.
   void place(Id bar, std::optional<std::uint64_t> address);
 
@@ -56,12 +58,14 @@ class BarMap {
   bool passes(const Bar& bar) const;
   bool try_place(Bar& bar);
   void set_decoded(Bar& bar, std::optional<std::uint64_t> address);
+  void leave(Bar& bar);
+  void place_waiting();
 
   Bus& bus_;
   const std::vector<GpaRange> windows_;
   mutable std::mutex mutex_;         // guards all below, and orders changes of the bus
   std::vector<std::uint64_t> free_;  // of each window: the first address not assigned
-  std::vector<Bar> bars_;
+  std::vector<std::optional<Bar>> bars_;
 };
 
 }  // namespace vmm::pci

@@ -15,7 +15,7 @@ constexpr std::uint64_t kOffsetMask = Endpoint::bar_offset(1) - 1;
 
 Endpoint::Endpoint(const Identity& identity, Ports ports)
     : space_(identity), ports_(ports), msix_(0, ports.messages) {
-  space_.set_command(kMemorySpace);
+  if (ports_.decoding) space_.set_command(kMemorySpace);
 }
 
 void Endpoint::add_bar(std::size_t index, BarKind kind, std::uint64_t size, Widths widths) {

@@ -11,7 +11,8 @@
 //   set_intx(level)            the wired interrupt, while MSI-X is off
 //
 // From power-on a function is as firmware would leave it: addresses in its BARs, memory decoding
-// on, an interrupt line. Not emulated: I/O BARs, MSI without X, power management, expansion ROMs,
+// on, an interrupt line; one that is plugged in later has neither addresses nor decoding. Not
+// emulated: I/O BARs, MSI without X, power management, expansion ROMs,
 // error reporting.
 //
 // Threats: BARs at any address (BarWindows decides what is decoded); accesses of any width and
@@ -41,6 +42,7 @@ class Endpoint {
     MsiSink* messages = nullptr;
     BarWindows* windows = nullptr;
     std::uint8_t interrupt_line = 0xff;  // for guests that believe firmware; 0xff: unknown
+    bool decoding = true;                // of memory from power-on
   };
   struct State {
     ConfigSpace::Bytes config{};

@@ -20,9 +20,22 @@ void FunctionPort::bind(DeviceRef device) {
   device_.emplace(std::move(device));
 }
 
+void FunctionPort::unbind() {
+  for (Bar& bar : all_) {
+    if (bar.id) bars_.remove(*bar.id);
+    bar = {};
+  }
+  device_.reset();
+}
+
+void FunctionPort::prepare(bool addresses) {
+  all_ = {};
+  addresses_ = addresses;
+}
+
 std::uint64_t FunctionPort::add(std::size_t bar, const Window& shape) {
   all_.at(bar).shape = shape;
-  return bars_.assign(shape.size).value_or(0);
+  return addresses_ ? bars_.assign(shape.size).value_or(0) : 0;
 }
 
 void FunctionPort::place(std::size_t bar, std::optional<std::uint64_t> address) {

@@ -27,8 +27,15 @@ class FunctionPort final : public Function, public BarWindows {
 
   // Told where a BAR is decoded, from bind() on. Called with locks held: must not come back.
   void watch(std::size_t bar, BarMap::OnMoved on_moved);
-  // The device that was built with this port, an owner of an Endpoint. Once, before the guest runs.
+  // The device that was built with this port, an owner of an Endpoint.
   void bind(DeviceRef device);
+  // It is to leave: its BARs are not decoded any more. With its lock held, and when the host bridge
+  // does not know this port any more; then no access of a guest's finds it again. The port may be
+  // used for the next device, which is made after prepare().
+  void unbind();
+  // Before a device is built: whether its BARs have addresses from power-on, as firmware gives
+  // them, or none, as when it comes while the guest runs.
+  void prepare(bool addresses);
 
   std::uint64_t add(std::size_t bar, const Window& shape) override;
   void place(std::size_t bar, std::optional<std::uint64_t> address) override;
@@ -43,6 +50,7 @@ class FunctionPort final : public Function, public BarWindows {
     std::optional<std::uint64_t> wanted = {};  // before bind()
   };
   BarMap& bars_;
+  bool addresses_ = true;
   std::array<Bar, ConfigSpace::kBars> all_;
   std::optional<DeviceRef> device_;
 };

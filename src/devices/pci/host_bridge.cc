@@ -45,6 +45,11 @@ Result<void> HostBridge::attach(Slot slot, Function& function) {
   return {};
 }
 
+void HostBridge::detach(Slot slot) {
+  const std::size_t index = std::size_t{slot.device} * 8 + slot.function;
+  if (index != 0 && index < kFunctions) functions_[index] = nullptr;
+}
+
 bool HostBridge::is_reset_control(const IoAccess& access, std::size_t width) const {
   return access.offset == kReset && width == 1;
 }

@@ -10,7 +10,7 @@
 //   a window of 1 MiB     all 256 functions of bus 0, 4 KiB each
 //
 // The bridge itself is function 00:00.0. What is not there reads all ones, and so does every other
-// bus. Other functions are attached before the guest runs.
+// bus. Functions may come and go.
 //
 // Threats: any address can be asked for; a lookup is one index.
 #pragma once
@@ -78,9 +78,11 @@ class HostBridge final : public Device {
   // `events` is borrowed and outlives the device; nullptr drops resets.
   HostBridge(std::string id, MachineEvents* events);
 
-  // Puts a function on the bus; borrowed, outlives the bridge. Before the guest runs. Errors:
-  // kBadConfig when the slot is taken or does not exist.
+  // Puts a function on the bus; borrowed, outlives the bridge or is detached. Errors: kBadConfig
+  // when the slot is taken or does not exist.
   Result<void> attach(Slot slot, Function& function);
+  // Takes it off again: from now on the slot reads all ones.
+  void detach(Slot slot);
 
   State state() const;
 

@@ -107,6 +107,7 @@ Blk::Blk(std::string id, Options options)
       used_(queue_sizes_.size()) {}
 
 Blk::~Blk() {
+  if (backend_ == nullptr) return;
   orphan(nullptr);
   backend_->drain();
 }

@@ -95,6 +95,7 @@ class Blk final : public Device, private BlockClient {
   void save(StateWriter& writer) const override;
   Result<void> restore(const StateReader& reader, bool active, std::uint64_t features) override;
   void resume() override;
+  void retire() override { backend_.reset(); }
 
  private:
   struct Header;
@@ -115,7 +116,7 @@ class Blk final : public Device, private BlockClient {
   std::size_t orphan(const std::uint16_t* queue);
 
   const std::string id_;
-  const std::shared_ptr<BlockBackend> backend_;
+  std::shared_ptr<BlockBackend> backend_;  // null when retired
   const std::string serial_;
   const std::vector<std::uint16_t> queue_sizes_;
   std::uint64_t offered_ = 0;

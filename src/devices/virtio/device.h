@@ -90,6 +90,10 @@ class Device {
   // All or nothing. Called after the queues are back, followed by resume(). `active`: the driver
   // had set DRIVER_OK, with these features.
   virtual Result<void> restore(const StateReader& reader, bool active, std::uint64_t features) = 0;
+  // The device has left the machine: it is not active, no work of the host's on guest memory is
+  // left, and nothing of this is called any more but the destructor. Gives back what others may
+  // want to use: the device itself may live on for as long as a CPU remembers where it was.
+  virtual void retire() {}
   // After a restore in the active state: start again what was in flight. Every queue is rung
   // afterwards.
   virtual void resume() {}

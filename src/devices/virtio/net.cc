@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/assert.h"
 #include "devices/state_io.h"
 #include "devices/virtio/net_header.h"
 
 namespace vmm::virtio {
 namespace {
 
-std::uint64_t offered(const NetBackend& backend) {
+std::uint64_t offered(const NetBackend& backend, std::size_t pairs) {
   std::uint64_t features = Net::kMac | Net::kMrgRxbuf | Net::kStatus | Net::kCtrlVq | Net::kCtrlRx |
                            Net::kCtrlVlan | Net::kCtrlRxExtra | Net::kGuestAnnounce |
                            Net::kCtrlMacAddr;
@@ -29,6 +30,7 @@ std::uint64_t offered(const NetBackend& backend) {
   add(to_guest.checksum && to_guest.ecn, Net::kGuestEcn);
   add(to_guest.checksum && to_guest.ufo, Net::kGuestUfo);
   add(backend.mtu().has_value(), Net::kMtu);
+  add(pairs > 1, Net::kMq);
   return features;
 }
 
@@ -54,28 +56,56 @@ Result<void> Net::State::validate() const {
   if ((status & ~(kLinkUp | kAnnounce)) != 0) {
     return fail(ErrorCode::kBadState, "A network device's status cannot be {:#x}", status);
   }
-  if (taken.size() > kQueues[kReceive]) {
-    return fail(ErrorCode::kBadState, "More receive buffers are taken than the queue has");
+  if (pairs < 1 || pairs > taken.size()) {
+    return fail(ErrorCode::kBadState, "{} of {} pairs of queues are switched on", pairs,
+                taken.size());
+  }
+  for (const std::vector<Chain>& chains : taken) {
+    if (chains.size() > kDataQueueSize) {
+      return fail(ErrorCode::kBadState, "More receive buffers are taken than the queue has");
+    }
   }
   return {};
 }
 
 Net::Net(std::string id, const MacAddress& address, std::shared_ptr<NetBackend> backend)
-    : id_(std::move(id)),
-      address_(address),
-      backend_(std::move(backend)),
-      features_(offered(*backend_)),
-      frame_(NetBackend::kMostFrame) {
+    : Net(std::move(id), address, std::vector{std::move(backend)}) {}
+
+Net::Net(std::string id, const MacAddress& address, std::vector<std::shared_ptr<NetBackend>> queues)
+    : id_(std::move(id)), address_(address), features_(offered(*queues.front(), queues.size())) {
+  VMM_ASSERT(queues.size() <= kMostPairs);
+  for (std::shared_ptr<NetBackend>& queue : queues) {
+    pairs_.push_back(
+        {.backend = std::move(queue), .frame = std::vector<std::byte>(NetBackend::kMostFrame)});
+    queue_sizes_.insert(queue_sizes_.end(), 2, kDataQueueSize);
+  }
+  queue_sizes_.push_back(kControlQueueSize);
   reset();
 }
 
-Net::~Net() { backend_->want_frames(false); }
+Net::~Net() { stop_backends(); }
+
+void Net::retire() {
+  stop_backends();
+  for (Pair& pair : pairs_) pair.backend.reset();
+}
+
+void Net::stop_backends() {
+  for (const Pair& pair : pairs_) {
+    if (pair.backend != nullptr) pair.backend->want_frames(false);
+  }
+}
 
 Net::State Net::power_on() const {
   State state;
   state.filter.own = address_;
-  state.status = backend_->link_up() ? kLinkUp : std::uint16_t{0};
+  state.status = backend().link_up() ? kLinkUp : std::uint16_t{0};
+  state.taken.resize(pairs_.size());
   return state;
+}
+
+std::uint16_t Net::control_queue() const noexcept {
+  return has(kMq) ? static_cast<std::uint16_t>(2 * pairs_.size()) : kControl;
 }
 
 // Section 5.1.3.1: features that need others.
@@ -87,7 +117,8 @@ bool Net::accepts(std::uint64_t features) const noexcept {
          needs(kGuestEcn, kGuestTso4 | kGuestTso6) &&
          needs(kHostTso4 | kHostTso6 | kHostUfo, kCsum) && needs(kHostEcn, kHostTso4 | kHostTso6) &&
          needs(kCtrlRxExtra, kCtrlRx) &&
-         needs(kCtrlRx | kCtrlVlan | kGuestAnnounce | kCtrlMacAddr | kCtrlGuestOffloads, kCtrlVq);
+         needs(kCtrlRx | kCtrlVlan | kGuestAnnounce | kCtrlMacAddr | kCtrlGuestOffloads | kMq,
+               kCtrlVq);
 }
 
 void Net::read_config(std::uint32_t offset, std::span<std::byte> data) const {
@@ -100,8 +131,8 @@ void Net::read_config(std::uint32_t offset, std::span<std::byte> data) const {
   static_assert(sizeof(Layout) == kConfigSize);
   const Layout layout{.mac = s_.filter.own.bytes,
                       .status = s_.status,
-                      .pairs = std::uint16_t{1},
-                      .mtu = backend_->mtu().value_or(std::uint16_t{0})};
+                      .pairs = static_cast<std::uint16_t>(pairs_.size()),
+                      .mtu = backend().mtu().value_or(std::uint16_t{0})};
   const auto bytes = std::as_bytes(std::span(&layout, 1)).subspan(offset, data.size());
   std::copy(bytes.begin(), bytes.end(), data.begin());
 }
@@ -109,7 +140,20 @@ void Net::read_config(std::uint32_t offset, std::span<std::byte> data) const {
 void Net::settle(std::uint64_t features) {
   negotiated_ = features;
   to_host_ = host_offloads(features);
-  backend_->allow_to_guest(s_.to_guest);
+  for (const Pair& pair : pairs_) pair.backend->allow_to_guest(s_.to_guest);
+  settle_pairs();
+}
+
+// A queue that is off gets no frames, so that the network spreads them over the others.
+void Net::settle_pairs() {
+  if (pairs_.size() == 1) return;
+  for (std::size_t i = 0; i < pairs_.size(); ++i) {
+    if (!switched_on(i)) {
+      pairs_[i].backend->want_frames(false);
+      pairs_[i].frame_size = 0;
+    }
+    pairs_[i].backend->set_enabled(switched_on(i));
+  }
 }
 
 void Net::activate(std::uint64_t features) {
@@ -120,17 +164,18 @@ void Net::activate(std::uint64_t features) {
 
 bool Net::reset() {
   s_ = power_on();
-  frame_size_ = 0;
+  for (Pair& pair : pairs_) pair.frame_size = 0;
   settle(0);
-  backend_->want_frames(false);
+  stop_backends();
   return true;
 }
 
 bool Net::reset_queue(std::uint16_t queue) {
-  if (queue == kReceive) {
-    s_.taken.clear();
-    frame_size_ = 0;
-    backend_->want_frames(false);
+  const std::size_t index = queue / 2U;
+  if (queue != control_queue() && index < pairs_.size() && queue == receive_queue(index)) {
+    s_.taken[index].clear();
+    pairs_[index].frame_size = 0;
+    pairs_[index].backend->want_frames(false);
   }
   return true;
 }
@@ -140,13 +185,20 @@ void Net::save(StateWriter& writer) const { writer.put(s_); }
 Result<void> Net::restore(const StateReader& reader, bool active, std::uint64_t features) {
   State state = VMM_TRY(reader.get<State>());
   VMM_TRY(state.filter.validate());
-  for (Chain& chain : state.taken) {
-    VMM_TRY(host().queue(kReceive).readmit(chain));
+  if (state.taken.size() != pairs_.size()) {
+    return fail(ErrorCode::kBadState,
+                "A network interface with {} pairs of queues was saved with {}", pairs_.size(),
+                state.taken.size());
+  }
+  for (std::size_t i = 0; i < pairs_.size(); ++i) {
+    for (Chain& chain : state.taken[i]) {
+      VMM_TRY(host().queue(receive_queue(i)).readmit(chain));
+    }
   }
   s_ = std::move(state);
-  frame_size_ = 0;
+  for (Pair& pair : pairs_) pair.frame_size = 0;
   settle(active ? features : 0);
-  backend_->want_frames(false);  // until the queue is looked at
+  stop_backends();  // until the queues are looked at
   return {};
 }
 
@@ -163,111 +215,109 @@ void Net::announce() {
 }
 
 bool Net::process(std::uint16_t queue) {
-  switch (queue) {
-    case kReceive:
-      return receive();
-    case kTransmit:
-      return transmit();
-    default:
-      return control();
-  }
+  if (queue == control_queue()) return control();
+  const std::size_t pair = queue / 2U;
+  // Without kMq there is one pair, whatever the device has.
+  if (pair >= pairs_.size() || (pair != 0 && !has(kMq))) return false;
+  return queue == receive_queue(pair) ? receive(pair) : transmit(pair);
 }
 
-bool Net::transmit() {
-  Queue& queue = host().queue(kTransmit);
+bool Net::transmit(std::size_t index) {
+  Pair& pair = pairs_[index];
+  Queue& queue = host().queue(transmit_queue(index));
   int left = kBatch;
   do {
     queue.disable_notifications();
     for (; left != 0 && queue.pop(chain_); --left) {
-      send(chain_);
+      ++(send(pair, chain_) ? counters_.sent : counters_.send_dropped);
       queue.push_used(chain_, 0);
     }
   } while (left != 0 && queue.enable_notifications());
-  backend_->end_batch();
-  host().used(kTransmit);
+  pair.backend->end_batch();
+  host().used(transmit_queue(index));
   // A network inside this process answers at once.
-  if (backend_->has_frame()) host().ring(kReceive);
+  if (pair.backend->has_frame()) host().ring(receive_queue(index));
   return left == 0;
 }
 
-void Net::send(const Chain& chain) {
+bool Net::send(Pair& pair, const Chain& chain) {
   ChainReader reader(host().memory(), chain);
   NetHeader header;
   const bool link = (s_.status & kLinkUp) != 0;
-  if (link && reader.read(header) && reader.remaining() <= NetBackend::kMostFrame &&
-      admit_header(header, static_cast<std::size_t>(reader.remaining()), to_host_)) {
-    const std::vector<Segment> segments = reader.take(reader.remaining());
-    const HostView frame(host().memory(), segments);
-    if (backend_->send(header, frame.pieces())) {
-      ++counters_.sent;
-      return;
-    }
+  if (!link || !reader.read(header) || reader.remaining() > NetBackend::kMostFrame ||
+      !admit_header(header, static_cast<std::size_t>(reader.remaining()), to_host_)) {
+    return false;
   }
-  ++counters_.send_dropped;
+  const std::vector<Segment> segments = reader.take(reader.remaining());
+  const HostView frame(host().memory(), segments);
+  return pair.backend->send(header, frame.pieces());
 }
 
-void Net::backend_ready() {
-  if (!host().active() || !host().queue(kReceive).enabled()) {
-    backend_->want_frames(false);
+void Net::backend_ready(std::size_t index) {
+  if (!host().active() || !switched_on(index) || !host().queue(receive_queue(index)).enabled()) {
+    pairs_[index].backend->want_frames(false);
     return;
   }
-  if (receive()) host().ring(kReceive);
+  if (receive(index)) host().ring(receive_queue(index));
 }
 
-bool Net::receive() {
+bool Net::receive(std::size_t index) {
+  if (!switched_on(index)) return false;
+  Pair& pair = pairs_[index];
   bool more = true;
   int left = kBatch;
   for (; more && left != 0; --left) {
-    if (frame_size_ == 0) {
-      if (!next_frame()) {
-        backend_->want_frames(true);
+    if (pair.frame_size == 0) {
+      if (!next_frame(pair)) {
+        pair.backend->want_frames(true);
         more = false;
       }
       continue;
     }
-    const Room room = take_buffers(sizeof(NetHeader) + frame_size_);
+    const Room room = take_buffers(index, sizeof(NetHeader) + pair.frame_size);
     if (room == Room::kLater) break;
     if (room == Room::kNone) {
-      backend_->want_frames(false);
+      pair.backend->want_frames(false);
       more = false;
       continue;
     }
     if (room == Room::kThere) {
-      deliver();
+      deliver(index);
     } else {
       ++counters_.receive_dropped;
     }
-    frame_size_ = 0;
+    pair.frame_size = 0;
   }
-  host().used(kReceive);
+  host().used(receive_queue(index));
   return more;
 }
 
-bool Net::next_frame() {
-  const std::optional<std::size_t> size = backend_->receive(header_, frame_);
+bool Net::next_frame(Pair& pair) {
+  const std::optional<std::size_t> size = pair.backend->receive(pair.header, pair.frame);
   if (!size) {
-    if (!backend_->link_up()) set_link(false);
+    if (!pair.backend->link_up()) set_link(false);
     return false;
   }
-  if ((s_.status & kLinkUp) == 0 || !s_.filter.passes(std::span(frame_).first(*size))) {
+  if ((s_.status & kLinkUp) == 0 || !s_.filter.passes(std::span(pair.frame).first(*size))) {
     ++counters_.filtered;
-  } else if (!may_reach_guest(header_, s_.to_guest)) {
+  } else if (!may_reach_guest(pair.header, s_.to_guest)) {
     ++counters_.receive_dropped;
   } else {
-    frame_size_ = *size;
+    pair.frame_size = *size;
   }
   return true;
 }
 
-Net::Room Net::take_buffers(std::size_t bytes) {
-  Queue& queue = host().queue(kReceive);
+Net::Room Net::take_buffers(std::size_t index, std::size_t bytes) {
+  Queue& queue = host().queue(receive_queue(index));
+  std::vector<Chain>& taken = s_.taken[index];
   std::uint64_t room = 0;
-  for (const Chain& chain : s_.taken) room += chain.writable_bytes();
+  for (const Chain& chain : taken) room += chain.writable_bytes();
   for (std::uint32_t left = queue.size();;) {
     if (room >= bytes) return Room::kThere;
     // One buffer has to do, or all that the ring can ever have are not enough.
-    if (!s_.taken.empty() && !has(kMrgRxbuf)) return Room::kNeverForThis;
-    if (!s_.taken.empty() && queue.in_flight() >= queue.size()) return Room::kNeverForThis;
+    if (!taken.empty() && !has(kMrgRxbuf)) return Room::kNeverForThis;
+    if (!taken.empty() && queue.in_flight() >= queue.size()) return Room::kNeverForThis;
     if (!queue.pop(chain_)) {
       if (left-- == 0) return Room::kLater;
       if (!queue.enable_notifications()) return Room::kNone;
@@ -281,31 +331,34 @@ Net::Room Net::take_buffers(std::size_t bytes) {
       continue;
     }
     room += size;
-    s_.taken.push_back(std::exchange(chain_, {}));
+    taken.push_back(std::exchange(chain_, {}));
   }
 }
 
-void Net::deliver() {
+void Net::deliver(std::size_t index) {
+  Pair& pair = pairs_[index];
+  std::vector<Chain>& taken = s_.taken[index];
   const bool merge = has(kMrgRxbuf);
-  const std::size_t bytes = sizeof(NetHeader) + frame_size_;
+  const std::size_t bytes = sizeof(NetHeader) + pair.frame_size;
   std::size_t count = 0;
-  for (std::uint64_t room = 0; room < bytes; ++count) room += s_.taken[count].writable_bytes();
-  header_.flags = s_.to_guest.checksum
-                      ? static_cast<std::uint8_t>(
-                            header_.flags & (NetHeader::kNeedsChecksum | NetHeader::kDataValid))
-                      : std::uint8_t{0};
-  header_.buffers = merge ? static_cast<std::uint16_t>(count) : std::uint16_t{1};
+  for (std::uint64_t room = 0; room < bytes; ++count) room += taken[count].writable_bytes();
+  NetHeader& header = pair.header;
+  header.flags = s_.to_guest.checksum
+                     ? static_cast<std::uint8_t>(
+                           header.flags & (NetHeader::kNeedsChecksum | NetHeader::kDataValid))
+                     : std::uint8_t{0};
+  header.buffers = merge ? static_cast<std::uint16_t>(count) : std::uint16_t{1};
 
   answers_.clear();
-  std::span<const std::byte> rest = std::span(frame_).first(frame_size_);
+  std::span<const std::byte> rest = std::span(pair.frame).first(pair.frame_size);
   for (std::size_t i = 0; i < count; ++i) {
-    ChainWriter writer(host().memory(), s_.taken[i]);
-    if (i == 0) (void)writer.write(header_);
+    ChainWriter writer(host().memory(), taken[i]);
+    if (i == 0) (void)writer.write(header);
     rest = rest.subspan(writer.write(rest));
-    answers_.push_back({&s_.taken[i], writer.written()});
+    answers_.push_back({&taken[i], writer.written()});
   }
-  host().queue(kReceive).push_used_together(answers_);
-  s_.taken.erase(s_.taken.begin(), s_.taken.begin() + static_cast<std::ptrdiff_t>(count));
+  host().queue(receive_queue(index)).push_used_together(answers_);
+  taken.erase(taken.begin(), taken.begin() + static_cast<std::ptrdiff_t>(count));
   ++counters_.received;
 }
 

@@ -1,14 +1,14 @@
 // Virtio network device: VIRTIO 1.2, section 5.1.
 //
-// Emulated: one pair of queues and the control queue; mergeable receive buffers; checksums and
-// segmentation both ways as far as the backend has them; MTU, link state, announcement; receive
+// Emulated: up to 16 pairs of queues and the control queue; mergeable receive buffers; checksums
+// and segmentation both ways as far as the backend has them; MTU, link state, announcement; receive
 // modes, address and VLAN filters, the driver's own address, offloads that change on the run.
-// Not emulated: several pairs of queues, RSS and hash reports, notification coalescing, UDP
+// Not emulated: RSS and hash reports, notification coalescing, UDP
 // segmentation of 1.3.
 //
 // Threats: every header of a frame is copied, judged (net_header.h) and passed on as judged; frames
 // are bounded by NetBackend::kMostFrame, tables of the control queue by NetFilter. A driver without
-// buffers stops the backend; one frame at most waits here.
+// buffers stops the backend; one frame at most waits here for each pair.
 #pragma once
 
 #include <array>
@@ -29,7 +29,10 @@ namespace vmm::virtio {
 
 class Net final : public Device {
  public:
-  static constexpr std::uint16_t kReceive = 0, kTransmit = 1, kControl = 2;  // section 5.1.2
+  // Section 5.1.2: of the first pair. The control queue follows the last pair when the driver takes
+  // kMq, and the first one when it does not.
+  static constexpr std::uint16_t kReceive = 0, kTransmit = 1, kControl = 2;
+  static constexpr std::uint16_t kMostPairs = 16;
   static constexpr std::uint32_t kConfigSize = 12;
 
   // Section 5.1.3.
@@ -53,6 +56,7 @@ class Net final : public Device {
   static constexpr std::uint64_t kCtrlVlan = 1ULL << 19;
   static constexpr std::uint64_t kCtrlRxExtra = 1ULL << 20;
   static constexpr std::uint64_t kGuestAnnounce = 1ULL << 21;
+  static constexpr std::uint64_t kMq = 1ULL << 22;
   static constexpr std::uint64_t kCtrlMacAddr = 1ULL << 23;
 
   // Section 5.1.4: of the configuration space's status.
@@ -60,17 +64,20 @@ class Net final : public Device {
   static constexpr std::uint16_t kAnnounce = 2;
 
   struct State {
-    static constexpr StateId kId{"virtio_net", 1};
+    static constexpr StateId kId{"virtio_net", 2};
     NetFilter filter;  // with the device's address
     std::uint16_t status = kLinkUp;
-    NetOffloads to_guest;      // what received frames may use now
-    std::vector<Chain> taken;  // receive buffers out of the ring, with nothing in them yet
+    NetOffloads to_guest;     // what received frames may use now
+    std::uint16_t pairs = 1;  // those that the driver has switched on
+    // Of each pair: receive buffers out of the ring, with nothing in them yet.
+    std::vector<std::vector<Chain>> taken;
     bool operator==(const State&) const = default;
     Result<void> validate() const;
     static void fields(auto&& f) {
       f("filter", &State::filter);
       f("status", &State::status);
       f("to_guest", &State::to_guest);
+      f("pairs", &State::pairs);
       f("taken", &State::taken);
     }
   };
@@ -82,18 +89,21 @@ class Net final : public Device {
     std::uint64_t filtered = 0;
   };
 
-  // The backend may serve several devices one after the other.
+  // A backend may serve several devices one after the other. With several, 1 to kMostPairs, they
+  // are queues of one network, a pair for each; the first one speaks for all.
   Net(std::string id, const MacAddress& address, std::shared_ptr<NetBackend> backend);
+  Net(std::string id, const MacAddress& address, std::vector<std::shared_ptr<NetBackend>> queues);
   ~Net() override;
 
-  // The backend's ready_fd() is readable: on the event loop's thread, with the lock held.
-  void backend_ready();
+  // The ready_fd() of this pair's backend is readable: on the event loop's thread, with the lock
+  // held.
+  void backend_ready(std::size_t pair = 0);
   // Plugs the cable in or pulls it.
   void set_link(bool up);
   // Asks the driver to make itself known to its network, which is another one now.
   void announce();
 
-  NetBackend& backend() const noexcept { return *backend_; }
+  NetBackend& backend() const noexcept { return *pairs_.front().backend; }
   const State& state() const noexcept { return s_; }
   const Counters& counters() const noexcept { return counters_; }
 
@@ -101,7 +111,7 @@ class Net final : public Device {
   DeviceType type() const noexcept override { return DeviceType::kNet; }
   std::uint64_t features() const noexcept override { return features_; }
   bool accepts(std::uint64_t features) const noexcept override;
-  std::span<const std::uint16_t> queue_sizes() const noexcept override { return kQueues; }
+  std::span<const std::uint16_t> queue_sizes() const noexcept override { return queue_sizes_; }
   std::uint32_t config_size() const noexcept override { return kConfigSize; }
   void read_config(std::uint32_t offset, std::span<std::byte> data) const override;
   void activate(std::uint64_t features) override;
@@ -110,17 +120,37 @@ class Net final : public Device {
   bool reset_queue(std::uint16_t queue) override;
   void save(StateWriter& writer) const override;
   Result<void> restore(const StateReader& reader, bool active, std::uint64_t features) override;
+  void retire() override;
 
  private:
-  static constexpr std::array<std::uint16_t, 3> kQueues{256, 256, 64};
+  static constexpr std::uint16_t kDataQueueSize = 256, kControlQueueSize = 64;
   static constexpr int kBatch = 64;  // frames before others have their turn
+
+  // What a pair of queues has besides its state.
+  struct Pair {
+    std::shared_ptr<NetBackend> backend;  // null when retired
+    // The frame that waits for room. Not saved: networks lose frames.
+    NetHeader header = {};
+    std::vector<std::byte> frame = {};
+    std::size_t frame_size = 0;  // 0: there is none
+  };
+  static std::uint16_t receive_queue(std::size_t pair) noexcept {
+    return static_cast<std::uint16_t>(2 * pair);
+  }
+  static std::uint16_t transmit_queue(std::size_t pair) noexcept {
+    return static_cast<std::uint16_t>(2 * pair + 1);
+  }
+  std::uint16_t control_queue() const noexcept;
+  bool switched_on(std::size_t pair) const noexcept { return pair < s_.pairs; }
+  void settle_pairs();
+  void stop_backends();
 
   State power_on() const;
   void settle(std::uint64_t features);
   bool has(std::uint64_t feature) const noexcept { return (negotiated_ & feature) != 0; }
 
-  bool transmit();
-  void send(const Chain& chain);
+  bool transmit(std::size_t pair);
+  bool send(Pair& pair, const Chain& chain);
 
   enum class Room : std::uint8_t {
     kThere,         // in s_.taken
@@ -128,11 +158,11 @@ class Net final : public Device {
     kNeverForThis,  // nor will there ever be
     kLater,         // too much to look through at once
   };
-  bool receive();
+  bool receive(std::size_t index);
   // False when the backend has none; what may not go on is dropped here.
-  bool next_frame();
-  Room take_buffers(std::size_t bytes);
-  void deliver();
+  bool next_frame(Pair& pair);
+  Room take_buffers(std::size_t index, std::size_t bytes);
+  void deliver(std::size_t index);
 
   // net_control.cc
   bool control();
@@ -141,11 +171,13 @@ class Net final : public Device {
   bool set_addresses(std::uint8_t command, ChainReader& data);
   bool set_vlan(std::uint8_t command, ChainReader& data);
   bool set_offloads(ChainReader& data);
+  bool set_pairs(std::uint8_t command, ChainReader& data);
 
   State s_;
   std::string id_;
-  MacAddress address_;  // from power-on
-  std::shared_ptr<NetBackend> backend_;
+  MacAddress address_;       // from power-on
+  std::vector<Pair> pairs_;  // constant in number
+  std::vector<std::uint16_t> queue_sizes_;
   std::uint64_t features_;
   Counters counters_;
 
@@ -155,10 +187,6 @@ class Net final : public Device {
   // Their memory is used again and again.
   Chain chain_;
   std::vector<Queue::Answer> answers_;
-  // The frame that waits for room. Not saved: networks lose frames.
-  NetHeader header_;
-  std::vector<std::byte> frame_;
-  std::size_t frame_size_ = 0;  // 0: there is none
 };
 
 // Which offloads a set of feature bits stands for.

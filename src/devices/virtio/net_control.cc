@@ -11,6 +11,7 @@ enum Class : std::uint8_t {
   kMacClass = 1,
   kVlanClass = 2,
   kAnnounceClass = 3,
+  kMqClass = 4,
   kOffloadsClass = 5
 };
 enum RxCommand : std::uint8_t {
@@ -23,6 +24,8 @@ enum RxCommand : std::uint8_t {
 };
 enum MacCommand : std::uint8_t { kTableSet = 0, kAddressSet = 1 };
 enum VlanCommand : std::uint8_t { kVlanAdd = 0, kVlanRemove = 1 };
+
+enum MqCommand : std::uint8_t { kPairsSet = 0 };
 
 constexpr std::uint8_t kOk = 0, kError = 1;
 
@@ -48,14 +51,15 @@ bool read_table(ChainReader& data, std::vector<MacAddress>& table, bool& overflo
 }  // namespace
 
 bool Net::control() {
-  const bool more = drain(kControl, chain_, [this](const Chain& chain) {
+  const std::uint16_t index = control_queue();
+  const bool more = drain(index, chain_, [this, index](const Chain& chain) {
     ChainReader command(host().memory(), chain);
     ChainWriter answer(host().memory(), chain);
     const std::uint8_t ack = execute(command) ? kOk : kError;
     (void)answer.write(ack);
-    host().queue(kControl).push_used(chain, answer.written());
+    host().queue(index).push_used(chain, answer.written());
   });
-  host().used(kControl);
+  host().used(index);
   return more;
 }
 
@@ -76,6 +80,8 @@ bool Net::execute(ChainReader& command) {
       if (!has(kGuestAnnounce) || header.command != 0) return false;
       s_.status = static_cast<std::uint16_t>(s_.status & ~kAnnounce);
       return true;
+    case kMqClass:
+      return set_pairs(header.command, command);
     case kOffloadsClass:
       return header.command == 0 && set_offloads(command);
     default:
@@ -141,7 +147,19 @@ bool Net::set_offloads(ChainReader& data) {
   constexpr std::uint64_t kAll = kGuestCsum | kGuestTso4 | kGuestTso6 | kGuestEcn | kGuestUfo;
   if ((wanted & ~(negotiated_ & kAll)) != 0) return false;
   s_.to_guest = guest_offloads(wanted);
-  backend_->allow_to_guest(s_.to_guest);
+  for (const Pair& pair : pairs_) pair.backend->allow_to_guest(s_.to_guest);
+  return true;
+}
+
+// Section 5.1.6.5.5.
+bool Net::set_pairs(std::uint8_t command, ChainReader& data) {
+  Le16 wanted = 0;
+  if (!has(kMq) || command != kPairsSet || !data.read(wanted)) return false;
+  if (wanted < 1 || wanted > pairs_.size()) return false;
+  s_.pairs = wanted;
+  settle_pairs();
+  // Buffers may have been put there while nobody looked.
+  for (std::size_t i = 0; i < s_.pairs; ++i) host().ring(receive_queue(i));
   return true;
 }
 

@@ -112,6 +112,8 @@ class TransportCore final : private Host {
 
   // The driver has a device that works: between DRIVER_OK and a reset, and not broken.
   bool active() const noexcept override;
+  // A reset waits for work of the host's.
+  bool resetting() const noexcept { return resetting_; }
   // How often the device had to ask for a reset, since creation.
   std::uint64_t broken_count() const noexcept { return broken_count_; }
 

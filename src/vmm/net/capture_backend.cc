@@ -10,7 +10,7 @@ std::chrono::nanoseconds utc_now() { return std::chrono::system_clock::now().tim
 }  // namespace
 
 bool CaptureBackend::send(const NetHeader& header, std::span<const ::iovec> frame) {
-  writer_.write(utc_now(), frame);  // before the answer to it
+  writer_->write(utc_now(), frame);  // before the answer to it
   return inner_->send(header, frame);
 }
 
@@ -18,7 +18,7 @@ std::optional<std::size_t> CaptureBackend::receive(NetHeader& header, std::span<
   const std::optional<std::size_t> size = inner_->receive(header, into);
   if (size) {
     const ::iovec frame{into.data(), *size};
-    writer_.write(utc_now(), {&frame, 1});
+    writer_->write(utc_now(), {&frame, 1});
   }
   return size;
 }

@@ -37,6 +37,7 @@ struct UserNetwork {
 // A tap device that exists.
 struct TapNetwork {
   std::string name = {};
+  std::uint16_t queues = 1;  // more than one: a multi-queue device
 };
 // An open descriptor of a tap device, borrowed.
 struct FdNetwork {
@@ -49,14 +50,21 @@ struct VhostNetwork {
   std::string socket = {};
 };
 
+// Behind passt, a translator in a process of its own: one that listens on a socket, or one that is
+// started for this network and ends with it.
+struct PasstNetwork {
+  std::optional<std::string> socket = {};
+};
+
 struct NetworkSpec {
-  std::variant<UserNetwork, TapNetwork, FdNetwork, VhostNetwork> where = UserNetwork{};
+  std::variant<UserNetwork, TapNetwork, FdNetwork, PasstNetwork, VhostNetwork> where =
+      UserNetwork{};
   std::optional<MacAddress> mac = {};
   std::optional<std::string> capture_file = {};  // a pcap file, created or emptied
 };
 
-// The host's end, ready for a machine. It may outlive the machine and serve the next one. Errors:
-// whatever the host refuses.
-Result<std::shared_ptr<NetBackend>> open_network(const NetworkSpec& spec);
+// The host's end, ready for a machine: its queues, one in most cases. It may outlive the machine
+// and serve the next one. Errors: whatever the host refuses.
+Result<std::vector<std::shared_ptr<NetBackend>>> open_network(const NetworkSpec& spec);
 
 }  // namespace vmm

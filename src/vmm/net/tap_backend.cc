@@ -61,7 +61,9 @@ Error attach_error(int errnum, const std::string& name) {
 
 }  // namespace
 
-Result<std::unique_ptr<TapBackend>> TapBackend::open(const std::string& name) {
+namespace {
+
+Result<void> check_tap(const std::string& name) {
   if (name.empty() || name.size() >= IFNAMSIZ) {
     return fail(ErrorCode::kBadConfig, "'{}' cannot be a network interface: 1 to {} characters",
                 name, IFNAMSIZ - 1);
@@ -73,18 +75,50 @@ Result<std::unique_ptr<TapBackend>> TapBackend::open(const std::string& name) {
                 "'ip link set {0} up'",
                 name);
   }
+  return {};
+}
+
+// A queue of the device. The errno value is for the caller to explain.
+struct Attached {
+  UniqueFd fd;
+  int error = 0;
+};
+Result<Attached> attach(const std::string& name, int queue_flag) {
   UniqueFd fd(::open(kControl, O_RDWR | O_NONBLOCK | O_CLOEXEC));
   if (!fd) return fail_errno(errno, "Open {}", kControl);
   ::ifreq request = request_for(name);
-  int error = 0;
+  request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | queue_flag);
+  const int error = ::ioctl(fd.get(), TUNSETIFF, &request) == 0 ? 0 : errno;
+  return Attached{std::move(fd), error};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TapBackend>> TapBackend::open(const std::string& name) {
+  VMM_TRY(check_tap(name));
   // Whether the device has several queues must be said as it is.
-  for (const short queues : std::array<short, 2>{0, IFF_MULTI_QUEUE}) {
-    request.ifr_flags = static_cast<short>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | queues);
-    error = ::ioctl(fd.get(), TUNSETIFF, &request) == 0 ? 0 : errno;
-    if (error != EINVAL) break;
+  Attached attached = VMM_TRY(attach(name, 0));
+  if (attached.error == EINVAL) attached = VMM_TRY(attach(name, IFF_MULTI_QUEUE));
+  if (attached.error != 0) return tl::unexpected<Error>(attach_error(attached.error, name));
+  return create(std::move(attached.fd));
+}
+
+Result<std::vector<std::unique_ptr<TapBackend>>> TapBackend::open_queues(const std::string& name,
+                                                                         std::size_t count) {
+  VMM_TRY(check_tap(name));
+  std::vector<std::unique_ptr<TapBackend>> queues;
+  while (queues.size() < count) {
+    Attached attached = VMM_TRY(attach(name, IFF_MULTI_QUEUE));
+    if (attached.error == EINVAL) {
+      return fail(ErrorCode::kBadConfig,
+                  "The tap device {0} has one queue only: make it with 'ip tuntap add {0} mode tap "
+                  "multi_queue', or leave queues= away",
+                  name);
+    }
+    if (attached.error != 0) return tl::unexpected<Error>(attach_error(attached.error, name));
+    queues.push_back(VMM_TRY(create(std::move(attached.fd))));
   }
-  if (error != 0) return tl::unexpected<Error>(attach_error(error, name));
-  return create(std::move(fd));
+  return queues;
 }
 
 Result<std::unique_ptr<TapBackend>> TapBackend::adopt(int fd) {
@@ -135,6 +169,15 @@ Result<void> TapBackend::set_up_header() {
   return {};
 }
 
+void TapBackend::set_enabled(bool enabled) {
+  if (enabled == enabled_) return;
+  gate_.set_open(false);  // a detached queue is ready for ever, with an error
+  ::ifreq request{};
+  request.ifr_flags = static_cast<short>(enabled ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE);
+  // What the kernel refuses stays as it is: the frames of a queue that nobody looks at are lost.
+  if (::ioctl(fd_.get(), TUNSETQUEUE, &request) == 0) enabled_ = enabled;
+}
+
 void TapBackend::allow_to_guest(const NetOffloads& allowed) {
   if (has_header_) (void)::ioctl(fd_.get(), TUNSETOFFLOAD, tun_offloads(allowed));
 }
@@ -142,7 +185,7 @@ void TapBackend::allow_to_guest(const NetOffloads& allowed) {
 bool TapBackend::send(const NetHeader& header, std::span<const ::iovec> frame) {
   std::array<::iovec, 1024> pieces;  // UIO_MAXIOV
   const std::size_t before = has_header_ ? 1 : 0;
-  if (!up_ || frame.size() + before > pieces.size()) return false;
+  if (!up_ || !enabled_ || frame.size() + before > pieces.size()) return false;
   NetHeader copy = header;
   copy.buffers = 0;
   pieces[0] = {&copy, sizeof copy};
@@ -156,7 +199,7 @@ bool TapBackend::send(const NetHeader& header, std::span<const ::iovec> frame) {
 }
 
 std::optional<std::size_t> TapBackend::receive(NetHeader& header, std::span<std::byte> into) {
-  if (!up_) return std::nullopt;
+  if (!up_ || !enabled_) return std::nullopt;
   header = {};
   const std::array<::iovec, 2> pieces{{{&header, sizeof header}, {into.data(), into.size()}}};
   for (;;) {
@@ -173,6 +216,6 @@ std::optional<std::size_t> TapBackend::receive(NetHeader& header, std::span<std:
   }
 }
 
-void TapBackend::want_frames(bool wanted) { gate_.set_open(wanted && up_); }
+void TapBackend::want_frames(bool wanted) { gate_.set_open(wanted && up_ && enabled_); }
 
 }  // namespace vmm

@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -20,6 +21,10 @@ class TapBackend final : public NetBackend {
   // A tap device that exists. Errors: kBadConfig when there is none of that name; kResource when
   // another program has it; kIo when it may not be used.
   static Result<std::unique_ptr<TapBackend>> open(const std::string& name);
+  // Several queues of one that was made with multi_queue. Errors: as open(), and kBadConfig for one
+  // that was not.
+  static Result<std::vector<std::unique_ptr<TapBackend>>> open_queues(const std::string& name,
+                                                                      std::size_t count);
   // An open descriptor of one, of which a duplicate is used. Errors: kBadConfig when it is
   // something else.
   static Result<std::unique_ptr<TapBackend>> adopt(int fd);
@@ -30,6 +35,7 @@ class TapBackend final : public NetBackend {
   NetOffloads to_guest() const noexcept override { return offloads_; }
   std::optional<std::uint16_t> mtu() const noexcept override { return mtu_; }
   bool link_up() const noexcept override { return up_; }
+  void set_enabled(bool enabled) override;
   void allow_to_guest(const NetOffloads& allowed) override;
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
   std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
@@ -46,6 +52,7 @@ class TapBackend final : public NetBackend {
   std::string name_;
   bool has_header_ = false;  // frames carry a NetHeader on the descriptor, too
   bool up_ = true;
+  bool enabled_ = true;  // a queue that is not is detached from the device
   NetOffloads offloads_;
   std::optional<std::uint16_t> mtu_;
 };

@@ -99,7 +99,7 @@ std::uint32_t feature_flags(const AcpiConfig& config) {
 }
 
 // 5.2.9, revision 6. Fields of zero say "not there": SMI command (so the machine is in ACPI mode),
-// PM1b, PM2, general-purpose events, C2 and C3.
+// PM1b, PM2, GPE1, C2 and C3.
 Bytes fadt(const AcpiConfig& config, Gpa facs, Gpa dsdt) {
   constexpr std::uint16_t kNoC2 = 101;   // a latency above 100 us: no such state
   constexpr std::uint16_t kNoC3 = 1001;  // above 1000 us
@@ -107,9 +107,9 @@ Bytes fadt(const AcpiConfig& config, Gpa facs, Gpa dsdt) {
   body.u32(facs.value).u32(dsdt.value).u8(0).u8(0).u16(config.sci_irq);
   body.u32(0).u8(0).u8(0).u8(0).u8(0);  // SMI_CMD and its values
   body.u32(config.pm_event_port).u32(0).u32(config.pm_control_port).u32(0).u32(0);
-  body.u32(config.pm_timer_port).u32(0).u32(0);
+  body.u32(config.pm_timer_port).u32(config.gpe_port).u32(0);
   body.u8(AcpiPmLayout::kEventLength).u8(AcpiPmLayout::kControlLength).u8(0);
-  body.u8(AcpiPmLayout::kTimerLength).u8(0).u8(0).u8(0).u8(0);
+  body.u8(AcpiPmLayout::kTimerLength).u8(AcpiPmLayout::kGpeLength).u8(0).u8(0).u8(0);
   body.u16(kNoC2).u16(kNoC3).u16(0).u16(0).u8(0).u8(0);
   body.u8(0).u8(0).u8(config.rtc ? config.rtc_century_index : 0);
   body.u16(boot_flags(config)).u8(0).u32(feature_flags(config));
@@ -122,7 +122,8 @@ Bytes fadt(const AcpiConfig& config, Gpa facs, Gpa dsdt) {
   io_address(body, config.pm_control_port, 16, 2);
   body.zeros(2 * kAddressSize);
   io_address(body, config.pm_timer_port, 32, 3);
-  body.zeros(4 * kAddressSize);  // general-purpose events, sleep control and status
+  io_address(body, config.gpe_port, 8 * AcpiPmLayout::kGpeLength, 1);
+  body.zeros(3 * kAddressSize);  // GPE1, sleep control and status
   body.u64(0);                   // hypervisor vendor
   return with_header("FACP", 6, body);
 }

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "devices/acpi_pm.h"
 #include "devices/hpet.h"
+#include "devices/pci/hotplug.h"
 #include "devices/pvpanic.h"
 #include "devices/reset_control.h"
 #include "devices/rtc_cmos.h"
@@ -37,11 +38,19 @@ struct AcpiPciInterrupt {
   std::uint8_t isa_irq = 0;
 };
 
+// Functions of bus 0 that come and go: devices/pci/hotplug.h at these ports.
+struct AcpiPciHotplug {
+  std::uint16_t port = pci::Hotplug::kPort;
+  std::uint8_t gpe = pci::Hotplug::kGpe;
+  std::uint32_t slots = 0;  // a bit for each device number that may be plugged in or out
+};
+
 // A PCI host bridge with bus 0.
 struct AcpiPciRoot {
   GpaRange config;  // memory-mapped configuration space of bus 0
   GpaRange memory;  // for the BARs of what is behind it; below 4 GiB
   std::vector<AcpiPciInterrupt> interrupts = {};
+  std::optional<AcpiPciHotplug> hotplug = {};
 };
 
 struct AcpiConfig {
@@ -55,6 +64,7 @@ struct AcpiConfig {
   std::uint16_t pm_event_port = AcpiPmLayout::kEventBlock;
   std::uint16_t pm_control_port = AcpiPmLayout::kControlBlock;
   std::uint16_t pm_timer_port = AcpiPmLayout::kTimerBlock;
+  std::uint16_t gpe_port = AcpiPmLayout::kGpeBlock;
   bool pm_timer_is_32_bit = true;
   std::uint8_t sci_irq = AcpiPmLayout::kSciIrq;  // level
   aml::Polarity sci_polarity = aml::Polarity::kActiveHigh;

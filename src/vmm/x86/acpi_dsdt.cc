@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include "vmm/x86/acpi.h"
 
 namespace vmm::x86 {
@@ -15,6 +17,7 @@ using aml::Terms;
 
 // Present, enabled, shown, working (ACPI 6.5, 6.3.7).
 constexpr std::uint64_t kStaWorking = 0xf;
+constexpr std::uint64_t kStaPresent = 0xb;  // the same, and nothing to show
 
 Term crs(const Terms& descriptors) { return name("_CRS", resource_template(descriptors)); }
 
@@ -111,6 +114,63 @@ Term control_of_features() {
       aml::Serialize::kYes);
 }
 
+// --- Slots of bus 0
+
+constexpr std::uint64_t kDeviceCheck = 1, kEjectRequest = 3;  // ACPI 6.5, table 5.6
+
+std::string slot_name(unsigned slot) { return fmt::format("S{:02X}", slot); }
+
+// fn(number) for each slot that there is.
+template <typename Fn>
+void for_each_slot(const AcpiPciHotplug& hotplug, Fn&& fn) {
+  for (unsigned slot = 1; slot < pci::Hotplug::kSlots; ++slot) {
+    if ((hotplug.slots >> slot & 1) != 0) fn(slot);
+  }
+}
+
+constexpr const char* kAddedRegister = "PCIU";
+constexpr const char* kLeavingRegister = "PCID";
+constexpr const char* kEjectRegister = "PCEJ";
+
+// For the host bridge's scope: the registers, and a device for each slot, whether anything is in it
+// or not. To eject is to say so to the register (6.3.3).
+Term slots(const AcpiPciHotplug& hotplug) {
+  Terms terms{aml::port_registers("PHPR", hotplug.port,
+                                  {kAddedRegister, kLeavingRegister, kEjectRegister})};
+  for_each_slot(hotplug, [&](unsigned slot) {
+    terms.push_back(device(
+        slot_name(slot),
+        {name("_SUN", integer(slot)), name("_ADR", integer(std::uint64_t{slot} << 16)),
+         aml::method("_EJ0", 1,
+                     {aml::store(integer(std::uint64_t{1} << slot), aml::path(kEjectRegister))})}));
+  });
+  return aml::join(terms);
+}
+
+// The event is a level for as long as the registers have bits (5.6.4.1.2): what becomes due while
+// this runs makes it run again. Reading clears, so each is read once.
+Term slot_events(const AcpiPciHotplug& hotplug) {
+  const std::string root = "\\_SB.PCI0.";
+  const Term added = aml::local(0), leaving = aml::local(1);
+  Terms body{aml::store(aml::path(root + kAddedRegister), added),
+             aml::store(aml::path(root + kLeavingRegister), leaving)};
+  for_each_slot(hotplug, [&](unsigned slot) {
+    const Term bit = integer(std::uint64_t{1} << slot);
+    const std::string where = root + slot_name(slot);
+    body.push_back(aml::if_true(aml::bit_and(added, bit), {aml::notify(where, kDeviceCheck)}));
+    body.push_back(aml::if_true(aml::bit_and(leaving, bit), {aml::notify(where, kEjectRequest)}));
+  });
+  return aml::scope("\\_GPE", {aml::method(fmt::format("_L{:02X}", hotplug.gpe), 0, body)});
+}
+
+// The ports are a resource of something, so that no BAR or driver gets them.
+Term slot_resources(const AcpiPciHotplug& hotplug) {
+  return device(
+      "PHPC",
+      {name("_HID", eisa_id("PNP0A06")), name("_UID", aml::string("PCI hot-plug")),
+       name("_STA", integer(kStaPresent)), crs({io_ports(hotplug.port, pci::Hotplug::kSize)})});
+}
+
 // PCI Firmware Specification 3.0, 4.1 and 4.3: what goes through the bridge, and its own ports. The
 // memory-mapped configuration space is a resource of the board (4.1.2, note 2).
 Term pci_root(const AcpiPciRoot& pci) {
@@ -128,6 +188,7 @@ Term pci_root(const AcpiPciRoot& pci) {
               windows,
               control_of_features()};
   if (!pci.interrupts.empty()) terms.push_back(interrupt_routing(pci));
+  if (pci.hotplug) terms.push_back(slots(*pci.hotplug));
   return device("PCI0", terms);
 }
 
@@ -152,6 +213,7 @@ Term dsdt_body(const AcpiConfig& config) {
   if (config.pci) {
     devices.push_back(pci_root(*config.pci));
     devices.push_back(board_resources(*config.pci));
+    if (config.pci->hotplug) devices.push_back(slot_resources(*config.pci->hotplug));
   }
   devices.insert(devices.end(), config.devices.begin(), config.devices.end());
 
@@ -160,6 +222,7 @@ Term dsdt_body(const AcpiConfig& config) {
   Terms terms{name("\\_S5", aml::package({s5, s5, integer(0), integer(0)}))};
   if (config.pci) terms.push_back(pic_mode());
   terms.push_back(aml::scope("\\_SB", devices));
+  if (config.pci && config.pci->hotplug) terms.push_back(slot_events(*config.pci->hotplug));
   return aml::join(terms);
 }
 

@@ -25,12 +25,15 @@ constexpr std::uint8_t kMethodOp = 0x14;
 constexpr std::uint8_t kDualNamePrefix = 0x2e;
 constexpr std::uint8_t kMultiNamePrefix = 0x2f;
 constexpr std::uint8_t kExtOpPrefix = 0x5b;
-constexpr std::uint8_t kDeviceOp = 0x82;  // after kExtOpPrefix
+constexpr std::uint8_t kRegionOp = 0x80;  // these after kExtOpPrefix
+constexpr std::uint8_t kFieldOp = 0x81;
+constexpr std::uint8_t kDeviceOp = 0x82;
 constexpr std::uint8_t kLocal0Op = 0x60;
 constexpr std::uint8_t kArg0Op = 0x68;
 constexpr std::uint8_t kStoreOp = 0x70;
 constexpr std::uint8_t kAndOp = 0x7b;
 constexpr std::uint8_t kOrOp = 0x7d;
+constexpr std::uint8_t kNotifyOp = 0x86;
 constexpr std::uint8_t kCreateDWordFieldOp = 0x8a;
 constexpr std::uint8_t kLNotOp = 0x92;
 constexpr std::uint8_t kLEqualOp = 0x93;
@@ -61,6 +64,14 @@ Term package_length(std::size_t content) {
   const std::size_t total = content + 1 + extra;
   add(term, extra << 6 | (total & 0xf), 1);
   add(term, total >> 4, extra);
+  return term;
+}
+
+// A field's width in bits has the form of a package length that does not count itself (20.2.5.2).
+Term field_width(std::size_t bits) {
+  VMM_ASSERT(bits < 0x40);
+  Term term;
+  add(term, bits, 1);
   return term;
 }
 
@@ -258,6 +269,31 @@ Term store(const Term& value, const Term& target) { return operation(kStoreOp, {
 
 Term if_true(const Term& condition, const Terms& terms) {
   return packaged({kIfOp}, join({condition, join(terms)}));
+}
+
+Term notify(std::string_view device, std::uint64_t what) {
+  return operation(kNotifyOp, {path(device), integer(what)});
+}
+
+Term port_registers(std::string_view name, std::uint16_t base,
+                    std::initializer_list<std::string_view> fields) {
+  constexpr std::uint8_t kSystemIo = 1;
+  constexpr std::uint8_t kDWordAccess = 3;  // no lock; bits that are not written keep their value
+  constexpr std::size_t kBits = 32;
+  Term region;
+  add(region, kExtOpPrefix, 1);
+  add(region, kRegionOp, 1);
+  add(region, path(name));
+  add(region, kSystemIo, 1);
+  add(region, integer(base));
+  add(region, integer(fields.size() * kBits / 8));
+  Term content = path(name);
+  add(content, kDWordAccess, 1);
+  for (const std::string_view field : fields) {
+    add_segment(content, field);
+    add(content, field_width(kBits));
+  }
+  return join({region, packaged({kExtOpPrefix, kFieldOp}, content)});
 }
 
 Term dword_field(const Term& buffer, std::uint64_t offset, std::string_view name) {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -47,10 +48,14 @@ enum class Serialize : bool { kNo, kYes };
 Term method(std::string_view where, unsigned arguments, const Terms& terms,
             Serialize serialize = Serialize::kNo);
 Term return_value(const Term& value);
-Term argument(unsigned number);                           // of a method: 0 to 6
-Term local(unsigned number);                              // a method's variable: 0 to 7
-Term store(const Term& value, const Term& target);        // Store(value, target)
-Term if_true(const Term& condition, const Terms& terms);  // If (condition) {terms}
+Term argument(unsigned number);                            // of a method: 0 to 6
+Term local(unsigned number);                               // a method's variable: 0 to 7
+Term store(const Term& value, const Term& target);         // Store(value, target)
+Term if_true(const Term& condition, const Terms& terms);   // If (condition) {terms}
+Term notify(std::string_view device, std::uint64_t what);  // Notify(device, what)
+// Calls `name` a range of ports, and `fields` its 32-bit registers one after the other.
+Term port_registers(std::string_view name, std::uint16_t base,
+                    std::initializer_list<std::string_view> fields);
 // Calls `name` the 32-bit field of a buffer that begins at this byte.
 Term dword_field(const Term& buffer, std::uint64_t offset, std::string_view name);
 

@@ -55,6 +55,20 @@ class RecordingTarget final : public ControlTarget {
     VMM_TRY(note(fmt::format("gdb {}", address)));
     return address;
   }
+  Result<std::string> control_add_disk(const std::string& options) override {
+    VMM_TRY(note(fmt::format("add disk {}", options)));
+    return "disk1";
+  }
+  Result<std::string> control_add_net(const std::string& options) override {
+    VMM_TRY(note(fmt::format("add net {}", options)));
+    return "net1";
+  }
+  Result<void> control_remove_disk(const std::string& disk, bool force) override {
+    return note(fmt::format("remove disk {} {}", disk, force));
+  }
+  Result<void> control_remove_net(const std::string& net, bool force) override {
+    return note(fmt::format("remove net {} {}", net, force));
+  }
 
  private:
   Result<void> note(std::string what) {
@@ -93,6 +107,28 @@ TEST_F(ControlProtocol, Commands_reachTheTarget) {
       target_.asked,
       ElementsAre("pause", "resume", "quit", "balloon 4096", "balloon 2097152", "resize disk0 0",
                   "resize disk1 512", "limit disk0 1048576 5", "link net0 false", "gdb unix:/x"));
+}
+
+TEST_F(ControlProtocol, PluggedDevices_haveNames) {
+  EXPECT_EQ(answer(R"({"command":"disk-add","arguments":{"options":"path=a"}})")["result"]["name"],
+            "disk1");
+  EXPECT_EQ(answer(R"({"command":"net-add","arguments":{"options":"user"}})")["result"]["name"],
+            "net1");
+  answer(R"({"command":"disk-remove","arguments":{"disk":"disk1"}})");
+  answer(R"({"command":"net-remove","arguments":{"net":"net1","force":true}})");
+  EXPECT_THAT(target_.asked, ElementsAre("add disk path=a", "add net user",
+                                         "remove disk disk1 false", "remove net net1 true"));
+}
+
+TEST_F(ControlProtocol, ArgumentsOfPluggedDevices_areJudged) {
+  for (const char* const request :
+       {R"({"command":"disk-add"})", R"({"command":"disk-add","arguments":{"options":1}})",
+        R"({"command":"net-add","arguments":{"options":"user","x":1}})",
+        R"({"command":"disk-remove"})", R"({"command":"disk-remove","arguments":{"net":"net0"}})",
+        R"({"command":"net-remove","arguments":{"net":"net0","force":1}})"}) {
+    EXPECT_EQ(code(request), "bad_arguments") << request;
+  }
+  EXPECT_TRUE(target_.asked.empty());
 }
 
 TEST_F(ControlProtocol, Identity_comesBack) {
@@ -179,13 +215,18 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
                                              {"disk", "disk0", "limit", "bps=1K"},
                                              {"disk", "disk0", "limit", "none"},
                                              {"net", "net0", "up"},
-                                             {"net", "net0", "down"}}) {
+                                             {"net", "net0", "down"},
+                                             {"disk", "add", "path=a,ro"},
+                                             {"disk", "remove", "disk0"},
+                                             {"net", "add", "user"},
+                                             {"net", "remove", "net0", "force"}}) {
     EXPECT_EQ(code(request(words)), "none") << request(words);
   }
-  EXPECT_THAT(target_.asked,
-              ElementsAre("pause", "resume", "quit", "balloon 1073741824", "resize disk0 0",
-                          "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0",
-                          "link net0 true", "link net0 false"));
+  EXPECT_THAT(
+      target_.asked,
+      ElementsAre("pause", "resume", "quit", "balloon 1073741824", "resize disk0 0",
+                  "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0", "link net0 true", "link net0 false", "add disk path=a,ro",
+                  "remove disk disk0 false", "add net user", "remove net net0 true"));
 }
 
 TEST(CtlCommand, WrongWords_areToldTheForm) {
@@ -193,6 +234,9 @@ TEST(CtlCommand, WrongWords_areToldTheForm) {
   EXPECT_THAT(request({"balloon", "much"}), HasSubstr("much"));
   EXPECT_THAT(request({"disk", "disk0", "shrink"}), HasSubstr("resize"));
   EXPECT_THAT(request({"net", "net0", "sideways"}), HasSubstr("up|down"));
+  EXPECT_THAT(request({"disk", "add"}), HasSubstr("disk add OPTIONS"));
+  EXPECT_THAT(request({"net", "remove"}), HasSubstr("net remove NAME [force]"));
+  EXPECT_THAT(request({"net", "remove", "net0", "please"}), HasSubstr("net remove NAME [force]"));
   EXPECT_THAT(request({"pause", "now"}), HasSubstr("'pause'"));
   EXPECT_THAT(request({"explode"}), HasSubstr("status, pause"));
 }

@@ -49,6 +49,24 @@ TEST(NetOption, TapAndDescriptor_areRead) {
   EXPECT_EQ(std::get<FdNetwork>(parse_net("fd=7")->where).fd, 7);
 }
 
+TEST(NetOption, Queues_belongToTap) {
+  EXPECT_EQ(std::get<TapNetwork>(parse_net("tap=tap0")->where).queues, 1);
+  EXPECT_EQ(std::get<TapNetwork>(parse_net("tap=tap0,queues=4")->where).queues, 4);
+  EXPECT_NE(complaint("user,queues=2").find("tap=NAME"), std::string::npos);
+  EXPECT_NE(complaint("passt,queues=2").find("tap=NAME"), std::string::npos);
+  for (const char* text :
+       {"tap=t,queues=0", "tap=t,queues=17", "tap=t,queues=", "tap=t,queues=x"}) {
+    EXPECT_FALSE(complaint(text).empty());
+  }
+}
+
+TEST(NetOption, Passt_isStartedOrConnectedTo) {
+  EXPECT_EQ(std::get<PasstNetwork>(parse_net("passt")->where).socket, std::nullopt);
+  EXPECT_EQ(std::get<PasstNetwork>(parse_net("passt=/run/passt")->where).socket, "/run/passt");
+  EXPECT_FALSE(complaint("passt=").empty());
+  EXPECT_FALSE(complaint("passt,hostfwd=tcp::1-:2").empty());
+}
+
 TEST(NetOption, OtherNetworks_areRefusedWithTheKnownOnes) {
   for (const char* text : {"", "bridge", "tap", "tap=", "user=1", "fd=x", "fd=-1", "fd="}) {
     const std::string said = complaint(text);

@@ -19,6 +19,7 @@ constexpr std::uint64_t kStatus = 0;
 constexpr std::uint64_t kEnable = 2;
 constexpr std::uint64_t kControl = 4;
 constexpr std::uint64_t kTimer = 8;
+constexpr std::uint64_t kGpeStatus = 12, kGpeEnable = 14;
 constexpr std::uint16_t kPowerButton = 0x100;
 
 template <bool k32Bit>
@@ -39,6 +40,7 @@ struct Rig {
   void mutate() {
     write16(device, kEnable, 0x0321);
     write16(device, kControl, 0x0c02);
+    write16(device, kGpeEnable, 0x8002);
     device.press_power_button();
   }
 };
@@ -197,6 +199,53 @@ TEST(AcpiPm, Restore_refusesBitsThatDoNotExist) {
     document["state"][field] = 0xffff;
     EXPECT_FALSE(restore_from(rig.device, document)) << field;
   }
+}
+
+TEST(AcpiPm, GeneralPurposeEvent_interruptsWhenEnabled) {
+  PmRig rig;
+  rig.device.set_gpe(1, true);
+  EXPECT_EQ(read16(rig.device, kGpeStatus), 0x0002);
+  EXPECT_FALSE(rig.sci.level());
+  write16(rig.device, kGpeEnable, 0x0002);
+  EXPECT_TRUE(rig.sci.level());
+  write16(rig.device, kGpeEnable, 0x0001);
+  EXPECT_FALSE(rig.sci.level());
+}
+
+TEST(AcpiPm, GeneralPurposeEvent_cannotBeClearedWhileItsInputIsHigh) {
+  PmRig rig;
+  write16(rig.device, kGpeEnable, 0xffff);
+  rig.device.set_gpe(15, true);
+  write16(rig.device, kGpeStatus, 0xffff);
+  EXPECT_EQ(read16(rig.device, kGpeStatus), 0x8000);
+  EXPECT_TRUE(rig.sci.level());
+  rig.device.set_gpe(15, false);
+  EXPECT_TRUE(rig.sci.level()) << "what has happened stays until it is seen";
+  write8(rig.device, kGpeStatus, 0xff);  // the other byte
+  EXPECT_TRUE(rig.sci.level());
+  write8(rig.device, kGpeStatus + 1, 0x80);
+  EXPECT_FALSE(rig.sci.level());
+}
+
+TEST(AcpiPm, GeneralPurposeEventsThatDoNotExist_doNothing) {
+  PmRig rig;
+  rig.device.set_gpe(16, true);
+  rig.device.set_gpe(~0U, true);
+  EXPECT_EQ(read16(rig.device, kGpeStatus), 0);
+}
+
+TEST(AcpiPm, Reset_keepsTheInputsOfEvents) {
+  PmRig rig;
+  rig.device.set_gpe(1, true);
+  write16(rig.device, kGpeEnable, 0x0002);
+  rig.device.reset();
+  EXPECT_FALSE(rig.sci.level());
+  EXPECT_EQ(read16(rig.device, kGpeStatus), 0x0002);
+}
+
+TEST(AcpiPm, StateWithAnEventButNoStatus_isRefused) {
+  EXPECT_FALSE((AcpiPm::State{.gpe_inputs = 1}).validate());
+  EXPECT_TRUE((AcpiPm::State{.gpe_status = 1, .gpe_inputs = 1}).validate());
 }
 
 }  // namespace

@@ -223,5 +223,32 @@ TEST(PciBarMap, Watcher_hearsOfEachMove) {
   EXPECT_EQ(bars.decoded(bar), std::nullopt);
 }
 
+TEST_F(PciBars, FunctionThatLeaves_isFoundNowhereAndMakesRoom) {
+  const std::uint32_t place = read_config(1, pci::kFirstBar);
+  move_bar(2, place);  // waits for the place
+  bridge_.with([](HostBridge& b) { b.detach({.device = 1}); });
+  first_.with([&](Device&) { first_port_.unbind(); });
+  EXPECT_EQ(read_config(1, pci::kVendorId), 0xffff'ffffU);
+  write_memory(place, 0x1234);
+  first_.with([](PciTestFunction& f) { EXPECT_EQ(read32(f, 0), 0U); });
+  second_.with([](PciTestFunction& f) { EXPECT_EQ(read32(f, 0), 0x1234U); });
+}
+
+TEST_F(PciBars, FunctionThatIsPluggedIn_hasNoAddressesAndIsPlacedByTheGuest) {
+  bridge_.with([](HostBridge& b) { b.detach({.device = 1}); });
+  first_.with([&](Device&) { first_port_.unbind(); });
+  first_port_.prepare(/*addresses=*/false);
+  const auto next = make_device<PciTestFunction>(
+      "next", Endpoint::Ports{.windows = &first_port_, .decoding = false});
+  first_port_.bind(next);
+  bridge_.with([&](HostBridge& b) { EXPECT_TRUE(b.attach({.device = 1}, first_port_)); });
+  EXPECT_EQ(read_config(1, pci::kFirstBar), 0U);
+  EXPECT_EQ(read_config(1, pci::kCommand) & 0xffff, 0U);
+  move_bar(1, kWindow + 0x40'0000);
+  write_config(1, pci::kCommand, pci::kMemorySpace);
+  write_memory(kWindow + 0x40'0000, 7);
+  EXPECT_EQ(read_memory(kWindow + 0x40'0000), 7U);
+}
+
 }  // namespace
 }  // namespace vmm::test

@@ -270,6 +270,37 @@ TEST_F(Tap, DeletedDevice_isALinkThatIsDown) {
   EXPECT_FALSE(test::send(*tap, Frame(60)));
 }
 
+TEST_F(Tap, DeviceWithOneQueue_hasNoMore) {
+  const auto queues = TapBackend::open_queues("vmmtap0", 2);
+  ASSERT_FALSE(queues);
+  EXPECT_EQ(queues.error().code(), ErrorCode::kBadConfig);
+  EXPECT_NE(queues.error().message().find("multi_queue"), std::string::npos);
+}
+
+TEST_F(Tap, SeveralQueues_takePartWhenEnabled) {
+  const UniqueFd tun(::open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+  ::ifreq tap = request("vmmtap1");
+  tap.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+  ASSERT_EQ(::ioctl(tun.get(), TUNSETIFF, &tap), 0);  // goes with its last descriptor
+  auto queues = TapBackend::open_queues("vmmtap1", 3);
+  ASSERT_TRUE(queues) << queues.error().message();
+  ASSERT_EQ(queues->size(), 3U);
+  tap = request("vmmtap1");
+  tap.ifr_flags = IFF_UP;
+  ASSERT_EQ(::ioctl(control_.get(), SIOCSIFFLAGS, &tap), 0);
+  TapBackend& last = *queues->back();
+  EXPECT_TRUE(test::send(last, Frame(60)));
+  last.set_enabled(false);
+  last.want_frames(true);
+  EXPECT_FALSE(test::is_ready(last)) << "a detached queue has nothing to say";
+  EXPECT_FALSE(test::send(last, Frame(60)));
+  NetHeader header;
+  EXPECT_FALSE(test::receive(last, header));
+  EXPECT_TRUE(last.link_up()) << "it is only off";
+  last.set_enabled(true);
+  EXPECT_TRUE(test::send(last, Frame(60)));
+}
+
 TEST(TapBackend, MissingDevice_isNotMade) {
   const auto tap = TapBackend::open("vmmnone0");
   ASSERT_FALSE(tap);

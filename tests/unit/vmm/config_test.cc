@@ -128,14 +128,44 @@ TEST(ValidateConfig, NetworkInterfacesHaveNetworksAndAddressesOfTheirOwn) {
   const auto network = std::make_shared<test::RecordingNetBackend>();
   const MacAddress address{{2, 0, 0, 0, 0, 1}}, other{{2, 0, 0, 0, 0, 2}};
   VmConfig config;
-  config.virtio = {VirtioNetConfig{address, network}, VirtioNetConfig{other, network}};
+  config.virtio = {VirtioNetConfig{.mac = address, .backend = network},
+                   VirtioNetConfig{.mac = other, .backend = network}};
   EXPECT_THAT(validate(config), IsEmpty());
-  config.virtio = {VirtioNetConfig{address, network}, VirtioNetConfig{address, network}};
+  config.virtio = {VirtioNetConfig{.mac = address, .backend = network},
+                   VirtioNetConfig{.mac = address, .backend = network}};
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("mac=")));
-  config.virtio = {VirtioNetConfig{address, nullptr}};
+  config.virtio = {VirtioNetConfig{.mac = address}};
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("no network")));
-  config.virtio = {VirtioNetConfig{{{1, 0, 0, 0, 0, 1}}, network}};
+  config.virtio = {VirtioNetConfig{.mac = {{1, 0, 0, 0, 0, 1}}, .backend = network}};
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("own address")));
+}
+
+TEST(ValidateConfig, NamesAreTheirOwn) {
+  const auto network = std::make_shared<test::RecordingNetBackend>();
+  const MacAddress first{{2, 0, 0, 0, 0, 1}}, second{{2, 0, 0, 0, 0, 2}};
+  VmConfig config;
+  config.virtio = {VirtioNetConfig{.mac = first, .backend = network},
+                   VirtioNetConfig{.name = "net0", .mac = second, .backend = network}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("the name net0")));
+}
+
+TEST(ValidateConfig, PairsOfQueuesAreLimited) {
+  const auto network = std::make_shared<test::RecordingNetBackend>();
+  VirtioNetConfig net{.mac = {{2, 0, 0, 0, 0, 1}}, .backend = network};
+  net.more_queues.assign(15, network);
+  EXPECT_THAT(validate(net), IsEmpty());
+  net.more_queues.push_back(network);
+  EXPECT_THAT(validate(net), ElementsAre(HasSubstr("17 pairs")));
+  net.more_queues = {nullptr};
+  EXPECT_THAT(validate(net), ElementsAre(HasSubstr("no network")));
+}
+
+TEST(ValidateConfig, HotPlugSlotsAreThoseOfABus) {
+  VmConfig config;
+  config.hotplug_slots = 31;
+  EXPECT_THAT(validate(config), IsEmpty());
+  config.hotplug_slots = 32;
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("32 slots")));
 }
 
 TEST(ValidateConfig, OneBalloonFitsIntoMemory) {

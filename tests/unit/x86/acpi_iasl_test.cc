@@ -122,6 +122,23 @@ TEST_F(AcpiIasl, HostBridge_grantsWhatItHas) {
               HasSubstr("0000: 04 00 00 00 1F 00 00 00 1F 00 00 00"));
 }
 
+TEST_F(AcpiIasl, HotPlugSlots_haveMethodsThatRun) {
+  AcpiPciRoot root{kPciConfig, kPciMemory, {}};
+  root.hotplug = AcpiPciHotplug{.slots = 0x8000'0022};  // 1, 5 and 31
+  const std::string dsdt = judge({.pci = root});
+  EXPECT_THAT(dsdt, HasSubstr("OperationRegion (PHPR, SystemIO, 0xAE00, 0x0C)"));
+  EXPECT_THAT(dsdt, HasSubstr("Device (S01)"));
+  EXPECT_THAT(dsdt, HasSubstr("Device (S05)"));
+  EXPECT_THAT(dsdt, HasSubstr("Device (S1F)"));
+  EXPECT_THAT(dsdt, Not(HasSubstr("Device (S02)")));
+  EXPECT_THAT(dsdt, HasSubstr("0x001F0000)  // _ADR"));
+  EXPECT_THAT(dsdt, HasSubstr("Notify (\\_SB.PCI0.S1F, 0x03)"));
+  if (std::string(VMM_ACPIEXEC).empty()) GTEST_SKIP() << "acpiexec (acpica-tools) is missing";
+  EXPECT_THAT(evaluate("\\_SB.PCI0.S05._SUN"), HasSubstr("0000000000000005"));
+  EXPECT_THAT(evaluate("\\_SB.PCI0.S1F._EJ0 1"), Not(HasSubstr("AE_")));
+  EXPECT_THAT(evaluate("\\_GPE._L01"), Not(HasSubstr("AE_")));
+}
+
 TEST_F(AcpiIasl, AMachineWithNothing) {
   const std::string dsdt = judge({.interrupt_controllers = false,
                                   .serial_ports = {},

@@ -99,6 +99,18 @@ TEST(Acpi, FadtNamesPowerManagement) {
   EXPECT_EQ(field<std::uint64_t>(fadt, 208 + 4), 0x608U);
 }
 
+TEST(Acpi, FadtHasOneBlockOfGeneralPurposeEvents) {
+  const TableBytes fadt = tables_of({}).at("FACP");
+  EXPECT_EQ(field<std::uint32_t>(fadt, 80), 0x60cU);  // GPE0_BLK
+  EXPECT_EQ(field<std::uint32_t>(fadt, 84), 0U);      // GPE1_BLK
+  EXPECT_EQ(field<std::uint8_t>(fadt, 92), 4);        // GPE0_BLK_LEN
+  EXPECT_EQ(field<std::uint8_t>(fadt, 93), 0);
+  EXPECT_EQ(field<std::uint8_t>(fadt, 220), 1);  // X_GPE0_BLK: I/O space
+  EXPECT_EQ(field<std::uint8_t>(fadt, 221), 32);
+  EXPECT_EQ(field<std::uint64_t>(fadt, 220 + 4), 0x60cU);
+  EXPECT_EQ(field<std::uint64_t>(fadt, 232 + 4), 0U);  // X_GPE1_BLK
+}
+
 TEST(Acpi, FadtHasAResetRegister) {
   const TableBytes fadt = tables_of({}).at("FACP");
   EXPECT_NE(field<std::uint32_t>(fadt, 112) & (1U << 10), 0U);
