@@ -19,11 +19,13 @@
 #include "vmm/console_watch.h"
 #include "vmm/device_timers.h"
 #include "vmm/doorbells.h"
+#include "vmm/gsi_table.h"
 #include "vmm/guest_clock.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vm_fd.h"
+#include "vmm/msi_routes.h"
 #include "vmm/pci_bus.h"
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
@@ -63,6 +65,9 @@ struct Machine final : MachineEvents {
   kvm::VmFd vm;
   GuestClock clock;
   kvm::KvmMsiSink kvm_messages{vm};
+  // Only where KVM has local APICs.
+  std::unique_ptr<GsiTable> gsis;
+  std::unique_ptr<MsiRoutes> msi_routes;
   MsiSink* messages = &kvm_messages;  // to whichever local APICs the machine has
   IrqFabric irqs;
   SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode

@@ -7,10 +7,12 @@
 
 namespace vmm {
 
-PciBus::PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages)
+PciBus::PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages,
+               MsiRouter* routes)
     : bridge_(std::move(bridge)),
       irqs_(irqs),
       messages_(messages),
+      routes_(routes),
       bars_(mmio, {x86::kPciMemory}) {}
 
 Result<PciBus::Seat> PciBus::next_seat() {
@@ -25,6 +27,7 @@ Result<PciBus::Seat> PciBus::next_seat() {
   interrupts_.push_back({seat.device, wire.gsi, wire.isa_irq});
   seat.ports = {.intx = irqs_.line_to_both(wire.gsi, wire.isa_irq),
                 .messages = messages_,
+                .routes = routes_,
                 .windows = seat.port,
                 .interrupt_line = wire.isa_irq};
   return seat;

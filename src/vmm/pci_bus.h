@@ -9,6 +9,7 @@
 #include "devices/bus.h"
 #include "devices/device_ref.h"
 #include "devices/irq.h"
+#include "devices/msi_route.h"
 #include "devices/pci/bar_map.h"
 #include "devices/pci/endpoint.h"
 #include "devices/pci/function_port.h"
@@ -31,8 +32,9 @@ class PciBus {
     pci::Endpoint::Ports ports = {};
   };
 
-  // All borrowed; they outlive this, and this the devices. `messages` may be null.
-  PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages);
+  // All borrowed; they outlive this, and this the devices. `messages` and `routes` may be null.
+  PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages,
+         MsiRouter* routes = nullptr);
 
   // Device numbers from 1 on, in order. Errors: kBadConfig when all are taken.
   Result<Seat> next_seat();
@@ -45,6 +47,7 @@ class PciBus {
   DeviceHandle<pci::HostBridge> bridge_;
   IrqFabric& irqs_;
   MsiSink* messages_;
+  MsiRouter* routes_;
   pci::BarMap bars_;
   std::vector<std::unique_ptr<pci::FunctionPort>> ports_;
   std::vector<x86::AcpiPciInterrupt> interrupts_;
