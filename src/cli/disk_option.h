@@ -14,9 +14,10 @@ struct DiskSpec {
   DiskImage image = {};
   std::string serial = {};
   std::uint16_t queues = 1;
+  std::uint32_t io_thread = 0;  // 0: not chosen
 };
 
-// path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard][,LIMIT=N]...,
+// path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,iothread=N][,cow[=FILE]][,direct][,discard][,LIMIT=N]...,
 // with the limits of disk_rates.h. Errors: kBadConfig, naming what would be right.
 Result<DiskSpec> parse_disk(std::string_view text);
 

@@ -103,6 +103,10 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
     spec.capture_file = std::string(word.value);
     return {};
   }
+  if (word.key == "iothread" && word.has_value) {
+    spec.io_thread = VMM_TRY(parse_io_thread(word.value));
+    return {};
+  }
   auto* const user = std::get_if<UserNetwork>(&spec.where);
   if (word.key == "hostfwd" || text == "restricted") {
     if (user == nullptr) {
@@ -119,8 +123,8 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
     return {};
   }
   return fail(ErrorCode::kBadConfig,
-              "'{}' is unknown: mac=ADDRESS, pcap=FILE and, for user, hostfwd=... and restricted "
-              "are known",
+              "'{}' is unknown: mac=ADDRESS, pcap=FILE, iothread=N and, for user, hostfwd=... and "
+              "restricted are known",
               text);
 }
 

@@ -11,7 +11,8 @@
 namespace vmm::cli {
 
 // user[,hostfwd=PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restricted] | tap=NAME | fd=N,
-// each followed by [,mac=ADDRESS][,pcap=FILE]. Errors: kBadConfig, naming what would be right.
+// each followed by [,mac=ADDRESS][,pcap=FILE][,iothread=N]. Errors: kBadConfig, naming what would
+// be right.
 Result<NetworkSpec> parse_net(std::string_view text);
 
 // The address of interface `index` of a machine when nobody chose one: the same at each start, and

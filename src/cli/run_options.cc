@@ -65,10 +65,15 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
     {"disk", kList, "path=FILE|nbd:URI[,OPTION]...",
      "Disk with a raw image, or at an NBD server: "
-     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard], with limits "
-     "for each "
-     "second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; burst=SECONDS). "
+     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,iothread=N][,cow[=FILE]][,direct][,discard],"
+     " "
+     "with limits for each second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; "
+     "burst=SECONDS). "
      "May be repeated",
+     kDevices},
+    {"iothreads", kValue, "N",
+     "Threads for disks and networks beside the event loop's: 0 (default) to 64. Devices without "
+     "iothread= take turns",
      kDevices},
     {"rng", kFlag, "", "Add a virtio entropy device", kDevices},
     {"balloon", kOptionalValue, "OPTION,...",
@@ -87,7 +92,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"testdev", kFlag, "", "Add the device of test kernels (QEMU's pc-testdev)", kDevices},
     {"net", kList, "WHERE[,OPTION]...",
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], tap=NAME or fd=N, "
-     "each with [,mac=ADDRESS][,pcap=FILE]. May be repeated",
+     "each with [,mac=ADDRESS][,pcap=FILE][,iothread=N]. May be repeated",
      kDevices},
     {"vsock", kValue, "[cid=N,]path=FILE",
      "Sockets between guest and host: programs of the host reach the guest through the Unix socket "
@@ -228,6 +233,12 @@ void read_virtio(Reader& reader, VmConfig& config) {
     config.virtio.emplace_back(balloon);
   }
   config.virtio_transport = reader.word("transport", config.virtio_transport, kTransports);
+}
+
+void read_io_threads(Reader& reader, VmConfig& config) {
+  config.io_threads = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
+      "iothreads", config.io_threads,
+      [](std::string_view text) { return parse_number(text, kMostIoThreads); }));
 }
 
 void read_disks(Reader& reader, RunRequest& request) {
@@ -417,6 +428,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_machine(reader, request.config);
   read_machine_data(reader, request.config);
   read_virtio(reader, request.config);
+  read_io_threads(reader, request.config);
   read_disks(reader, request);
   read_boot(reader, request);
   read_networks(reader, request);

@@ -96,7 +96,8 @@ Result<void> RunSession::open_networks() {
     auto backend = VMM_TRY(
         with_context(open_network(spec), fmt::format("Open network interface {} (--net)", i)));
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
-    request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
+    request_.config.virtio.emplace_back(
+        VirtioNetConfig{mac, std::move(backend), io_thread_for(spec.io_thread)});
   }
   return {};
 }
@@ -123,9 +124,18 @@ Result<void> RunSession::open_disks() {
   for (std::size_t i = 0; i < opened.size(); ++i) {
     const DiskSpec& disk = request_.disks[i];
     request_.config.virtio.emplace_back(
-        VirtioDiskConfig{.backend = opened[i], .serial = disk.serial, .queues = disk.queues});
+        VirtioDiskConfig{.backend = opened[i],
+                         .serial = disk.serial,
+                         .queues = disk.queues,
+                         .io_thread = io_thread_for(disk.io_thread)});
   }
   return {};
+}
+
+std::uint32_t RunSession::io_thread_for(std::uint32_t chosen) {
+  const std::uint32_t threads = request_.config.io_threads;
+  if (chosen != 0 || threads == 0) return chosen;
+  return 1 + next_io_thread_++ % threads;
 }
 
 Log RunSession::make_log() {

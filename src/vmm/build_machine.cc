@@ -130,7 +130,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
 
 }  // namespace
 
-Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
+Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<EventLoop*>& loops) {
   const auto early = config.early_kvm ? config.early_kvm : std::make_shared<EarlyKvm>();
 
   // Memory comes first, because the loaders write into it and slots point at it.
@@ -170,7 +170,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   // Devices, now that their interrupt lines lead somewhere.
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
-                                           config.serial.output, std::move(input_space), loop);
+                                           config.serial.output, std::move(input_space), loops);
   machine->clock.set_time_of_day(config.clock);  // a real-time clock looks at it when it is made
   VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));

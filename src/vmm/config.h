@@ -139,6 +139,8 @@ struct VirtioDiskConfig {
   std::shared_ptr<BlockBackend> backend = {};
   std::string serial = {};   // at most 20 bytes
   std::uint16_t queues = 1;  // 1 to 16
+  // Whose thread does its work: 0 is the event loop's, others are counted from 1.
+  std::uint32_t io_thread = 0;
 };
 
 // A network interface (VIRTIO 1.2, 5.1).
@@ -147,6 +149,7 @@ struct VirtioNetConfig {
   // The host's end (vmm/net/network.h). It serves one machine at a time, and may be given to the
   // next one when that is gone.
   std::shared_ptr<NetBackend> backend = {};
+  std::uint32_t io_thread = 0;  // as a disk's
 };
 
 // A memory balloon (VIRTIO 1.2, 5.5): takes memory away from a running guest and gives it back. At
@@ -199,6 +202,7 @@ struct VmConfig {
   ByteSink* debug_console = nullptr;       // bytes written to port 0xe9; borrowed
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
+  std::uint32_t io_threads = 0;  // beside the event loop's, for devices; at most 64
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md

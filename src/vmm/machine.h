@@ -50,15 +50,15 @@ struct VirtioHandle {
 // all before memory.
 struct Machine final : MachineEvents {
   Machine(std::shared_ptr<const kvm::System> host, GuestMemory ram, kvm::VmFd fd,
-          ByteSink* serial_output, EventFd input_space, EventLoop& io)
+          ByteSink* serial_output, EventFd input_space, const std::vector<EventLoop*>& loops)
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
         console(serial_output),
         serial_input_space(std::move(input_space)),
-        loop(io),
-        timers(io, clock),
-        doorbells(io, vm) {}
+        loop(*loops.front()),
+        timers(loop, clock),
+        doorbells(loops, vm) {}
 
   std::shared_ptr<const kvm::System> system;
   GuestMemory memory;  // outlives the slots of `vm`
@@ -80,7 +80,7 @@ struct Machine final : MachineEvents {
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
   std::unique_ptr<PciBus> pci;
-  EventLoop& loop;  // outlives the machine
+  EventLoop& loop;  // the first of them; they outlive the machine
   DeviceTimers timers;
   DoorbellBoard doorbells;
   std::optional<DeviceHandle<Uart16550>> com1;

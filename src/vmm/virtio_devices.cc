@@ -81,7 +81,7 @@ Result<VirtioParts> make(const VirtioBalloonConfig& config, Machine&, std::size_
 Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t number) {
   auto device = std::make_unique<virtio::Net>(numbered("net", number), config.mac, config.backend);
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device)};
+  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
   parts.sources.push_back({config.backend->ready_fd(), [&net] { net.backend_ready(); }});
   return parts;
 }
@@ -101,12 +101,18 @@ Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t n
       numbered("disk", number),
       Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
   Blk& blk = *device;  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device)};
+  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
   parts.sources.push_back({config.backend->event_fd(), [&blk] { blk.completed(); }});
   return parts;
 }
 
 }  // namespace
+
+QueuePolling polling_of(virtio::TransportCore& core) {
+  return {.begin = [&core](std::uint16_t queue) { return core.begin_polling(queue); },
+          .poll = [&core](std::uint16_t queue) { return core.poll(queue); },
+          .end = [&core](std::uint16_t queue) { core.end_polling(queue); }};
+}
 
 Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
   using virtio::MmioTransport;
@@ -117,7 +123,7 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   const x86::VirtioMmioSlot slot = x86::virtio_mmio_slot(index);
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
   const std::shared_ptr<Doorbells> bells =
-      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources)));
+      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources), parts.io_thread));
   std::vector<kvm::IoEvent> places;
   for (std::uint16_t queue = 0; queue < queues; ++queue) {
     places.push_back({.address = slot.base.value + MmioTransport::kQueueNotify,
@@ -134,7 +140,9 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
                                  bells->place(active ? places : std::vector<kvm::IoEvent>());
                                }});
   MmioTransport* const transport = device.with([](MmioTransport& t) { return &t; });
-  bells->bind(device, [transport](std::uint16_t queue) { transport->process(queue); });
+  bells->bind(
+      device, [transport](std::uint16_t queue) { transport->process(queue); },
+      polling_of(transport->core()));
   VMM_TRY(machine.mmio.insert({slot.base.value, MmioTransport::kRegistersSize, Widths{4}}, device));
   VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
                                Widths::any(), MmioTransport::kConfig},

@@ -34,7 +34,7 @@ Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   using virtio::PciTransport;
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
   const std::shared_ptr<Doorbells> bells =
-      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources)));
+      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources), parts.io_thread));
   const auto places = std::make_shared<BarDoorbells>(bells, queues);
   const PciBus::Seat seat = VMM_TRY(machine.pci->next_seat());
   seat.port->watch(0, [places](std::optional<std::uint64_t> bar) { places->on_moved(bar); });
@@ -45,7 +45,9 @@ Result<void> attach_virtio_pci(Machine& machine, VirtioParts parts) {
                           .ring = [bells](std::uint16_t queue) { bells->ring(queue); },
                           .on_active = [places](bool active) { places->on_active(active); }});
   PciTransport* const transport = function.with([](PciTransport& t) { return &t; });
-  bells->bind(function, [transport](std::uint16_t queue) { transport->process(queue); });
+  bells->bind(
+      function, [transport](std::uint16_t queue) { transport->process(queue); },
+      polling_of(transport->core()));
   VMM_TRY(machine.pci->attach(seat, function));
   machine.devices.push_back(function);
   machine.virtio.push_back({function, &transport->device(), &transport->core()});

@@ -47,6 +47,7 @@ struct NetworkSpec {
   std::variant<UserNetwork, TapNetwork, FdNetwork> where = UserNetwork{};
   std::optional<MacAddress> mac = {};
   std::optional<std::string> capture_file = {};  // a pcap file, created or emptied
+  std::uint32_t io_thread = 0;                   // whose thread serves it; 0: not chosen
 };
 
 // The host's end, ready for a machine. It may outlive the machine and serve the next one. Errors:
