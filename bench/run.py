@@ -305,6 +305,22 @@ def print_table(table):
               f"| {row['min']:.2f} | {row['ratio']:.2f} | {target} |")
 
 
+def measure_all(bench, args, **more):
+    """What --only names, printed and, with --json, written with `more`; the table."""
+    for name in args.only.split(","):
+        print(f"{name}: {getattr(bench, 'measure_' + name).__doc__}", file=sys.stderr)
+        getattr(bench, "measure_" + name)()
+    table = bench.figures.table()
+    print_table(table)
+    if args.json:
+        document = {
+            "date": datetime.date.today().isoformat(), "host": " ".join(os.uname()[i] for i in (0, 2, 4)),
+            "cpus": os.cpu_count(), "rounds": args.rounds, **more, "figures": table,
+        }
+        pathlib.Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return table
+
+
 def main():
     parser = argparse.ArgumentParser(description="measure vmm against the floor and its peers")
     parser.add_argument("--build", default="build", help="Meson build folder (default: build)")
@@ -320,18 +336,7 @@ def main():
     bench = Bench(args)
     if not bench.vmm:
         print("vmm itself is not there: only the others are measured", file=sys.stderr)
-    for name in args.only.split(","):
-        print(f"{name}: {getattr(bench, 'measure_' + name).__doc__}", file=sys.stderr)
-        getattr(bench, "measure_" + name)()
-    table = bench.figures.table()
-    print_table(table)
-    if args.json:
-        document = {
-            "date": datetime.date.today().isoformat(), "host": " ".join(os.uname()[i] for i in (0, 2, 4)),
-            "cpus": os.cpu_count(), "rounds": args.rounds, "exits": args.exits,
-            "kernel": args.kernel, "figures": table,
-        }
-        pathlib.Path(args.json).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    measure_all(bench, args, exits=args.exits, kernel=args.kernel)
 
 
 if __name__ == "__main__":

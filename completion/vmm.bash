@@ -53,12 +53,13 @@ _vmm_value() {
       _vmm_words "${value##*,}" 'size= deflate-on-oom free-page-reporting stats stats='
       compopt -o nospace 2>/dev/null
       ;;
+    --iothreads) _vmm_words "$value" '1 2 4 8' ;;
     --transport) _vmm_words "$value" 'pci mmio mmio-cmdline' ;;
     --disk)
       case $value in
         *,cow=*) _vmm_files "${value##*,cow=}" ;;
         vhost-user-blk=*,*) _vmm_words "${value##*,}" 'queues= reconnect' ;;
-        *,*) _vmm_words "${value##*,}" 'ro serial= queues= cow cow= direct discard bps= bps-rd= bps-wr= iops= iops-rd= iops-wr= burst=' ;;
+        *,*) _vmm_words "${value##*,}" 'ro serial= queues= iothread= cow cow= direct discard bps= bps-rd= bps-wr= iops= iops-rd= iops-wr= burst=' ;;
         path=* | vhost-user-blk=*) _vmm_files "${value#*=}" ;;
         *)
           _vmm_words "$value" 'path= nbd: vhost-user-blk='
@@ -161,7 +162,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --hotplug-slots
+          --tick-share --quirk --fw-cfg --uuid --clock --disk --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net
           --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'

@@ -73,15 +73,14 @@ std::string status_text(const json& status) {
   }
   for (const json& remote : status.at("remotes")) {
     const json& connected = remote.at("connected");
-    text += fmt::format("{:<8} {} at {}, {} requests, {} errors, lost {} times\n",
-                        remote.at("name").get<std::string>(),
-                        connected.is_null()     ? "not in use"
-                        : connected.get<bool>() ? "served"
-                                                : "without its back-end",
-                        remote.at("place").get<std::string>(),
-                        remote.at("requests").get<std::uint64_t>(),
-                        remote.at("errors").get<std::uint64_t>(),
-                        remote.at("losses").get<std::uint64_t>());
+    text += fmt::format(
+        "{:<8} {} at {}, {} requests, {} errors, lost {} times\n",
+        remote.at("name").get<std::string>(),
+        connected.is_null()     ? "not in use"
+        : connected.get<bool>() ? "served"
+                                : "without its back-end",
+        remote.at("place").get<std::string>(), remote.at("requests").get<std::uint64_t>(),
+        remote.at("errors").get<std::uint64_t>(), remote.at("losses").get<std::uint64_t>());
   }
   std::string exits;
   for (const auto& [kind, count] : status.at("exits").items()) {

@@ -30,6 +30,8 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
     const std::uint64_t queues = VMM_TRY(parse_number(value, kMostQueues));
     if (queues == 0) return fail(ErrorCode::kBadConfig, "a disk without queues has no use");
     disk.queues = static_cast<std::uint16_t>(queues);
+  } else if (key == "iothread") {
+    disk.io_thread = VMM_TRY(parse_io_thread(value));
   } else if (key == "cow") {
     disk.image.cow = CowMode::kKeep;
     disk.image.cow_file = value;
@@ -37,8 +39,8 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
     VMM_TRY(set_disk_rate(key, value, disk.image.rates));
   } else {
     return fail(ErrorCode::kBadConfig,
-                "'{}=' is unknown: path, vhost-user-blk, serial, queues, cow and the limits (bps, "
-                "iops) take values",
+                "'{}=' is unknown: path, vhost-user-blk, serial, queues, iothread, cow and the "
+                "limits (bps, iops) take values",
                 key);
   }
   return {};

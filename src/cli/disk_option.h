@@ -17,11 +17,12 @@ struct DiskSpec {
   bool reconnect = false;         // for vhost_socket
   std::string serial = {};
   std::uint16_t queues = 1;
+  std::uint32_t io_thread = 0;  // 0: not chosen
 };
 
-// path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard][,LIMIT=N]...,
-// with the limits of disk_rates.h, or vhost-user-blk=SOCKET[,queues=N][,reconnect]. Errors:
-// kBadConfig, naming what would be right.
+// path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,iothread=N][,cow[=FILE]][,direct][,discard]
+// [,LIMIT=N]..., with the limits of disk_rates.h, or vhost-user-blk=SOCKET[,queues=N][,reconnect].
+// Errors: kBadConfig, naming what would be right.
 Result<DiskSpec> parse_disk(std::string_view text);
 
 }  // namespace vmm::cli

@@ -133,6 +133,10 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
     return {};
   }
   if (word.key == "queues") return apply_queues(word.value, spec);
+  if (word.key == "iothread" && word.has_value) {
+    spec.io_thread = VMM_TRY(parse_io_thread(word.value));
+    return {};
+  }
   auto* const user = std::get_if<UserNetwork>(&spec.where);
   if (word.key == "hostfwd" || text == "restricted") {
     if (user == nullptr) {
@@ -150,8 +154,8 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
   }
   return fail(
       ErrorCode::kBadConfig,
-      "'{}' is unknown: mac=ADDRESS, pcap=FILE, queues=N for tap and, for user, hostfwd=... "
-      "and restricted are known",
+      "'{}' is unknown: mac=ADDRESS, pcap=FILE, iothread=N, queues=N for tap and, for user, "
+      "hostfwd=... and restricted are known",
       text);
 }
 

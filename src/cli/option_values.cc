@@ -307,6 +307,12 @@ Result<std::chrono::nanoseconds> parse_seconds(std::string_view text) {
       std::chrono::duration<double>(seconds));
 }
 
+Result<std::uint32_t> parse_io_thread(std::string_view text) {
+  const std::uint64_t thread = VMM_TRY(parse_number(text, kMostIoThreads));
+  if (thread == 0) return fail(ErrorCode::kBadConfig, "I/O threads are counted from 1");
+  return static_cast<std::uint32_t>(thread);
+}
+
 Result<EscapeChoice> parse_escape(std::string_view text) {
   if (text == "on") return EscapeChoice{.enabled = true};
   if (text == "off") return EscapeChoice{.enabled = false};

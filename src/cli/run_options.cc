@@ -66,10 +66,15 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
     {"disk", kList, "path=FILE|nbd:URI[,OPTION]...",
      "Disk with a raw image, or at an NBD server: "
-     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,cow[=FILE]][,direct][,discard], with limits "
-     "for each "
-     "second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; burst=SECONDS); or one that "
+     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,iothread=N][,cow[=FILE]][,direct][,discard],"
+     " "
+     "with limits for each second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; "
+     "burst=SECONDS); or one that "
      "another process serves: vhost-user-blk=SOCKET[,queues=N][,reconnect]. May be repeated",
+     kDevices},
+    {"iothreads", kValue, "N",
+     "Threads for disks and networks beside the event loop's: 0 (default) to 64. Devices without "
+     "iothread= take turns",
      kDevices},
     {"rng", kFlag, "", "Add a virtio entropy device", kDevices},
     {"balloon", kOptionalValue, "OPTION,...",
@@ -97,8 +102,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"net", kList, "WHERE[,OPTION]...",
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], "
      "tap=NAME[,queues=N], fd=N, passt[=SOCKET] or vhost-user=SOCKET, each with [,mac=ADDRESS], "
-     "all but the last with [,pcap=FILE]. May be "
-     "repeated",
+     "all but the last with [,pcap=FILE][,iothread=N]. May be repeated",
      kDevices},
     {"vsock", kValue, "[cid=N,]path=FILE",
      "Sockets between guest and host: programs of the host reach the guest through the Unix socket "
@@ -271,6 +275,12 @@ void read_virtio(Reader& reader, VmConfig& config) {
   config.hotplug_slots = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
       "hotplug-slots", config.hotplug_slots,
       [](std::string_view text) { return parse_number(text, kMostSlots); }));
+}
+
+void read_io_threads(Reader& reader, VmConfig& config) {
+  config.io_threads = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
+      "iothreads", config.io_threads,
+      [](std::string_view text) { return parse_number(text, kMostIoThreads); }));
 }
 
 void read_disks(Reader& reader, RunRequest& request) {
@@ -560,6 +570,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_machine(reader, request.config);
   read_machine_data(reader, request.config);
   read_virtio(reader, request.config);
+  read_io_threads(reader, request.config);
   read_disks(reader, request);
   read_boot(reader, request);
   read_networks(reader, request);

@@ -148,7 +148,9 @@ Result<void> RunSession::open_networks() {
           VhostNetConfig{mac, std::move(peer), fmt::format("net{}", i)});
     } else {
       const auto queues = VMM_TRY(with_context(open_network(spec), opening));
-      request_.config.virtio.emplace_back(net_config(fmt::format("net{}", i), mac, queues));
+      VirtioNetConfig net = net_config(fmt::format("net{}", i), mac, queues);
+      net.io_thread = io_thread_for(spec.io_thread);
+      request_.config.virtio.emplace_back(std::move(net));
     }
   }
   return {};
@@ -195,19 +197,29 @@ Result<void> RunSession::open_disks() {
     DiskSpec& disk = request_.disks[i];
     disk.name = fmt::format("disk{}", i);
     if (disk.vhost_socket.empty()) {
-      request_.config.virtio.emplace_back(VirtioDiskConfig{.name = disk.name,
-                                                           .backend = *backend++,
-                                                           .serial = disk.serial,
-                                                           .queues = disk.queues});
+      request_.config.virtio.emplace_back(
+          VirtioDiskConfig{.name = disk.name,
+                           .backend = *backend++,
+                           .serial = disk.serial,
+                           .queues = disk.queues,
+                           .io_thread = io_thread_for(disk.io_thread)});
     } else {
       auto peer =
           VMM_TRY(with_context(open_vhost_disk(disk.vhost_socket, disk.queues, make_log()),
                                "Open the disk of another process (--disk vhost-user-blk=)"));
-      request_.config.virtio.emplace_back(VhostDiskConfig{
-          .peer = std::move(peer), .queues = disk.queues, .reconnect = disk.reconnect, .name = disk.name});
+      request_.config.virtio.emplace_back(VhostDiskConfig{.peer = std::move(peer),
+                                                          .queues = disk.queues,
+                                                          .reconnect = disk.reconnect,
+                                                          .name = disk.name});
     }
   }
   return {};
+}
+
+std::uint32_t RunSession::io_thread_for(std::uint32_t chosen) {
+  const std::uint32_t threads = request_.config.io_threads;
+  if (chosen != 0 || threads == 0) return chosen;
+  return 1 + next_io_thread_++ % threads;
 }
 
 Log RunSession::make_log() {

@@ -58,6 +58,8 @@ class RunSession final : private ControlTarget {
   std::string identity() const;
   Result<void> open_disks();
   DiskImage image_of(const DiskSpec& disk) const;
+  // The I/O thread of a device that asks for this one, or for none.
+  std::uint32_t io_thread_for(std::uint32_t chosen);
   Log make_log();
   Result<void> load_flat_image();
   VmConfig make_config();
@@ -114,6 +116,7 @@ class RunSession final : private ControlTarget {
   std::unique_ptr<ConsoleBackend> debug_console_;
   std::optional<std::chrono::steady_clock::time_point> end_time_;
   int empty_resets_ = 0;
+  std::uint32_t next_io_thread_ = 0;  // whose turn it is
   std::uint64_t output_seen_ = 0;
 
   const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();

@@ -190,8 +190,11 @@ Result<std::string> RunSession::control_add_disk(const std::string& options) {
   const std::lock_guard guard(mutex_);
   Vm* const vm = VMM_TRY(machine());
   disk.name = free_name("disk");
-  const VirtioDiskConfig config{
-      .name = disk.name, .backend = opened.front(), .serial = disk.serial, .queues = disk.queues};
+  const VirtioDiskConfig config{.name = disk.name,
+                                .backend = opened.front(),
+                                .serial = disk.serial,
+                                .queues = disk.queues,
+                                .io_thread = io_thread_for(disk.io_thread)};
   std::string name = VMM_TRY(vm->add_disk(config));
   // For the machine after a reset.
   request_.config.virtio.emplace_back(config);
@@ -210,6 +213,7 @@ Result<std::string> RunSession::control_add_net(const std::string& options) {
   const MacAddress mac = spec.mac.value_or(
       default_mac(identity(), spec, static_cast<std::size_t>(number.value_or(0))));
   VirtioNetConfig config = net_config(free, mac, queues);
+  config.io_thread = io_thread_for(spec.io_thread);
   std::string name = VMM_TRY(vm->add_net(config));
   request_.config.virtio.emplace_back(std::move(config));
   return name;

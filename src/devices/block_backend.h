@@ -63,6 +63,10 @@ class BlockBackend {
   virtual void poll() = 0;
   // A descriptor that is readable when poll() has something to do. Constant.
   virtual int event_fd() const noexcept = 0;
+  // The descriptor may keep quiet while somebody looks by himself: with ready(), which is true when
+  // poll() has something to do and that can be seen without a system call.
+  virtual void set_quiet(bool) {}
+  virtual bool ready() const noexcept { return false; }
   // Waits until every request is done, and tells.
   virtual void drain() = 0;
   // Asks the host anew how large the image is. Errors: kIo.

@@ -164,7 +164,8 @@ Result<void> add_pci(Machine& machine) {
       {x86::kPciConfig.base().value, HostBridge::kMemorySize, Widths{1, 2, 4}, HostBridge::kMemory},
       bridge));
   machine.add(bridge);
-  machine.pci = std::make_unique<PciBus>(machine.mmio, bridge, machine.irqs, machine.messages);
+  machine.pci = std::make_unique<PciBus>(machine.mmio, bridge, machine.irqs, machine.messages,
+                                         machine.msi_routes.get());
   return {};
 }
 

@@ -11,6 +11,7 @@
 #include "vmm/early_kvm.h"
 #include "vmm/guest_ram.h"
 #include "vmm/kvm/irq_line_controller.h"
+#include "vmm/kvm/irqfd.h"
 #include "vmm/kvm/pc_routing.h"
 #include "vmm/kvm/system.h"
 #include "vmm/syscall_fixup.h"
@@ -70,15 +71,39 @@ Result<void> show_local_apics(std::span<const kvm::VcpuFd> cpus) {
   return {};
 }
 
+// The table that pins and messages share, and the messages' part of it.
+void add_msi_routes(const HostPlan& plan, Machine& machine) {
+  const kvm::VmFd& vm = machine.vm;
+  const bool kernel = plan.irqchip == IrqchipMode::kKernel;
+  machine.gsis =
+      std::make_unique<GsiTable>([&vm](auto routes) { return vm.set_gsi_routing(routes); },
+                                 kernel ? kvm::pc_routing() : std::vector<kvm::GsiRoute>());
+  GsiTable& table = *machine.gsis;
+  // Some pins have two routes.
+  constexpr std::uint32_t kPinRoutes = 2 * Ioapic::kPins;
+  const std::uint32_t room = kvm::irqfd_routes(*machine.system);
+  machine.msi_routes = std::make_unique<MsiRoutes>(
+      MsiRoutes::Host{
+          .signal = [&vm](const MsiMessage& m) { (void)vm.signal_msi(m.address, m.data); },
+          .set_routes = [&table](auto routes) { return table.set_messages(routes); },
+          .attach = [&vm](int fd, std::uint32_t gsi) { return kvm::attach_irqfd(vm, fd, gsi); },
+          .first_gsi = Ioapic::kPins,
+          .gsis = room > kPinRoutes ? room - kPinRoutes : 0},
+      machine.loop);
+}
+
 // Joins the fabric's lines to the controllers that this machine has.
 Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> cpus,
                              unsigned tick_share, Machine& machine) {
+  if (plan.irqchip == IrqchipMode::kKernel || plan.irqchip == IrqchipMode::kSplit) {
+    add_msi_routes(plan, machine);
+  }
   if (plan.irqchip == IrqchipMode::kKernel) {
     machine.irqs.connect(std::make_unique<kvm::IrqLineController>(machine.vm));
   } else if (plan.irqchip == IrqchipMode::kSplit) {
     auto chip = std::make_unique<SplitIrqchip>(SplitIrqchip::Host{
         .messages = machine.messages,
-        .set_routes = [&vm = machine.vm](auto routes) { return vm.set_gsi_routing(routes); },
+        .set_routes = [&table = *machine.gsis](auto routes) { return table.set_pins(routes); },
         .host_error = [&stops = machine.stops](Error error) { stops.post(std::move(error)); }});
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
     machine.add(chip->ioapic());
@@ -105,7 +130,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
 
 }  // namespace
 
-Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
+Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<EventLoop*>& loops) {
   const auto early = config.early_kvm ? config.early_kvm : std::make_shared<EarlyKvm>();
 
   // Memory comes first, because the loaders write into it and slots point at it.
@@ -145,7 +170,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   // Devices, now that their interrupt lines lead somewhere.
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
-                                           config.serial.output, std::move(input_space), loop);
+                                           config.serial.output, std::move(input_space), loops);
   machine->clock.set_time_of_day(config.clock);  // a real-time clock looks at it when it is made
   VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));

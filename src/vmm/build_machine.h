@@ -21,7 +21,8 @@ struct BuiltMachine {
 };
 
 // Errors: whatever the host refuses or the configuration gets wrong; nothing is left behind.
-// `loop` carries the devices' timers and outlives the machine.
-Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop);
+// `loops` outlive the machine: the first one carries the devices' timers and what is not given to
+// another.
+Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<EventLoop*>& loops);
 
 }  // namespace vmm

@@ -237,6 +237,25 @@ void check_consoles(const std::vector<VirtioConfig>& devices, std::vector<std::s
   }
 }
 
+void check_io_threads(const VmConfig& config, std::vector<std::string>& problems) {
+  constexpr std::uint32_t kMostIoThreads = 64;
+  if (config.io_threads > kMostIoThreads) {
+    problems.push_back(fmt::format("{} I/O threads are not possible: choose at most {}",
+                                   config.io_threads, kMostIoThreads));
+  }
+  const auto check = [&](const char* what, std::uint32_t io_thread) {
+    if (io_thread <= config.io_threads) return;
+    problems.push_back(fmt::format("{} is for I/O thread {}, and there are {} (--iothreads {})",
+                                   what, io_thread, config.io_threads, io_thread));
+  };
+  for (const VirtioConfig& device : config.virtio) {
+    if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check("A disk", disk->io_thread);
+    if (const auto* net = std::get_if<VirtioNetConfig>(&device)) {
+      check("A network interface", net->io_thread);
+    }
+  }
+}
+
 void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& problems) {
   if (vsock.backend == nullptr) problems.emplace_back("A guest's vsock has no host's side");
   if (vsock.cid < virtio::kFirstGuestCid || vsock.cid > virtio::kLastGuestCid) {
@@ -287,6 +306,7 @@ std::vector<std::string> validate(const VmConfig& config) {
   check_balloons(config, problems);
   check_remote(config, problems);
   check_consoles(config.virtio, problems);
+  check_io_threads(config, problems);
   for (const VirtioConfig& device : config.virtio) {
     const std::vector<std::string> own = validate(device);
     problems.insert(problems.end(), own.begin(), own.end());

@@ -143,6 +143,8 @@ struct VirtioDiskConfig {
   std::shared_ptr<BlockBackend> backend = {};
   std::string serial = {};   // at most 20 bytes
   std::uint16_t queues = 1;  // 1 to 16
+  // Whose thread does its work: 0 is the event loop's, others are counted from 1.
+  std::uint32_t io_thread = 0;
 };
 
 // A network interface (VIRTIO 1.2, 5.1).
@@ -154,6 +156,7 @@ struct VirtioNetConfig {
   std::shared_ptr<NetBackend> backend = {};
   // The same network's further queues, where it has several: a pair of the guest's for each.
   std::vector<std::shared_ptr<NetBackend>> more_queues = {};
+  std::uint32_t io_thread = 0;  // as a disk's
 };
 
 // A memory balloon (VIRTIO 1.2, 5.5): takes memory away from a running guest and gives it back. At
@@ -266,6 +269,7 @@ struct VmConfig {
   // How many more devices than it starts with the machine has room for while it runs: PCI only. A
   // guest spends time on each.
   std::uint32_t hotplug_slots = 8;
+  std::uint32_t io_threads = 0;  // beside the event loop's, for devices; at most 64
   std::vector<QuirkOverride> quirks = {};
   int kick_signal = 0;  // real-time signal that interrupts KVM_RUN; 0 means SIGRTMIN + 1.
                         // Process-wide, see docs/vcpu.md

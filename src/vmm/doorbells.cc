@@ -16,25 +16,20 @@ Result<std::shared_ptr<Doorbells>> Doorbells::create(EventLoop& loop, const kvm:
   return bells;
 }
 
-void Doorbells::bind(DeviceRef device, OnRing on_ring) {
+void Doorbells::bind(DeviceRef device, OnRing on_ring, QueuePolling polling) {
   std::lock_guard<std::mutex> lock(mutex_);
-  device_ = std::move(device);
-  on_ring_ = std::move(on_ring);
+  bound_ = std::make_shared<const Bound>(
+      Bound{std::move(device), std::move(on_ring), std::move(polling)});
 }
 
 void Doorbells::unbind() {
   stop();
-  std::optional<DeviceRef> device;  // ends without the lock, which its device may take
-  OnRing on_ring;
+  std::shared_ptr<const Bound> bound;  // ends without the lock, which its device may take
   std::lock_guard<std::mutex> lock(mutex_);
-  device = std::exchange(device_, std::nullopt);
-  on_ring = std::exchange(on_ring_, nullptr);
+  bound = std::exchange(bound_, nullptr);
 }
 
-bool Doorbells::running() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return running_;
-}
+bool Doorbells::running() const { return running_; }
 
 void Doorbells::ring(std::uint16_t queue) const {
   if (queue < bells_.size()) bells_[queue].signal();
@@ -89,6 +84,8 @@ Result<void> Doorbells::start() {
   auto watched = watch_all();
   if (!watched) unwatch_all();
   running_ = watched.has_value();
+  // After that: it may be told to rest at once, which ends what stop() interrupted.
+  if (running_) poller_ = loop_.add_poller(shared_from_this());
   return watched;
 }
 
@@ -117,36 +114,59 @@ void Doorbells::stop() {
 void Doorbells::unwatch_all() {
   for (const EventLoop::WatchId watch : watches_) loop_.unwatch(watch);
   watches_.clear();
+  if (const auto poller = std::exchange(poller_, std::nullopt)) loop_.remove_poller(*poller);
 }
 
 template <typename Fn>
-void Doorbells::with_device(Fn&& fn) {
-  std::optional<DeviceRef> device;
-  OnRing on_ring;  // unbind() may come at any moment
+bool Doorbells::with_device(Fn&& fn) {
+  std::shared_ptr<const Bound> bound;  // unbind() may come at any moment
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!running_ || !device_) return;
-    device = device_;
-    on_ring = on_ring_;
+    if (!running_) return false;
+    bound = bound_;
   }
-  device->with([&](Device&) {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      if (!running_) return;  // what was rung or is ready stays so
-    }
-    fn(on_ring);
+  if (bound == nullptr) return false;
+  return bound->device.with([&](Device&) {
+    // What was rung or is ready while the guest does not run stays so.
+    if (!running_) return false;
+    fn(*bound);
+    return true;
   });
 }
 
 void Doorbells::on_ready(std::uint16_t queue) {
-  with_device([&](const OnRing& on_ring) {
+  with_device([&](const Bound& bound) {
     // Taken before the look: what is rung from here on is another ring.
-    if (bells_[queue].take() != 0) on_ring(queue);
+    if (bells_[queue].take() == 0) return;
+    if (bound.polling.poll && loop_.polls() &&
+        std::find(polled_.begin(), polled_.end(), queue) == polled_.end() &&
+        bound.polling.begin(queue)) {
+      polled_.push_back(queue);
+    }
+    bound.on_ring(queue);
   });
 }
 
 void Doorbells::on_source(std::size_t index) {
-  with_device([&](const OnRing&) { sources_[index].on_ready(); });
+  with_device([&](const Bound&) { sources_[index].on_ready(); });
+}
+
+bool Doorbells::poll() {
+  bool any = false;
+  if (polled_.empty()) return any;
+  with_device([&](const Bound& bound) {
+    for (const std::uint16_t queue : polled_) any = bound.polling.poll(queue) || any;
+  });
+  return any;
+}
+
+void Doorbells::rest() {
+  if (polled_.empty()) return;
+  // When the guest does not run, it is told again when it does.
+  const bool ended = with_device([&](const Bound& bound) {
+    for (const std::uint16_t queue : polled_) bound.polling.end(queue);
+  });
+  if (ended) polled_.clear();
 }
 
 DoorbellBoard::~DoorbellBoard() {
@@ -155,8 +175,13 @@ DoorbellBoard::~DoorbellBoard() {
 }
 
 Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues,
-                                                      std::vector<Doorbells::Source> sources) {
-  auto bells = VMM_TRY(Doorbells::create(loop_, vm_, queues, std::move(sources)));
+                                                      std::vector<Doorbells::Source> sources,
+                                                      std::size_t loop) {
+  if (loop >= loops_.size()) {
+    return fail(ErrorCode::kBadConfig, "There is no I/O thread {}: the machine has {}", loop,
+                loops_.size() - 1);
+  }
+  auto bells = VMM_TRY(Doorbells::create(*loops_[loop], vm_, queues, std::move(sources)));
   std::lock_guard<std::mutex> lock(mutex_);
   all_.push_back(bells);
   return bells;

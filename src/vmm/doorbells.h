@@ -6,11 +6,14 @@
 // exit does no more than signal.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/event_fd.h"
@@ -21,8 +24,19 @@
 
 namespace vmm {
 
+// How a device's queues are looked at without being rung for. On the event loop's thread, with the
+// device's lock held.
+struct QueuePolling {
+  // The queue is looked at from now on, by poll(); false when it is none for that.
+  std::function<bool(std::uint16_t queue)> begin;
+  // True when there was something to do.
+  std::function<bool(std::uint16_t queue)> poll;
+  // Not any more; rings for what came too late for poll().
+  std::function<void(std::uint16_t queue)> end;
+};
+
 // The doorbells of one device.
-class Doorbells : public std::enable_shared_from_this<Doorbells> {
+class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> {
  public:
   // Called on the event loop's thread with the device's lock held.
   using OnReady = std::function<void()>;
@@ -38,8 +52,9 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
                                                    std::uint16_t queues,
                                                    std::vector<Source> sources);
 
-  // Once, before start(). The device must not be reached through this after unbind().
-  void bind(DeviceRef device, OnRing on_ring);
+  // Once, before start(). The device must not be reached through this after unbind(). With
+  // `polling`, queues that were rung are polled when that pays.
+  void bind(DeviceRef device, OnRing on_ring, QueuePolling polling = {});
   void unbind();
   // unbind(), and KVM forgets the places soon, before any that are placed later: the device has
   // left. place() has no effect any more.
@@ -59,13 +74,25 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
   Result<void> start();
   void stop();
 
+  // Poller
+  bool watching() const override { return !polled_.empty(); }
+  bool poll() override;
+  void rest() override;
+
  private:
+  // What the bells lead to.
+  struct Bound {
+    DeviceRef device;
+    OnRing on_ring;
+    QueuePolling polling;
+  };
+
   Doorbells(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
   void on_ready(std::uint16_t queue);
   void on_source(std::size_t index);
-  // Calls fn(what a ring calls) with the device's lock held, unless the guest does not run.
+  // Calls fn(bound) with the device's lock held; false, and does not, when the guest does not run.
   template <typename Fn>
-  void with_device(Fn&& fn);
+  bool with_device(Fn&& fn);
   // All watches, or an error and perhaps some of them. Under the lock.
   Result<void> watch_all();
   void unwatch_all();
@@ -76,13 +103,13 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
   std::vector<EventFd> bells_;
   std::vector<Source> sources_;         // constant from the start
   std::vector<kvm::IoEvent> attached_;  // the event loop's thread only; KVM forgets them itself
-  mutable std::mutex
-      mutex_;  // guards the rest; taken with the device's lock held, never the other way
-  std::optional<DeviceRef> device_;
-  OnRing on_ring_;
-  bool running_ = false;
+  std::vector<std::uint16_t> polled_;   // likewise: queues whose polling has begun
+  std::mutex mutex_;  // guards the rest; taken with the device's lock held, never the other way
+  std::shared_ptr<const Bound> bound_;
+  std::atomic<bool> running_{false};  // changes under the lock
   bool retired_ = false;
   std::vector<EventLoop::WatchId> watches_;
+  std::optional<EventLoop::WatchId> poller_;
   std::vector<kvm::IoEvent> places_;
   bool apply_posted_ = false;  // one is enough for all that changes before it runs
 };
@@ -91,13 +118,17 @@ class Doorbells : public std::enable_shared_from_this<Doorbells> {
 // devices.
 class DoorbellBoard {
  public:
-  DoorbellBoard(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
+  // `loops`: the machine's own one, then one for each further thread.
+  DoorbellBoard(std::vector<EventLoop*> loops, const kvm::VmFd& vm)
+      : loops_(std::move(loops)), vm_(vm) {}
   ~DoorbellBoard();
 
-  // `sources`: what else the device waits for. While the guest runs, too; start_new()
-  // follows when the device is bound.
+  // `sources`: what else the device waits for. `loop`: whose thread does its work. While the guest
+  // runs, too; start_new() follows when the device is bound. Errors: kBadConfig when there is no
+  // such loop; the host's.
   Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues,
-                                         std::vector<Doorbells::Source> sources);
+                                         std::vector<Doorbells::Source> sources,
+                                         std::size_t loop = 0);
   // The device has left.
   void remove(const std::shared_ptr<Doorbells>& bells);
   // Those of a device that came while the guest runs, if it does.
@@ -107,7 +138,7 @@ class DoorbellBoard {
   void stop();
 
  private:
-  EventLoop& loop_;
+  const std::vector<EventLoop*> loops_;
   const kvm::VmFd& vm_;
   std::mutex mutex_;  // guards the rest; before that of each
   std::vector<std::shared_ptr<Doorbells>> all_;

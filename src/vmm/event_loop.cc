@@ -1,6 +1,7 @@
 #include "vmm/event_loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@ epoll_event make_event(std::uint32_t events, std::uint64_t id) {
 
 }  // namespace
 
-Result<std::unique_ptr<EventLoop>> EventLoop::create() {
+Result<std::unique_ptr<EventLoop>> EventLoop::create(std::string name) {
   EventFd wake = VMM_TRY(EventFd::create());
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (epoll.get() < 0) return fail_errno(errno, "Create the event loop's epoll descriptor");
@@ -30,7 +31,13 @@ Result<std::unique_ptr<EventLoop>> EventLoop::create() {
   if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, wake.fd(), &event) != 0) {
     return fail_errno(errno, "Watch the event loop's own eventfd");
   }
-  return std::unique_ptr<EventLoop>(new EventLoop(std::move(wake), std::move(epoll)));
+  return std::unique_ptr<EventLoop>(
+      new EventLoop(std::move(name), std::move(wake), std::move(epoll)));
+}
+
+bool EventLoop::more_than_one_cpu() {
+  cpu_set_t cpus;
+  return ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
 }
 
 EventLoop::~EventLoop() { stop(); }
@@ -40,8 +47,13 @@ void EventLoop::stop() {
     std::lock_guard<std::mutex> lock(mutex_);
     ending_ = true;
   }
-  wake_.signal();
+  wake();
   if (thread_.joinable()) thread_.join();
+}
+
+void EventLoop::wake() {
+  called_ = true;
+  wake_.signal();
 }
 
 void EventLoop::start_thread() {
@@ -56,7 +68,7 @@ EventLoop::TimerId EventLoop::call_at(TimePoint when, std::function<void()> call
   if (!thread_.joinable()) {
     start_thread();
   } else if (at == timers_.begin()) {
-    wake_.signal();  // it comes before what the thread is waiting for
+    wake();  // it comes before what the thread is waiting for
   }
   return id;
 }
@@ -73,7 +85,7 @@ void EventLoop::post(std::function<void()> callback) {
   if (ending_) return;
   posted_.push_back(std::move(callback));
   start_thread();
-  if (posted_.size() == 1) wake_.signal();
+  if (posted_.size() == 1) wake();
 }
 
 std::size_t EventLoop::posted() const {
@@ -112,6 +124,66 @@ void EventLoop::unwatch(WatchId watch) {
   watches_.erase(found);
 }
 
+EventLoop::WatchId EventLoop::add_poller(std::shared_ptr<Poller> poller) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const WatchId id = next_id_++;
+  if (!ending_) pollers_.emplace(id, std::move(poller));
+  wake();  // it may have to be told that nobody looks
+  return id;
+}
+
+void EventLoop::remove_poller(WatchId poller) {
+  std::shared_ptr<Poller> ends;  // after the lock: it may own something that comes back here
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = pollers_.find(poller);
+  if (found == pollers_.end()) return;
+  ends = std::move(found->second);
+  pollers_.erase(found);
+  called_ = true;
+}
+
+bool EventLoop::run_pollers(std::unique_lock<std::mutex>& lock) {
+  using std::chrono::steady_clock;
+  if (pollers_.empty()) return true;
+  for (const auto& [id, poller] : pollers_) now_.push_back(poller);
+  called_ = false;
+  const bool timer_due = !timers_.empty() && timers_.begin()->first <= steady_clock::now();
+  lock.unlock();
+  const TimePoint begin = steady_clock::now();
+  const bool worth =
+      std::any_of(now_.begin(), now_.end(), [](const auto& poller) { return poller->watching(); });
+  bool rest = true;
+  for (TimePoint now = begin; worth && now - last_work_ < poll_time_; now = steady_clock::now()) {
+    if (called_ || timer_due || now - begin > kPollingTurn) {
+      rest = false;
+      break;
+    }
+    bool any = false;
+    for (const auto& poller : now_) any = poller->poll() || any;
+    if (any) {
+      last_work_ = now;
+    } else {
+      __builtin_ia32_pause();
+    }
+  }
+  if (rest) {
+    for (const auto& poller : now_) poller->rest();
+  }
+  now_.clear();  // may own something that comes back here
+  lock.lock();
+  return rest;
+}
+
+// The rule of halves and doubles: too long a wait is worth no polling.
+void EventLoop::waited(TimePoint::duration time, bool for_descriptor) {
+  if (time >= kMostPolling) {
+    poll_time_ /= 2;
+    if (poll_time_ < kLeastPolling) poll_time_ = poll_time_.zero();
+  } else if (for_descriptor && may_poll_) {
+    poll_time_ = std::clamp<std::chrono::nanoseconds>(2 * poll_time_, kLeastPolling, kMostPolling);
+  }
+}
+
 int EventLoop::milliseconds_to_next(TimePoint now) const {
   if (!posted_.empty()) return 0;
   if (timers_.empty()) return -1;
@@ -141,7 +213,7 @@ bool EventLoop::run_posted(std::unique_lock<std::mutex>& lock) {
 }
 
 void EventLoop::thread_main() {
-  ::pthread_setname_np(::pthread_self(), "io");
+  ::pthread_setname_np(::pthread_self(), name_.c_str());
   std::array<epoll_event, 64> events{};
   std::unique_lock<std::mutex> lock(mutex_);
   while (!ending_) {
@@ -150,10 +222,19 @@ void EventLoop::thread_main() {
     if (ending_) break;
     run_posted(lock);
     if (ending_) break;
-    const int timeout = milliseconds_to_next(std::chrono::steady_clock::now());
+    const bool may_wait = run_pollers(lock);
+    if (ending_) break;
+    const TimePoint before = std::chrono::steady_clock::now();
+    const int timeout = may_wait ? milliseconds_to_next(before) : 0;
     lock.unlock();
     const int count =
         ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+    const TimePoint after = std::chrono::steady_clock::now();
+    const bool any =
+        std::any_of(events.begin(), events.begin() + std::max(count, 0),
+                    [](const epoll_event& event) { return event.data.u64 != kWakeId; });
+    if (any) last_work_ = after;
+    if (timeout != 0) waited(after - before, any);
     lock.lock();
     for (int i = 0; i < count && !ending_; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];

@@ -2,6 +2,7 @@
 // sockets and other descriptors.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -9,7 +10,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "base/event_fd.h"
 #include "base/result.h"
@@ -17,17 +20,40 @@
 
 namespace vmm {
 
-// One thread named "io", started by the first timer, watch or posted call. Callbacks run on it, one
-// at a time, without a lock held; they must not wait.
+// Work that can be looked for without a system call. The loop asks for it while there is some, and
+// for a short time afterwards, before it waits for descriptors.
+class Poller {
+ public:
+  virtual ~Poller() = default;
+  // Whether there is anything to look at; else the loop sleeps at once.
+  virtual bool watching() const = 0;
+  // True when there was something to do. Must cost next to nothing when there was not.
+  virtual bool poll() = 0;
+  // Nobody looks from now on until a descriptor has become ready: work that comes has to make one
+  // so.
+  virtual void rest() = 0;
+};
+
+// One thread named "io", or as it is told, started by the first timer, watch or posted call.
+// Callbacks run on it, one at a time, without a lock held; they must not wait.
+//
+// How long pollers are asked in vain follows from how long the loop waits afterwards: where the
+// next thing to do mostly comes within kMostPolling the time grows to that, where it does not, the
+// loop soon sleeps at once. So a guest that idles costs nothing, and one that works is not waited
+// for in the kernel. On a host with one CPU nothing is polled.
 class EventLoop {
  public:
+  static constexpr std::chrono::microseconds kLeastPolling{4}, kMostPolling{50};
+  // After this time descriptors have their turn, however much pollers have to do.
+  static constexpr std::chrono::microseconds kPollingTurn{20};
   using TimePoint = std::chrono::steady_clock::time_point;
   using TimerId = std::uint64_t;
   using WatchId = std::uint64_t;
   // What of EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR, ... is the case.
   using Ready = std::function<void(std::uint32_t events)>;
 
-  static Result<std::unique_ptr<EventLoop>> create();
+  // `name`: of the thread, at most 15 characters.
+  static Result<std::unique_ptr<EventLoop>> create(std::string name = "io");
   ~EventLoop();  // stop()
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
@@ -56,12 +82,25 @@ class EventLoop {
   // be closed. From any thread, the callback included.
   void unwatch(WatchId watch);
 
+  // Any thread. After remove_poller() returns neither function will be called any more; it may be
+  // running on the loop's thread.
+  WatchId add_poller(std::shared_ptr<Poller> poller);
+  void remove_poller(WatchId poller);
+  // Whether poll() is going to be called before the loop waits. On the loop's thread.
+  bool polls() const noexcept { return poll_time_.count() != 0; }
+
  private:
-  EventLoop(EventFd wake, UniqueFd epoll) : wake_(std::move(wake)), epoll_(std::move(epoll)) {}
+  EventLoop(std::string name, EventFd wake, UniqueFd epoll)
+      : name_(std::move(name)), wake_(std::move(wake)), epoll_(std::move(epoll)) {}
+  static bool more_than_one_cpu();
   void start_thread();
   void thread_main();
   bool run_timer(std::unique_lock<std::mutex>& lock);
   bool run_posted(std::unique_lock<std::mutex>& lock);
+  void wake();  // with the lock held, or before the end
+  // False when there is more to do, and the loop must not wait.
+  bool run_pollers(std::unique_lock<std::mutex>& lock);
+  void waited(TimePoint::duration time, bool for_descriptor);
   int milliseconds_to_next(TimePoint now) const;
 
   struct Timer {
@@ -72,12 +111,19 @@ class EventLoop {
     int fd;
     std::shared_ptr<const Ready> ready;  // shared with a call in progress
   };
+  const std::string name_;
   EventFd wake_;
   UniqueFd epoll_;
-  mutable std::mutex mutex_;  // guards all below
+  std::atomic<bool> called_{false};  // since the last look at what is guarded below
+  const bool may_poll_ = more_than_one_cpu();
+  std::chrono::nanoseconds poll_time_{0};     // the loop's thread only, as the next
+  TimePoint last_work_;                       // when there was something to do
+  std::vector<std::shared_ptr<Poller>> now_;  // those that are being asked
+  mutable std::mutex mutex_;                  // guards all below
   std::multimap<TimePoint, Timer> timers_;
   std::deque<std::function<void()>> posted_;
   std::map<WatchId, Watch> watches_;
+  std::map<WatchId, std::shared_ptr<Poller>> pollers_;
   std::uint64_t next_id_ = 1;  // of timers and watches; 0 is the wake-up's
   bool ending_ = false;
   std::thread thread_;

@@ -23,11 +23,13 @@
 #include "vmm/console_watch.h"
 #include "vmm/device_timers.h"
 #include "vmm/doorbells.h"
+#include "vmm/gsi_table.h"
 #include "vmm/guest_clock.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vm_fd.h"
+#include "vmm/msi_routes.h"
 #include "vmm/pci_bus.h"
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
@@ -70,21 +72,24 @@ struct ConsolePortEnd {
 // all before memory.
 struct Machine final : MachineEvents {
   Machine(std::shared_ptr<const kvm::System> host, GuestMemory ram, kvm::VmFd fd,
-          ByteSink* serial_output, EventFd input_space, EventLoop& io)
+          ByteSink* serial_output, EventFd input_space, const std::vector<EventLoop*>& loops)
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
         console(serial_output),
         serial_input_space(std::move(input_space)),
-        loop(io),
-        timers(io, clock),
-        doorbells(io, vm) {}
+        loop(*loops.front()),
+        timers(loop, clock),
+        doorbells(loops, vm) {}
 
   std::shared_ptr<const kvm::System> system;
   GuestMemory memory;  // outlives the slots of `vm`
   kvm::VmFd vm;
   GuestClock clock;
   kvm::KvmMsiSink kvm_messages{vm};
+  // Only where KVM has local APICs.
+  std::unique_ptr<GsiTable> gsis;
+  std::unique_ptr<MsiRoutes> msi_routes;
   MsiSink* messages = &kvm_messages;  // to whichever local APICs the machine has
   IrqFabric irqs;
   SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode
@@ -98,7 +103,7 @@ struct Machine final : MachineEvents {
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
   std::unique_ptr<PciBus> pci;
-  EventLoop& loop;  // outlives the machine
+  EventLoop& loop;  // the first of them; they outlive the machine
   DeviceTimers timers;
   DoorbellBoard doorbells;
   std::optional<DeviceHandle<Uart16550>> com1;

@@ -12,10 +12,12 @@ constexpr std::uint32_t bit(std::size_t slot) noexcept { return std::uint32_t{1}
 
 }  // namespace
 
-PciBus::PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages)
+PciBus::PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages,
+               MsiRouter* routes)
     : bridge_(std::move(bridge)),
       irqs_(irqs),
       messages_(messages),
+      routes_(routes),
       bars_(mmio, {x86::kPciMemory}) {}
 
 Result<PciBus::Seat> PciBus::next_seat() {
@@ -41,6 +43,7 @@ Result<PciBus::Seat> PciBus::next_seat() {
   seat.port = place.port.get();
   seat.ports = {.intx = place.intx,
                 .messages = messages_,
+                .routes = routes_,
                 .windows = seat.port,
                 .interrupt_line = wire.isa_irq,
                 .decoding = !hot};

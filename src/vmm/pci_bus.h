@@ -11,6 +11,7 @@
 #include "devices/bus.h"
 #include "devices/device_ref.h"
 #include "devices/irq.h"
+#include "devices/msi_route.h"
 #include "devices/pci/bar_map.h"
 #include "devices/pci/endpoint.h"
 #include "devices/pci/function_port.h"
@@ -35,8 +36,9 @@ class PciBus {
     pci::Endpoint::Ports ports = {};
   };
 
-  // All borrowed; they outlive this, and this the devices. `messages` may be null.
-  PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages);
+  // All borrowed; they outlive this, and this the devices. `messages` and `routes` may be null.
+  PciBus(Bus& mmio, DeviceHandle<pci::HostBridge> bridge, IrqFabric& irqs, MsiSink* messages,
+         MsiRouter* routes = nullptr);
 
   static constexpr std::size_t kSlots = 32;  // the host bridge's included
 
@@ -68,6 +70,7 @@ class PciBus {
   DeviceHandle<pci::HostBridge> bridge_;
   IrqFabric& irqs_;
   MsiSink* messages_;
+  MsiRouter* routes_;
   pci::BarMap bars_;
   std::array<Place, kSlots> places_;
   std::uint32_t open_ = 0;

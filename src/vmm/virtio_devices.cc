@@ -105,7 +105,7 @@ Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t nu
   auto device =
       std::make_unique<virtio::Net>(name_of(config.name, "net", number), config.mac, queues);
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device)};
+  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
   for (std::size_t pair = 0; pair < queues.size(); ++pair) {
     parts.sources.push_back({queues[pair]->ready_fd(), [&net, pair] { net.backend_ready(pair); }});
   }
@@ -127,7 +127,7 @@ Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t n
       name_of(config.name, "disk", number),
       Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
   Blk& blk = *device;  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device)};
+  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
   parts.sources.push_back({config.backend->event_fd(), [&blk] { blk.completed(); }});
   return parts;
 }
@@ -152,10 +152,9 @@ Result<VirtioParts> make(const VhostDiskConfig& config, Machine&, std::size_t nu
 }
 
 Result<VirtioParts> make(const VhostNetConfig& config, Machine&, std::size_t number) {
-  return remote_parts(
-      std::make_unique<virtio::RemoteNet>(name_of(config.name, "net", number), config.peer,
-                                          config.mac),
-      config.peer);
+  return remote_parts(std::make_unique<virtio::RemoteNet>(name_of(config.name, "net", number),
+                                                          config.peer, config.mac),
+                      config.peer);
 }
 
 Result<VirtioParts> make(const VhostShareConfig& config, Machine&, std::size_t number) {
@@ -184,6 +183,12 @@ Result<VirtioParts> make_virtio_device(const VirtioConfig& config, Machine& mach
   return std::visit([&](const auto& device) { return make(device, machine, number); }, config);
 }
 
+QueuePolling polling_of(virtio::TransportCore& core) {
+  return {.begin = [&core](std::uint16_t queue) { return core.begin_polling(queue); },
+          .poll = [&core](std::uint16_t queue) { return core.poll(queue); },
+          .end = [&core](std::uint16_t queue) { core.end_polling(queue); }};
+}
+
 Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts parts) {
   using virtio::MmioTransport;
   if (index >= x86::kVirtioMmioSlots) {
@@ -193,7 +198,7 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   const x86::VirtioMmioSlot slot = x86::virtio_mmio_slot(index);
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
   const std::shared_ptr<Doorbells> bells =
-      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources)));
+      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources), parts.io_thread));
   std::vector<kvm::IoEvent> places;
   for (std::uint16_t queue = 0; queue < queues; ++queue) {
     places.push_back({.address = slot.base.value + MmioTransport::kQueueNotify,
@@ -210,7 +215,9 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
                                  bells->place(active ? places : std::vector<kvm::IoEvent>());
                                }});
   MmioTransport* const transport = device.with([](MmioTransport& t) { return &t; });
-  bells->bind(device, [transport](std::uint16_t queue) { transport->process(queue); });
+  bells->bind(
+      device, [transport](std::uint16_t queue) { transport->process(queue); },
+      polling_of(transport->core()));
   VMM_TRY(machine.mmio.insert({slot.base.value, MmioTransport::kRegistersSize, Widths{4}}, device));
   VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
                                Widths::any(), MmioTransport::kConfig},

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "devices/device_ref.h"
 #include "devices/virtio/device.h"
+#include "devices/virtio/transport_core.h"
 #include "vmm/config.h"
 #include "vmm/machine.h"
 
@@ -22,11 +23,15 @@ struct VirtioParts {
   std::function<void(DeviceRef)> attached = {};
   // Descriptors that it waits for.
   std::vector<Doorbells::Source> sources = {};
+  // Whose thread does its work: 0 is the event loop's.
+  std::uint32_t io_thread = 0;
 };
 
 // The device that a configuration means, the `number`-th of its kind unless it has a name.
 Result<VirtioParts> make_virtio_device(const VirtioConfig& config, Machine& machine,
                                        std::size_t number);
+// How the doorbells of a device poll its queues.
+QueuePolling polling_of(virtio::TransportCore& core);
 
 // Errors: what the host lacks for a device; kBadConfig when there is no room for one more.
 Result<void> add_virtio_devices(const VmConfig& config, Machine& machine);

@@ -34,7 +34,7 @@ Result<PciBus::Seat> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   using virtio::PciTransport;
   const PciBus::Seat seat = VMM_TRY(machine.pci->next_seat());
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
-  auto made = machine.doorbells.add(queues, std::move(parts.sources));
+  auto made = machine.doorbells.add(queues, std::move(parts.sources), parts.io_thread);
   if (!made) {
     machine.pci->free_seat(seat.device);
     return tl::unexpected<Error>(made.error());
@@ -49,7 +49,9 @@ Result<PciBus::Seat> attach_virtio_pci(Machine& machine, VirtioParts parts) {
                           .ring = [bells](std::uint16_t queue) { bells->ring(queue); },
                           .on_active = [places](bool active) { places->on_active(active); }});
   PciTransport* const transport = function.with([](PciTransport& t) { return &t; });
-  bells->bind(function, [transport](std::uint16_t queue) { transport->process(queue); });
+  bells->bind(
+      function, [transport](std::uint16_t queue) { transport->process(queue); },
+      polling_of(transport->core()));
   VMM_TRY(machine.pci->attach(seat, function));
   machine.add(VirtioHandle{function, &transport->device(), &transport->core(), seat.device, bells});
   if (parts.attached) parts.attached(function);

@@ -35,7 +35,7 @@ constexpr std::uint32_t kBlockInterrupts = 0x100000;
 class Vm::Impl {
  public:
   // Destroyed from the last to the first: vCPU threads end before what they use.
-  std::unique_ptr<EventLoop> loop;
+  std::vector<std::unique_ptr<EventLoop>> loops;  // the machine's own, then its I/O threads
   std::unique_ptr<Machine> machine;
   HostPlan plan;
   std::vector<std::unique_ptr<ExitDispatch>> dispatches;
@@ -49,7 +49,7 @@ class Vm::Impl {
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
   ~Impl() {
     if (debugger) debugger->detach_machine();
-    if (loop) loop->stop();
+    for (const auto& loop : loops) loop->stop();
   }
 
   Result<StopInfo> run(const RunOptions& options);
@@ -67,8 +67,12 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   const int kick_signal = VMM_TRY(install_kick_signal(config.kick_signal));
 
   auto impl = std::make_unique<Impl>();
-  impl->loop = VMM_TRY(EventLoop::create());
-  BuiltMachine built = VMM_TRY(build_machine(config, *impl->loop));
+  std::vector<EventLoop*> loops;
+  for (std::uint32_t i = 0; i <= config.io_threads; ++i) {
+    impl->loops.push_back(VMM_TRY(EventLoop::create(i == 0 ? "io" : fmt::format("io{}", i))));
+    loops.push_back(impl->loops.back().get());
+  }
+  BuiltMachine built = VMM_TRY(build_machine(config, loops));
   impl->machine = std::move(built.machine);
   impl->plan = std::move(built.plan);
   for (kvm::VcpuFd& fd : built.cpus) {

@@ -29,7 +29,7 @@ void Endpoint::add_bar(std::size_t index, BarKind kind, std::uint64_t size, Widt
 
 void Endpoint::add_msix(std::size_t bar, std::size_t vectors) {
   VMM_ASSERT(vectors >= 1 && vectors <= Msix::kMostVectors && msix_control_ == 0);
-  msix_ = Msix(vectors, ports_.messages);
+  msix_ = Msix(vectors, ports_.messages, ports_.routes);
   msix_bar_ = bar;
   // The table in the lower half, the PBA in the upper one.
   pending_offset_ = std::max(kSmallestBar / 2, std::bit_ceil(vectors * Msix::kEntrySize));

@@ -40,6 +40,7 @@ class Endpoint {
   struct Ports {
     IrqLine intx = {};
     MsiSink* messages = nullptr;
+    MsiRouter* routes = nullptr;  // better ways for them, if there are any
     BarWindows* windows = nullptr;
     std::uint8_t interrupt_line = 0xff;  // for guests that believe firmware; 0xff: unknown
     bool decoding = true;                // of memory from power-on

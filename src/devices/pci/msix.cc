@@ -12,6 +12,12 @@ constexpr std::array<std::uint32_t, 4> kWritable{~std::uint32_t{3}, ~std::uint32
 
 }  // namespace
 
+Msix::Msix(std::size_t vectors, MsiSink* sink, MsiRouter* router)
+    : table_(vectors), sink_(sink), routes_(vectors) {
+  if (router == nullptr) return;
+  for (auto& route : routes_) route = router->make_route();
+}
+
 void Msix::read_table(std::uint64_t offset, std::span<std::byte> data) const {
   for (std::size_t i = 0; i < data.size(); ++i) {
     const std::uint64_t at = offset + i;
@@ -36,7 +42,7 @@ void Msix::write_table(std::uint64_t offset, std::span<const std::byte> data) {
   }
   // Once the whole access has been made: it may write data and unmask at a time.
   for (std::uint64_t index = first; index * kEntrySize < offset + data.size(); ++index) {
-    if (index < table_.size() && table_[index].pending) send_if_possible(table_[index]);
+    if (index < table_.size() && table_[index].pending) send_if_possible(index);
   }
 }
 
@@ -56,22 +62,28 @@ void Msix::set_control(bool enabled, bool open) {
   enabled_ = enabled;
   open_ = open;
   if (could_send || !enabled_ || !open_) return;
-  for (Entry& entry : table_) {
-    if (entry.pending) send_if_possible(entry);
+  for (std::size_t vector = 0; vector < table_.size(); ++vector) {
+    if (table_[vector].pending) send_if_possible(vector);
   }
 }
 
 void Msix::trigger(std::size_t vector) {
   if (!enabled_ || vector >= table_.size()) return;
   table_[vector].pending = true;
-  send_if_possible(table_[vector]);
+  send_if_possible(vector);
 }
 
-void Msix::send_if_possible(Entry& entry) {
+void Msix::send_if_possible(std::size_t vector) {
+  Entry& entry = table_[vector];
   if (!enabled_ || !open_ || entry.masked()) return;
   entry.pending = false;
-  const std::uint64_t address = std::uint64_t{entry.words[1]} << 32 | entry.words[0];
-  if (sink_ != nullptr) sink_->send(address, entry.words[2]);
+  const MsiMessage message{.address = std::uint64_t{entry.words[1]} << 32 | entry.words[0],
+                           .data = entry.words[2]};
+  if (routes_[vector] != nullptr) {
+    routes_[vector]->send(message);
+  } else if (sink_ != nullptr) {
+    sink_->send(message.address, message.data);
+  }
 }
 
 void Msix::reset() {

@@ -15,11 +15,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "base/result.h"
 #include "devices/irq.h"
+#include "devices/msi_route.h"
 
 namespace vmm::pci {
 
@@ -45,8 +47,9 @@ class Msix {
   };
   using Table = std::vector<Entry>;
 
-  // `sink` is borrowed and outlives this; nullptr drops messages.
-  Msix(std::size_t vectors, MsiSink* sink) : table_(vectors), sink_(sink) {}
+  // `sink` is borrowed and outlives this; nullptr drops messages. `router` is asked for a better
+  // way for each vector now, if there is one.
+  Msix(std::size_t vectors, MsiSink* sink, MsiRouter* router = nullptr);
 
   std::size_t vectors() const noexcept { return table_.size(); }
 
@@ -75,10 +78,11 @@ class Msix {
  private:
   static constexpr std::uint32_t kMasked = 1;
 
-  void send_if_possible(Entry& entry);
+  void send_if_possible(std::size_t vector);
 
   Table table_;
   MsiSink* sink_;
+  std::vector<std::unique_ptr<MsiRoute>> routes_;  // one a vector, or nullptr
   bool enabled_ = false;
   bool open_ = false;
 };

@@ -168,9 +168,24 @@ void Blk::activate(std::uint64_t features) { features_ = features; }
 
 bool Blk::process(std::uint16_t queue) {
   const bool more = drain(queue, chain_, [&](Chain& chain) { start(queue, chain); });
+  // Much ends within the call that starts it, such as reads from the page cache: then the way
+  // through the event loop is saved.
+  if (!polled_) backend_->set_quiet(true);
   backend_->commit();
+  if (backend_->ready()) completed();
+  if (!polled_) backend_->set_quiet(false);
   tell_driver();
   return more;
+}
+
+bool Blk::poll() {
+  if (!backend_->ready()) return false;
+  completed();
+  return true;
+}
+
+void Blk::set_polled(bool polled) {
+  if (std::exchange(polled_, polled) != polled) backend_->set_quiet(polled);
 }
 
 void Blk::start(std::uint16_t queue, Chain& chain) {

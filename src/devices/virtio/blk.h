@@ -90,6 +90,9 @@ class Blk final : public Device, private BlockClient {
   void write_config(std::uint32_t offset, std::span<const std::byte> data) override;
   void activate(std::uint64_t features) override;
   bool process(std::uint16_t queue) override;
+  bool polls(std::uint16_t) const noexcept override { return true; }
+  bool poll() override;
+  void set_polled(bool polled) override;
   bool reset() override;
   bool reset_queue(std::uint16_t queue) override;
   void save(StateWriter& writer) const override;
@@ -123,6 +126,7 @@ class Blk final : public Device, private BlockClient {
   std::uint64_t features_ = 0;  // what the driver took; 0 while inactive
   bool writeback_ = true;
   Counters counters_;
+  bool polled_ = false;
   // The flush that comes with the end of the cache: the driver asked for it again meanwhile.
   enum class CacheFlush : std::uint8_t { kNone, kUnderWay, kAgain } cache_flush_{};
   std::uint64_t told_size_ = 0;               // what the configuration space says

@@ -77,6 +77,15 @@ class Device {
   // the queue enabled. True when it stopped before the queue was empty: it is called again after
   // others had their turn. drain() does that right.
   virtual bool process(std::uint16_t queue) = 0;
+  // Whether process() takes all that the driver makes available in this queue, at once: then it may
+  // be looked at instead of rung for.
+  virtual bool polls(std::uint16_t) const noexcept { return false; }
+  // Looks for what the host has finished, where that costs no system call. True when there was
+  // something. On the event loop's thread.
+  virtual bool poll() { return false; }
+  // From now on poll() is called again and again, or not any more: while it is, the host need not
+  // tell of what it finishes.
+  virtual void set_polled(bool) {}
   // Back to the state after power-on. True when no work of the host's on guest memory is left;
   // false when some has to be waited for: then the device calls Host::reset_finished() later, and
   // the driver sees its reset pending until then.

@@ -116,6 +116,7 @@ class Net final : public Device {
   void read_config(std::uint32_t offset, std::span<std::byte> data) const override;
   void activate(std::uint64_t features) override;
   bool process(std::uint16_t queue) override;
+  bool polls(std::uint16_t queue) const noexcept override { return queue == kTransmit; }
   bool reset() override;
   bool reset_queue(std::uint16_t queue) override;
   void save(StateWriter& writer) const override;

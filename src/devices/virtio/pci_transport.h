@@ -78,6 +78,7 @@ class PciTransport final : public vmm::Device, private Carrier {
   void process(std::uint16_t queue) { core_.process(queue); }
   std::uint16_t queues() const noexcept { return core_.queues(); }
   const TransportCore& core() const noexcept { return core_; }
+  TransportCore& core() noexcept { return core_; }
   virtio::Device& device() noexcept { return core_.device(); }
 
   std::string_view id() const noexcept override { return core_.device().id(); }

@@ -75,6 +75,7 @@ bool Queue::enable(std::uint64_t features) {
 
 void Queue::reset() {
   s_ = QueueState{.size = max_size_};
+  held_ = held_back_ = false;
   features_ = 0;
   ++epoch_;
 }
@@ -171,10 +172,19 @@ bool Queue::take_interrupt() {
 
 bool Queue::enable_notifications() {
   if (!enabled()) return false;
+  if (held_) {
+    held_back_ = true;
+    return available();
+  }
   packed() ? enable_packed() : enable_split();
   // The other way round for the driver: it makes a buffer available first and looks then.
   full_fence();
   return packed() ? available_packed() : available_split();
+}
+
+bool Queue::release_notifications() {
+  held_ = false;
+  return std::exchange(held_back_, false) && enable_notifications();
 }
 
 bool Queue::add_segment(const Descriptor& descriptor, Chain& chain) {

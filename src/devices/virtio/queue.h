@@ -89,6 +89,15 @@ class Queue {
   // The driver is to ring again. True when it has made something available meanwhile without
   // ringing: look again.
   [[nodiscard]] bool enable_notifications();
+  // While held, enable_notifications() only looks: whoever holds looks again by itself, with
+  // available(), and the driver need not ring. When that ends the driver is to ring again if
+  // somebody asked for it meanwhile; true when there is something that it did not ring for.
+  void hold_notifications() noexcept { held_ = true; }
+  [[nodiscard]] bool release_notifications();
+  // Whether pop() would find something.
+  bool available() const {
+    return enabled() && (packed() ? available_packed() : available_split());
+  }
   // Whether the driver wants to hear of what was used since this was last asked.
   [[nodiscard]] bool take_interrupt();
 
@@ -150,6 +159,8 @@ class Queue {
   std::function<void(std::string_view)> on_broken_;
   std::uint64_t features_ = 0;
   std::uint32_t epoch_ = 0;
+  bool held_ = false;       // hold_notifications()
+  bool held_back_ = false;  // the driver would be told to ring, were it not for that
   QueueState s_;
 };
 

@@ -173,6 +173,27 @@ void TransportCore::process(std::uint16_t queue) {
   if (device_->process(queue)) carrier_.ring(queue);
 }
 
+bool TransportCore::begin_polling(std::uint16_t queue) {
+  if (queue >= queues_.size() || !active() || !device_->polls(queue)) return false;
+  queues_[queue]->hold_notifications();
+  device_->set_polled(true);
+  return true;
+}
+
+bool TransportCore::poll(std::uint16_t queue) {
+  if (queue >= queues_.size() || !active()) return false;
+  const bool finished = device_->poll();
+  if (!queues_[queue]->available()) return finished;
+  process(queue);
+  return true;
+}
+
+void TransportCore::end_polling(std::uint16_t queue) {
+  if (queue >= queues_.size()) return;
+  device_->set_polled(false);
+  if (queues_[queue]->release_notifications() && active()) carrier_.ring(queue);
+}
+
 bool TransportCore::active() const noexcept {
   return (s_.status & kDriverOk) != 0 && (s_.status & (kNeedsReset | kFailed)) == 0 && !resetting_;
 }

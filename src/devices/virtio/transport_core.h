@@ -109,6 +109,12 @@ class TransportCore final : private Host {
   void notify(std::uint32_t queue);
   // On the event loop's thread.
   void process(std::uint16_t queue);
+  // On the same thread, between a ring and the moment when it waits for the next one: it looks by
+  // itself. begin_polling(), unless that is false, then poll() as often as it likes, true when
+  // there was something to do, then end_polling() for every queue that was begun.
+  bool begin_polling(std::uint16_t queue);
+  bool poll(std::uint16_t queue);
+  void end_polling(std::uint16_t queue);
 
   // The driver has a device that works: between DRIVER_OK and a reset, and not broken.
   bool active() const noexcept override;

@@ -26,6 +26,8 @@ class CowDisk final : public BlockBackend, private BlockClient {
   void commit() override { overlay_->commit(); }
   void poll() override { overlay_->poll(); }
   int event_fd() const noexcept override { return overlay_->event_fd(); }
+  void set_quiet(bool quiet) override { overlay_->set_quiet(quiet); }
+  bool ready() const noexcept override { return overlay_->ready(); }
   void drain() override { overlay_->drain(); }
   Result<void> refresh_size() override { return {}; }  // the overlay's, which does not change
 

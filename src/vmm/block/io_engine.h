@@ -53,6 +53,9 @@ class IoEngine {
   virtual void poll() = 0;    // tells owners of what has ended; does not wait
   virtual void drain() = 0;   // waits for all, and what their owners submit meanwhile
   virtual int event_fd() const noexcept = 0;  // readable when poll() has something to do
+  // As BlockBackend's.
+  virtual void set_quiet(bool) {}
+  virtual bool ready() const noexcept { return false; }
 };
 
 // Errors: kUnsupported where the host's kernel lacks io_uring or does not let us have it.

@@ -30,6 +30,8 @@ class RawDisk final : public BlockBackend, private IoOwner {
   void commit() override { engine_->commit(); }
   void poll() override { engine_->poll(); }
   int event_fd() const noexcept override { return engine_->event_fd(); }
+  void set_quiet(bool quiet) override { engine_->set_quiet(quiet); }
+  bool ready() const noexcept override { return engine_->ready(); }
   void drain() override { engine_->drain(); }
   Result<void> refresh_size() override;
 

@@ -2,7 +2,9 @@
 // completions raise an eventfd.
 #include <liburing.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <deque>
 
@@ -36,6 +38,16 @@ class UringEngine final : public IoEngine {
 
   std::string_view name() const noexcept override { return "io_uring"; }
   int event_fd() const noexcept override { return event_.fd(); }
+  // The kernel looks at the flag when it completes something: what it completed before that,
+  // unseen, is told of here.
+  void set_quiet(bool quiet) override {
+    quiet_ = quiet;
+    (void)::io_uring_cq_eventfd_toggle(&ring_, !quiet);
+    if (quiet) return;
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (ready()) event_.signal();
+  }
+  bool ready() const noexcept override { return ::io_uring_cq_ready(&ring_) != 0; }
   void submit(IoTask& task) override { waiting_.push_back(&task); }
 
   void commit() override {
@@ -55,7 +67,7 @@ class UringEngine final : public IoEngine {
   }
 
   void poll() override {
-    (void)event_.take();
+    if (!quiet_) (void)event_.take();
     reap();
     if (!waiting_.empty() || ::io_uring_sq_ready(&ring_) != 0) commit();
   }
@@ -71,6 +83,12 @@ class UringEngine final : public IoEngine {
   }
 
  private:
+  // A buffer that is longer than one system call can move is moved as far as that goes.
+  static unsigned length_of(const iovec& buffer) {
+    constexpr std::size_t kMost = 0x7fff'f000;  // MAX_RW_COUNT
+    return static_cast<unsigned>(std::min(buffer.iov_len, kMost));
+  }
+
   static void fill(io_uring_sqe& entry, IoTask& task) {
     const auto count = static_cast<unsigned>(task.buffers.size());
     switch (task.op) {
@@ -78,9 +96,19 @@ class UringEngine final : public IoEngine {
         ::io_uring_prep_nop(&entry);
         break;
       case IoOp::kRead:
+        if (count == 1) {  // the kernel need not copy a list
+          const iovec& one = task.buffers.front();
+          ::io_uring_prep_read(&entry, task.fd, one.iov_base, length_of(one), task.offset);
+          break;
+        }
         ::io_uring_prep_readv(&entry, task.fd, task.buffers.data(), count, task.offset);
         break;
       case IoOp::kWrite:
+        if (count == 1) {
+          const iovec& one = task.buffers.front();
+          ::io_uring_prep_write(&entry, task.fd, one.iov_base, length_of(one), task.offset);
+          break;
+        }
         ::io_uring_prep_writev(&entry, task.fd, task.buffers.data(), count, task.offset);
         break;
       case IoOp::kSync:
@@ -108,6 +136,7 @@ class UringEngine final : public IoEngine {
   EventFd event_;
   io_uring ring_{};
   bool ready_ = false;
+  bool quiet_ = false;    // the kernel does not raise the eventfd
   unsigned in_ring_ = 0;  // submitted, and not yet reaped: never more than completions fit
   std::deque<IoTask*> waiting_;
 };

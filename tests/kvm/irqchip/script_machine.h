@@ -96,6 +96,7 @@ class ScriptMachine final : public ExitHandler {
   MsiSink& messages() {
     return user_ != nullptr ? static_cast<MsiSink&>(*user_) : static_cast<MsiSink&>(messages_);
   }
+  const kvm::VmFd& vm() const { return vm_; }
   IrqchipMode mode() const { return mode_; }
   std::size_t route_changes() const { return route_changes_; }
 

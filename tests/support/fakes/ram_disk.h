@@ -24,6 +24,8 @@ class RamDisk final : public BlockBackend {
   std::vector<std::byte> bytes;
   std::vector<BlockOp> log;  // what was done, in order
   bool held = false;         // nothing ends: a host that hangs
+  bool at_once = false;      // what is committed has ended then, as ready() tells
+  bool quiet = false;        // set_quiet()
 
   void fail_next(BlockOp op, int error) { errors_[op].push_back(error); }
   BlockLimits& limits_to_change() { return limits_; }
@@ -34,14 +36,21 @@ class RamDisk final : public BlockBackend {
   BlockLimits limits() const noexcept override { return limits_; }
   void submit(BlockRequest request) override { requests_.push_back(std::move(request)); }
   void commit() override {
-    if (!requests_.empty() && !held) event_.signal();
+    committed_ = requests_.size();
+    if (!requests_.empty() && !held && !quiet) event_.signal();
   }
+  void set_quiet(bool wanted) override {
+    quiet = wanted;
+    if (!quiet && !held && committed_ != 0) event_.signal();
+  }
+  bool ready() const noexcept override { return at_once && !held && committed_ != 0; }
   void poll() override {
     (void)event_.take();
     if (!held) drain();
   }
   int event_fd() const noexcept override { return event_.fd(); }
   void drain() override {
+    committed_ = 0;
     while (!requests_.empty()) {
       const BlockRequest request = std::move(requests_.front());
       requests_.pop_front();
@@ -79,6 +88,7 @@ class RamDisk final : public BlockBackend {
   EventFd event_ = EventFd::create().value();
   BlockLimits limits_;
   std::deque<BlockRequest> requests_;
+  std::size_t committed_ = 0;
   std::map<BlockOp, std::deque<int>> errors_;
 };
 

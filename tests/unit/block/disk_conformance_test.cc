@@ -1,5 +1,6 @@
 // What every disk has to do, whichever way its system calls are made and wherever its sectors are.
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -85,6 +86,27 @@ TYPED_TEST(DiskConformance, Write_isReadBack_andNothingElseChanges) {
   EXPECT_EQ(io.read(0, kSize), expected);
   EXPECT_EQ(io.flush(), 0);
   EXPECT_EQ(io.read(0, kSize), expected);
+}
+
+// Who looks by himself misses nothing when he goes back to being told.
+TYPED_TEST(DiskConformance, WhatEndsWhileTheDiskIsQuiet_isToldOfAfterwards) {
+  struct Client final : BlockClient {
+    void block_done(std::uint64_t, int error) override { answer = error; }
+    int answer = -1;
+  } client;
+  Pieces pieces({512}, 512);
+  this->disk_->set_quiet(true);
+  this->disk_->submit(
+      {.op = BlockOp::kRead, .length = 512, .buffers = pieces.buffers(), .client = &client});
+  this->disk_->commit();
+  this->disk_->set_quiet(false);
+  pollfd event{.fd = this->disk_->event_fd(), .events = POLLIN, .revents = 0};
+  while (client.answer < 0) {
+    ASSERT_EQ(::poll(&event, 1, 60'000), 1) << "nobody was told";
+    this->disk_->poll();
+  }
+  EXPECT_EQ(client.answer, 0);
+  EXPECT_FALSE(this->disk_->ready());
 }
 
 TYPED_TEST(DiskConformance, ScatteredMemory_isFilledInOrder) {

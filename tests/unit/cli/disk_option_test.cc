@@ -27,13 +27,16 @@ TEST(DiskOption, PathAlone_isAWritableDisk) {
   EXPECT_FALSE(disk.image.discard);
   EXPECT_EQ(disk.image.cow, CowMode::kNone);
   EXPECT_EQ(disk.queues, 1);
+  EXPECT_EQ(disk.io_thread, 0U);
 }
 
 TEST(DiskOption, EveryPart_isTaken) {
-  const DiskSpec disk = parsed("queues=4,direct,serial=S-1,path=/dev/sdb,discard,cow=over=lay");
+  const DiskSpec disk =
+      parsed("queues=4,iothread=3,direct,serial=S-1,path=/dev/sdb,discard,cow=over=lay");
   EXPECT_EQ(disk.image.path, "/dev/sdb");
   EXPECT_EQ(disk.serial, "S-1");
   EXPECT_EQ(disk.queues, 4);
+  EXPECT_EQ(disk.io_thread, 3U);
   EXPECT_TRUE(disk.image.direct);
   EXPECT_TRUE(disk.image.discard);
   EXPECT_EQ(disk.image.cow, CowMode::kKeep);
@@ -62,6 +65,8 @@ TEST(DiskOption, Mistakes_areNamedWithTheWayOut) {
   EXPECT_THAT(problem("path=a,format=qcow2"), HasSubstr("'format=' is unknown"));
   EXPECT_THAT(problem("path=a,queues=0"), HasSubstr("without queues"));
   EXPECT_THAT(problem("path=a,queues=17"), HasSubstr("too large"));
+  EXPECT_THAT(problem("path=a,iothread=0"), HasSubstr("counted from 1"));
+  EXPECT_THAT(problem("path=a,iothread=65"), HasSubstr("too large"));
   EXPECT_THAT(problem("path=a,serial=123456789012345678901"), HasSubstr("longer than 20"));
   EXPECT_THAT(problem("path=a,ro,cow"), HasSubstr("exclude each other"));
   EXPECT_THAT(problem("path=a,ro,discard"), HasSubstr("without ro"));

@@ -41,8 +41,9 @@ TEST(NetOption, Forwards_areRead) {
 }
 
 TEST(NetOption, TapAndDescriptor_areRead) {
-  const auto tap = parse_net("tap=tap7,mac=52:54:00:12:34:56,pcap=/some/file");
+  const auto tap = parse_net("tap=tap7,mac=52:54:00:12:34:56,pcap=/some/file,iothread=2");
   ASSERT_TRUE(tap);
+  EXPECT_EQ(tap->io_thread, 2U);
   EXPECT_EQ(std::get<TapNetwork>(tap->where).name, "tap7");
   EXPECT_EQ(tap->mac->text(), "52:54:00:12:34:56");
   EXPECT_EQ(tap->capture_file, "/some/file");

@@ -126,6 +126,43 @@ TYPED_TEST(BlkOn, Configuration_describesTheDisk) {
   EXPECT_NE(this->driver_.offered() & kMultiQueue, 0U);
 }
 
+// Such as a read from the page cache: nothing has to come through the event loop.
+TYPED_TEST(BlkOn, RequestThatEndsAtOnce_isAnsweredAtOnce) {
+  this->disk_->at_once = true;
+  this->ask(kIn, 7, {{kDataAt, 512, true}});
+  this->rig_.serve();
+  ASSERT_TRUE(this->ring_.take_used());
+  EXPECT_EQ(this->status(), kOk);
+  EXPECT_FALSE(this->disk_->quiet) << "what ends later has to be told";
+}
+
+TYPED_TEST(BlkOn, PolledDisk_isLookedAt) {
+  auto& core = this->rig_.transport.core();
+  EXPECT_TRUE(core.begin_polling(0));
+  EXPECT_TRUE(this->disk_->quiet);
+  EXPECT_FALSE(core.poll(0)) << "nothing is to be done";
+  this->ask(kIn, 7, {{kDataAt, 512, true}});
+  EXPECT_TRUE(core.poll(0));
+  EXPECT_FALSE(this->ring_.take_used()) << "the host is not done";
+  this->disk_->at_once = true;
+  EXPECT_TRUE(core.poll(0));
+  EXPECT_TRUE(this->ring_.take_used());
+  core.end_polling(0);
+  EXPECT_FALSE(this->disk_->quiet);
+}
+
+TYPED_TEST(BlkOn, PolledQueue_isNotRungForUntilThatEnds) {
+  auto& core = this->rig_.transport.core();
+  EXPECT_TRUE(core.begin_polling(0));
+  EXPECT_EQ(this->run(kIn, 7, {{kDataAt, 512, true}}), kOk);
+  (void)this->ring_.must_notify();
+  this->ask(kIn, 8, {{kDataAt, 512, true}});
+  EXPECT_FALSE(this->ring_.must_notify());
+  this->rig_.rung.clear();
+  core.end_polling(0);  // looks once more
+  EXPECT_EQ(this->rig_.rung, std::deque<std::uint16_t>{0});
+}
+
 TYPED_TEST(BlkOn, In_readsSectors) {
   EXPECT_EQ(this->run(kIn, 7, {{kDataAt, 512, true}, {kDataAt + 4096, 1024, true}}), kOk);
   EXPECT_EQ(this->written_, 1537U);

@@ -263,5 +263,43 @@ TYPED_TEST(QueueWithEventIdx, Doorbell_isWantedForTheNextBufferOnly) {
   }
 }
 
+TYPED_TEST(QueueOf, HeldQueue_isNotRungFor) {
+  this->queue.hold_notifications();
+  this->queue.disable_notifications();
+  this->add_plain();
+  ASSERT_TRUE(this->queue.pop(this->chain));
+  EXPECT_FALSE(this->queue.enable_notifications());
+  this->add_plain();
+  EXPECT_FALSE(this->driver.must_notify());
+  EXPECT_TRUE(this->queue.available());
+}
+
+TYPED_TEST(QueueOf, ReleasedQueue_saysWhatCameMeanwhileAndIsRungForAgain) {
+  this->queue.hold_notifications();
+  this->queue.disable_notifications();
+  EXPECT_FALSE(this->queue.enable_notifications());
+  this->add_plain();
+  EXPECT_TRUE(this->queue.release_notifications());
+  EXPECT_TRUE(this->driver.must_notify());
+}
+
+TYPED_TEST(QueueOf, ReleasedQueueThatWantsNoRings_staysQuiet) {
+  this->queue.disable_notifications();
+  this->queue.hold_notifications();
+  this->add_plain();
+  EXPECT_FALSE(this->queue.release_notifications());
+  EXPECT_FALSE(this->driver.must_notify());
+}
+
+TYPED_TEST(QueueOf, ResetOfAHeldQueue_endsThat) {
+  this->queue.hold_notifications();
+  this->queue.reset();
+  ASSERT_TRUE(this->start());
+  this->queue.disable_notifications();
+  EXPECT_FALSE(this->queue.enable_notifications());
+  this->add_plain();
+  EXPECT_TRUE(this->driver.must_notify());
+}
+
 }  // namespace
 }  // namespace vmm::test

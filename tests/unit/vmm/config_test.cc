@@ -187,5 +187,19 @@ TEST(ValidateConfig, AllProblemsAreReportedAtOnce) {
   EXPECT_THAT(validate(config), SizeIs(4));  // too small, not whole pages, no CPU, no kernel
 }
 
+TEST(Config, IoThreads_haveToBeThere) {
+  VmConfig config;
+  config.io_threads = 65;
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("65 I/O threads")));
+  config.io_threads = 1;
+  config.virtio.emplace_back(
+      VirtioNetConfig{.mac = MacAddress{{0x52, 0x54, 0, 0, 0, 1}},
+                      .backend = std::make_shared<test::RecordingNetBackend>(),
+                      .io_thread = 2});
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("--iothreads 2")));
+  config.io_threads = 2;
+  EXPECT_THAT(validate(config), IsEmpty());
+}
+
 }  // namespace
 }  // namespace vmm

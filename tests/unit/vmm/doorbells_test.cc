@@ -3,8 +3,15 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
+#include <sched.h>
 
+#include <array>
+#include <atomic>
+#include <functional>
 #include <future>
+#include <string>
+#include <thread>
 #include <vector>
 
 #include "devices/post_code.h"
@@ -36,7 +43,7 @@ class DoorbellsTest : public testing::Test {
   std::unique_ptr<EventLoop> loop = EventLoop::create().value();
   kvm::VmFd vm{UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)), 0, 0};
   std::vector<std::uint16_t> rung;  // by the loop's thread, read after drain()
-  DoorbellBoard board{*loop, vm};
+  DoorbellBoard board{{loop.get()}, vm};
 };
 
 TEST_F(DoorbellsTest, Ring_reachesTheDevice) {
@@ -87,6 +94,89 @@ TEST_F(DoorbellsTest, StartThatFails_leavesNothingRunning) {
   drain();
   EXPECT_THAT(rung, ElementsAre());
   EXPECT_FALSE(board.start()) << "the second time, too";
+}
+
+// A device whose queues are polled when the loop finds that worth it.
+class PolledDoorbellsTest : public DoorbellsTest {
+ protected:
+  std::shared_ptr<Doorbells> make_polled() {
+    auto bells = board.add(2, {});
+    EXPECT_TRUE(bells) << bells.error().message();
+    (*bells)->bind(DeviceRef(std::make_unique<PostCode>("device")),
+                   [this](std::uint16_t queue) { rung.push_back(queue); },
+                   {.begin = [this](std::uint16_t) { return ++begun > 0; },
+                    .poll =
+                        [this](std::uint16_t) {
+                          if (polled++ == 0 && on_first_poll) on_first_poll();
+                          return false;
+                        },
+                    .end = [this](std::uint16_t) { ++ended; }});
+    return *std::move(bells);
+  }
+  // Rings in quick succession until the loop has begun to poll.
+  void ring_until_polled(const Doorbells& bells) {
+    while (polled == 0) {
+      bells.ring(0);
+      std::this_thread::yield();
+    }
+  }
+  std::atomic<int> begun{0}, ended{0}, polled{0};
+  std::function<void()> on_first_poll;
+};
+
+bool has_two_cpus() {
+  cpu_set_t cpus;
+  return ::sched_getaffinity(0, sizeof cpus, &cpus) == 0 && CPU_COUNT(&cpus) > 1;
+}
+
+TEST_F(PolledDoorbellsTest, LoneRing_isNotPolledFor) {
+  const auto bells = make_polled();
+  ASSERT_TRUE(board.start());
+  drain();
+  bells->ring(0);
+  drain();
+  EXPECT_THAT(rung, ElementsAre(0));
+  EXPECT_EQ(begun, ended);
+}
+
+TEST_F(PolledDoorbellsTest, QueueThatIsPolled_isTakenBackBeforeTheLoopWaits) {
+  if (!has_two_cpus()) GTEST_SKIP() << "polling needs a second CPU";
+  const auto bells = make_polled();
+  ASSERT_TRUE(board.start());
+  ring_until_polled(*bells);
+  while (ended != begun) std::this_thread::yield();
+  EXPECT_GE(begun, 1);
+}
+
+TEST_F(PolledDoorbellsTest, QueueWhoseGuestStopsMeanwhile_isTakenBackWhenItRunsAgain) {
+  if (!has_two_cpus()) GTEST_SKIP() << "polling needs a second CPU";
+  const auto bells = make_polled();
+  std::promise<void> stopped;
+  on_first_poll = [&] { stopped.get_future().wait(); };
+  ASSERT_TRUE(board.start());
+  ring_until_polled(*bells);
+  board.stop();
+  stopped.set_value();
+  drain();
+  EXPECT_EQ(ended, begun - 1) << "nobody touches the device of a guest that rests";
+  ASSERT_TRUE(board.start());
+  while (ended != begun) std::this_thread::yield();
+}
+
+TEST_F(DoorbellsTest, DeviceOfAnotherThread_isServedThere) {
+  const auto other = EventLoop::create("io1").value();
+  DoorbellBoard threads{{loop.get(), other.get()}, vm};
+  const auto bells = threads.add(1, {}, 1).value();
+  std::promise<std::string> name;
+  bells->bind(DeviceRef(std::make_unique<PostCode>("device")), [&](std::uint16_t) {
+    std::array<char, 16> text{};
+    ::pthread_getname_np(::pthread_self(), text.data(), text.size());
+    name.set_value(text.data());
+  });
+  ASSERT_TRUE(threads.start());
+  bells->ring(0);
+  EXPECT_EQ(name.get_future().get(), "io1");
+  EXPECT_FALSE(threads.add(1, {}, 2)) << "there is no third";
 }
 
 }  // namespace

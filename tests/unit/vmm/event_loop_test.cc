@@ -3,13 +3,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <array>
 #include <atomic>
 #include <functional>
 #include <future>
+#include <limits>
+#include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace vmm {
@@ -240,6 +244,83 @@ TEST(EventLoop, ChangedWatchKeepsQuiet) {
 TEST(EventLoop, WhatCannotBeWatchedIsAnError) {
   const auto loop = new_loop();
   EXPECT_FALSE(loop->watch(-1, EPOLLIN, [](std::uint32_t) {}));
+}
+
+// Counts, and says that it has work for as long as it is told to.
+struct CountingPoller final : Poller {
+  bool watching() const override { return true; }
+  bool poll() override {
+    polls.fetch_add(1);
+    return busy > 0 && busy-- > 0;
+  }
+  void rest() override { rests.fetch_add(1); }
+  std::atomic<int> polls{0}, rests{0};
+  std::atomic<int> busy{0};
+};
+
+TEST(EventLoop, PollerThatIsAdded_restsBeforeTheLoopWaits) {
+  const auto loop = new_loop();
+  const auto poller = std::make_shared<CountingPoller>();
+  loop->add_poller(poller);
+  drain(*loop);
+  drain(*loop);
+  EXPECT_GE(poller->rests, 1);
+}
+
+// Where little time passes between one event and the next, the loop looks instead of sleeping.
+TEST(EventLoop, EventsInQuickSuccession_startPolling) {
+  const auto loop = new_loop();
+  const auto poller = std::make_shared<CountingPoller>();
+  loop->add_poller(poller);
+  cpu_set_t cpus;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof cpus, &cpus), 0);
+  if (CPU_COUNT(&cpus) == 1) GTEST_SKIP() << "polling needs a second CPU";
+  const EventFd bell = EventFd::create().value();
+  ASSERT_TRUE(loop->watch(bell.fd(), EPOLLIN, [&](std::uint32_t) { (void)bell.take(); }));
+  // Each ring wakes the loop when it has just gone to sleep, or is about to.
+  while (poller->polls == 0) bell.signal();
+  loop->stop();
+  EXPECT_GE(poller->rests, 1);
+}
+
+TEST(EventLoop, LoopThatHasNothingToDo_doesNotPoll) {
+  const auto loop = new_loop();
+  const auto poller = std::make_shared<CountingPoller>();
+  loop->add_poller(poller);
+  for (int round = 0; round < 8; ++round) drain(*loop);  // timers are no reason
+  EXPECT_EQ(poller->polls, 0);
+}
+
+TEST(EventLoop, PollerThatAlwaysHasWork_leavesDescriptorsTheirTurn) {
+  const auto loop = new_loop();
+  const auto poller = std::make_shared<CountingPoller>();
+  poller->busy = std::numeric_limits<int>::max();
+  loop->add_poller(poller);
+  const EventFd bell = EventFd::create().value();
+  std::atomic<int> heard{0};
+  ASSERT_TRUE(loop->watch(bell.fd(), EPOLLIN, [&](std::uint32_t) {
+    (void)bell.take();
+    ++heard;
+  }));
+  for (int round = 1; round <= 100; ++round) {
+    bell.signal();
+    while (heard < round) std::this_thread::yield();
+  }
+  EXPECT_EQ(heard, 100);
+}
+
+TEST(EventLoop, PollerThatIsRemoved_isLetGo) {
+  const auto loop = new_loop();
+  auto poller = std::make_shared<CountingPoller>();
+  const EventLoop::WatchId id = loop->add_poller(poller);
+  drain(*loop);
+  loop->remove_poller(id);
+  drain(*loop);
+  const int rests = poller->rests;
+  drain(*loop);
+  drain(*loop);
+  EXPECT_EQ(poller->rests, rests);
+  EXPECT_EQ(poller.use_count(), 1);
 }
 
 }  // namespace
