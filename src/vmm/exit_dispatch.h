@@ -38,6 +38,8 @@ class ExitDispatch final : public ExitHandler {
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
   Result<NextStep> before_entry(kvm::VcpuFd& cpu) override;
   void host_error(Error error) override;
+  // On the vCPU's thread, at rest: its state has been replaced.
+  Result<void> restored(kvm::VcpuFd& cpu);
 
   std::uint64_t count(std::size_t kind) const noexcept {
     return counts_[kind].load(std::memory_order_relaxed);

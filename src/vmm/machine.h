@@ -83,6 +83,8 @@ struct Machine final : MachineEvents {
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
   std::vector<VirtioHandle> virtio;
   std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
+  // Why this machine's state cannot be saved, a sentence for each reason; empty when it can.
+  std::vector<std::string> unsavable;
 
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;

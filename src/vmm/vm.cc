@@ -13,6 +13,11 @@
 #include "vmm/exit_dispatch.h"
 #include "vmm/kick.h"
 #include "vmm/live_devices.h"
+#include "vmm/snapshot/ram_image.h"
+#include "vmm/snapshot/restore.h"
+#include "vmm/snapshot/save.h"
+#include "vmm/snapshot/snapshot_file.h"
+#include "vmm/snapshot/tracked_memory.h"
 #include "vmm/vcpu.h"
 
 namespace vmm {
@@ -37,6 +42,11 @@ class Vm::Impl {
   std::vector<std::unique_ptr<Vcpu>> vcpus;
   std::atomic<bool> active{false};  // a run() is
   mutable std::mutex run_mutex;     // held by run(), and by whoever needs the CPUs at rest
+  // For snapshots; with run_mutex held.
+  MachineShape shape;
+  std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
+  std::optional<kvm::VcpuStateFormat> format = {};
+  std::optional<TrackedMemory> tracked = {};
 
   Impl() = default;
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
@@ -45,6 +55,15 @@ class Vm::Impl {
   }
 
   Result<StopInfo> run(const RunOptions& options);
+  CpuAccess cpus() const { return {vcpus, dispatches}; }
+  // The CPUs at rest, as long as this is held.
+  Result<std::unique_lock<std::mutex>> at_rest() const;
+  Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
+  Result<void> ask_for_format();
+  Result<WholeState> state();
+  Result<std::shared_ptr<const Snapshot>> snapshot();
+  Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
+  Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
 
  private:
   std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
@@ -79,6 +98,11 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
     impl->machine->user_irqchip->set_wake(
         [all = impl.get()](VcpuId id) { all->vcpus[static_cast<std::uint32_t>(id)]->nudge(); });
   }
+  impl->shape = shape_of(config, impl->plan, impl->machine->unsavable);
+  impl->tracked.emplace(impl->machine->memory, impl->machine->vm);
+  if (const auto* const saved = std::get_if<SnapshotBoot>(&config.boot)) {
+    VMM_TRY(impl->go_on_from(saved->snapshot));
+  }
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
 
@@ -107,6 +131,7 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   machine->clock.stop();
   VMM_TRY(std::move(paused));
   if (!stop) return StopInfo{.reason = StopReason::kDeadline, .detail = "the deadline passed"};
+  machine->stops.mark_told();
   machine->stops.clear_cancelled();
   if (const Error* error = std::get_if<Error>(&*stop)) return tl::unexpected<Error>(*error);
   return std::get<StopInfo>(*stop);
@@ -272,6 +297,84 @@ Result<void> Vm::limit_disk(std::string_view name, const BlockRates& rates) {
 
 Result<void> Vm::set_link(std::string_view name, bool up) {
   return vmm::set_link(*impl_->machine, name, up);
+}
+
+Result<std::unique_lock<std::mutex>> Vm::Impl::at_rest() const {
+  std::unique_lock<std::mutex> lock(run_mutex, std::try_to_lock);
+  if (!lock) return fail(ErrorCode::kBadState, "The guest is running");
+  return lock;
+}
+
+Result<void> Vm::Impl::go_on_from(const std::shared_ptr<const Snapshot>& snapshot) {
+  const MachineState& saved = snapshot->state().machine;
+  VMM_TRY(check_fits(shape, saved.shape));
+  origin = snapshot;
+  VMM_TRY(ask_for_format());
+  return restore_state(*machine, snapshot->state(), cpus(), *format,
+                       {.fresh = true, .catch_up = !saved.shape.frozen_clock});
+}
+
+Result<void> Vm::Impl::ask_for_format() {
+  if (!format) format.emplace(VMM_TRY(vcpu_format(*machine, plan)));
+  return {};
+}
+
+Result<WholeState> Vm::Impl::state() {
+  VMM_TRY(ask_for_format());
+  VMM_TRY(bring_to_rest(*machine, cpus()));
+  return save_state(*machine, shape, cpus(), *format);
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot() {
+  const auto lock = VMM_TRY(at_rest());
+  WholeState whole = VMM_TRY(state());
+  const RamImage* const base = origin ? &origin->ram() : nullptr;
+  UniqueFd file = VMM_TRY(RamImage::create_memory_file(machine->memory.size()));
+  RamImage ram = VMM_TRY(RamImage::copy_of(machine->memory, base, std::move(file), {}));
+  auto made = std::make_shared<const Snapshot>(std::move(whole), std::move(ram), quirks_of(plan));
+  VMM_TRY(tracked->begin(made));
+  return made;
+}
+
+Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>& cancelled) {
+  auto lock = VMM_TRY(at_rest());
+  const WholeState whole = VMM_TRY(state());
+  SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
+  const RamImage* const base = origin ? &origin->ram() : nullptr;
+  UniqueFd memory = VMM_TRY(file.ram_file());
+  const RamImage ram = VMM_TRY(RamImage::copy_of(
+      machine->memory, base, std::move(memory),
+      {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
+  lock.unlock();  // the disk may take its time
+  return file.finish(whole, ram);
+}
+
+Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
+  const auto lock = VMM_TRY(at_rest());
+  VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
+  VMM_TRY(ask_for_format());
+  VMM_TRY(bring_to_rest(*machine, cpus()));
+  auto done = tracked->reset_to(snapshot);
+  if (done) done = restore_state(*machine, snapshot->state(), cpus(), *format, {});
+  // Neither this machine nor that: it must not run.
+  if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
+  return done;
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::snapshot() { return impl_->snapshot(); }
+
+Result<void> Vm::save(const std::string& path, const std::function<bool()>& cancelled) {
+  return with_context(impl_->save(path, cancelled), "Save the machine to " + path);
+}
+
+Result<void> Vm::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
+  return impl_->reset_to(snapshot);
+}
+
+Result<std::unique_ptr<Vm>> Vm::clone(const std::function<Result<void>(VmConfig&)>& equip) {
+  VmConfig config = Snapshot::config(VMM_TRY(snapshot()));
+  if (equip) VMM_TRY(equip(config));
+  return create(std::move(config));
 }
 
 const std::vector<std::string>& Vm::decisions() const { return impl_->plan.decisions; }
