@@ -88,6 +88,38 @@ std::string RunSession::identity() const {
   return host + "\n" + (kernel != nullptr ? kernel->kernel.string() : std::string());
 }
 
+template <typename Config>
+std::vector<Config*> RunSession::devices_of_snapshot() {
+  std::vector<Config*> found;
+  for (VirtioConfig& device : request_.config.virtio) {
+    if (auto* const one = std::get_if<Config>(&device)) found.push_back(one);
+  }
+  return found;
+}
+
+// The machine is the snapshot's; what is the host's is given anew.
+Result<void> RunSession::open_snapshot() {
+  if (!request_.snapshot_file) return {};
+  VmConfig config = Snapshot::config(VMM_TRY(Snapshot::open(*request_.snapshot_file)));
+  config.quirks = std::move(request_.config.quirks);
+  config.early_kvm = std::move(request_.config.early_kvm);
+  request_.config = std::move(config);
+  const auto expect = [](std::size_t has, std::size_t given, const char* what,
+                         const char* option) -> Result<void> {
+    if (has == given) return {};
+    return fail(ErrorCode::kBadConfig,
+                "The snapshot's machine has {} {}, and {} are given: say with {} what the host has "
+                "for each, in the same order",
+                has, what, given, option);
+  };
+  VMM_TRY(expect(devices_of_snapshot<VirtioDiskConfig>().size(), request_.disks.size(), "disks",
+                 "--disk"));
+  VMM_TRY(expect(devices_of_snapshot<VirtioNetConfig>().size(), request_.networks.size(),
+                 "network interfaces", "--net"));
+  return expect(devices_of_snapshot<VirtioVsockConfig>().size(), request_.vsock ? 1 : 0,
+                "vsock devices", "--vsock");
+}
+
 Result<void> RunSession::open_networks() {
   const std::string machine = request_.networks.empty() ? std::string() : identity();
   for (std::size_t i = 0; i < request_.networks.size(); ++i) {
@@ -95,6 +127,10 @@ Result<void> RunSession::open_networks() {
     const MacAddress mac = spec.mac.value_or(default_mac(machine, spec, i));
     auto backend = VMM_TRY(
         with_context(open_network(spec), fmt::format("Open network interface {} (--net)", i)));
+    if (request_.snapshot_file) {
+      devices_of_snapshot<VirtioNetConfig>()[i]->backend = std::move(backend);
+      continue;
+    }
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
     request_.config.virtio.emplace_back(VirtioNetConfig{mac, std::move(backend)});
   }
@@ -105,6 +141,10 @@ Result<void> RunSession::open_vsock() {
   if (!request_.vsock) return {};
   auto backend = VMM_TRY(
       with_context(vmm::open_vsock(request_.vsock->path), "Open the guest's socket (--vsock)"));
+  if (request_.snapshot_file) {
+    devices_of_snapshot<VirtioVsockConfig>().front()->backend = std::move(backend);
+    return {};
+  }
   request_.config.virtio.emplace_back(VirtioVsockConfig{request_.vsock->cid, std::move(backend)});
   return {};
 }
@@ -122,6 +162,10 @@ Result<void> RunSession::open_disks() {
       VMM_TRY(with_context(vmm::open_disks(images, make_log()), "Open the disks (--disk)"));
   for (std::size_t i = 0; i < opened.size(); ++i) {
     const DiskSpec& disk = request_.disks[i];
+    if (request_.snapshot_file) {
+      devices_of_snapshot<VirtioDiskConfig>()[i]->backend = opened[i];
+      continue;
+    }
     request_.config.virtio.emplace_back(
         VirtioDiskConfig{.backend = opened[i], .serial = disk.serial, .queues = disk.queues});
   }
@@ -193,7 +237,8 @@ void RunSession::connect(Vm& vm) {
     const std::lock_guard guard(mutex_);
     vm_ = &vm;
     for (const std::string& net : links_down_) (void)vm.set_link(net, false);
-    if (quit_ || pause_wanted_) vm.cancel();  // asked for while the machine was being built
+    if (quit_ || pause_wanted_ || snapshot_wish_)
+      vm.cancel();  // asked for while the machine was being built
   }
   console_->on_writable([&vm] { vm.serial_output_ready(); });
   console_->connect_input(
@@ -206,10 +251,12 @@ void RunSession::disconnect() {
   console_->on_writable({});
   const std::lock_guard guard(mutex_);
   vm_ = nullptr;
+  changed_.notify_all();  // who waits for something of this machine
 }
 
 Result<SessionEnd> RunSession::run() {
   VMM_TRY(load_flat_image());
+  VMM_TRY(open_snapshot());
   VMM_TRY(open_consoles());
   VMM_TRY(open_disks());
   VMM_TRY(open_networks());
@@ -282,9 +329,10 @@ bool RunSession::serve_requests(Vm& vm) {
       stop_process();
       lock.lock();
     }
+    if (snapshot_wish_) serve_snapshot(vm, lock);
     if (!pause_wanted_ || quit_) return !quit_;
     stay_paused(lock);
-    if (!show_processors_ && !suspend_) return !quit_;
+    if (!show_processors_ && !suspend_ && !snapshot_wish_) return !quit_;
   }
 }
 

@@ -50,6 +50,10 @@ class RunSession final : private ControlTarget {
   Result<void> open_vsock();
   std::string identity() const;
   Result<void> open_disks();
+  Result<void> open_snapshot();
+  // What the host has for each device of that kind that the snapshot's machine has.
+  template <typename Config>
+  std::vector<Config*> devices_of_snapshot();
   Log make_log();
   Result<void> load_flat_image();
   VmConfig make_config();
@@ -80,6 +84,9 @@ class RunSession final : private ControlTarget {
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override;
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;
+  Result<void> control_snapshot(const std::string& file) override;
+  // Writes the snapshot that is wanted. mutex_ held, not while it is written.
+  void serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock);
   Result<void> control_link(const std::string& net, bool up) override;
   Result<Vm*> machine() const;  // mutex_ held
 
@@ -102,6 +109,12 @@ class RunSession final : private ControlTarget {
   std::uint64_t resets_ = 0;
   std::set<std::string> links_down_;  // stays so when the guest resets
   bool show_processors_ = false;
+  // A snapshot that a client waits for: the main thread, which owns the machine, writes it.
+  struct SnapshotWish {
+    std::string file;
+    std::optional<Result<void>> outcome = {};
+  };
+  std::shared_ptr<SnapshotWish> snapshot_wish_;
   bool suspend_ = false;  // stop the process when the guest is at rest
   std::string quit_why_;  // empty while nobody has asked
   std::atomic<bool> quit_{false};
