@@ -21,7 +21,7 @@ _vmm_value() {
   local option=$1 value=$2
   case $option in
     --on-crash) _vmm_words "$value" 'stop gdb' ;;
-    --kernel | --initrd | --module | --config | --control | --symbols) _vmm_files "$value" ;;
+    --kernel | --initrd | --module | --config | --control | --symbols | --restore) _vmm_files "$value" ;;
     --boot) _vmm_words "$value" 'auto linux64 bzimage pvh multiboot multiboot2 flat' ;;
     --initrd-unpack) _vmm_words "$value" 'auto on off' ;;
     --mem) _vmm_words "$value" '128M 256M 512M 1G 2G 4G' ;;
@@ -150,7 +150,7 @@ _vmm() {
   local current=${words[count - 1]} previous=${words[count - 2]} command=${words[1]}
 
   if [[ $count -le 2 ]]; then
-    _vmm_words "$current" 'run ctl inspect doctor help --help --version'
+    _vmm_words "$current" 'run ctl snapshot restore inspect doctor help --help --version'
     return
   fi
   case $command in
@@ -161,13 +161,21 @@ _vmm() {
         :
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
-          --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
+          --initrd-unpack --restore --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net
           --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;
+    restore)
+      if [[ $current == -* ]]; then
+        _vmm_words "$current" '--disk --net --vsock --serial --control --timeout --verbose --quiet --help'
+      else
+        _vmm_value "$previous" "$current" || _vmm_files "$current"
+      fi
+      ;;
+    snapshot) _vmm_files "$current" ;;
     inspect)
       if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
       ;;
@@ -181,7 +189,8 @@ _vmm() {
       for word in "${words[@]:2}"; do [[ $word == -* ]] || rest+=("$word"); done
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
-        2:*) _vmm_words "$current" 'status pause resume quit balloon disk net gdb' ;;
+        2:*) _vmm_words "$current" 'status pause resume quit balloon disk net gdb snapshot' ;;
+        3:snapshot) _vmm_files "$current" ;;
         3:disk) _vmm_words "$current" 'disk0 add remove' ;;
         3:net) _vmm_words "$current" 'net0 add remove' ;;
         3:balloon) _vmm_words "$current" '0 256M 512M 1G' ;;
@@ -197,7 +206,7 @@ _vmm() {
       esac
       ;;
     doctor) _vmm_words "$current" '--json --help' ;;
-    help) _vmm_words "$current" 'run ctl inspect doctor' ;;
+    help) _vmm_words "$current" 'run ctl snapshot restore inspect doctor' ;;
   esac
 }
 

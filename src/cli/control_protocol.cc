@@ -175,6 +175,12 @@ Outcome limit(ControlTarget& target, const Arguments& arguments) {
   return done(target.control_limit(*disk, *rates));
 }
 
+Outcome snapshot(ControlTarget& target, const Arguments& arguments) {
+  const auto file = arguments.text("file");
+  if (!file) return tl::unexpected<Refusal>(file.error());
+  return done(target.control_snapshot(*file));
+}
+
 Outcome link(ControlTarget& target, const Arguments& arguments) {
   const auto net = arguments.text("net");
   if (!net) return tl::unexpected<Refusal>(net.error());
@@ -260,6 +266,7 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{"gdb", {"address"}, gdb},
       CommandSpec{"net-add", {"options"}, add_net},
       CommandSpec{"net-remove", {"net", "force"}, remove_net},
+      CommandSpec{"snapshot", {"file"}, snapshot},
   };
   const auto name = request.find("command");
   if (name == request.end() || !name->is_string()) {

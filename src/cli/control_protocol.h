@@ -36,6 +36,8 @@ class ControlTarget {
   virtual Result<std::uint64_t> control_resize(const std::string& disk,
                                                std::optional<std::uint64_t> bytes) = 0;
   virtual Result<void> control_limit(const std::string& disk, const BlockRates& rates) = 0;
+  // Writes the guest to a file, in a moment of rest, and returns when it is on the disk.
+  virtual Result<void> control_snapshot(const std::string& file) = 0;
   virtual Result<void> control_link(const std::string& net, bool up) = 0;
   // Lets a debugger connect there. Where it listens.
   virtual Result<std::string> control_gdb(const std::string& address) = 0;

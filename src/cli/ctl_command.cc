@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "base/size.h"
@@ -16,8 +17,9 @@ namespace {
 
 using nlohmann::json;
 
-// Longer than any command takes.
+// Longer than any command takes; a snapshot is as slow as its disk.
 constexpr std::chrono::minutes kPatience{1};
+constexpr std::chrono::minutes kSnapshotPatience{60};
 
 std::string request_text(std::string_view command, const json& arguments = json::object()) {
   return json{{"id", 1}, {"command", command}, {"arguments", arguments}}.dump(
@@ -30,7 +32,9 @@ tl::unexpected<Error> usage(std::string_view form) {
 
 Result<std::string> converse(const CtlCommand& command) {
   const std::string request = VMM_TRY(control_request(command.words));
-  const std::string answer = VMM_TRY(ask_line(command.socket, request, kPatience));
+  const std::string answer =
+      VMM_TRY(ask_line(command.socket, request,
+                       command.words.front() == "snapshot" ? kSnapshotPatience : kPatience));
   return control_answer_text(answer, command.json);
 }
 
@@ -125,6 +129,14 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     if (words.size() != 1) return usage(command);
     return request_text(command);
   }
+  if (command == "snapshot") {
+    if (words.size() != 2) return usage("snapshot FILE");
+    // The other process has a directory of its own.
+    std::error_code error;
+    const std::string file = std::filesystem::absolute(words[1], error).string();
+    if (words[1].empty() || error) return fail(ErrorCode::kBadConfig, "the file has no name");
+    return request_text(command, {{"file", file}});
+  }
   if (command == "balloon") {
     if (words.size() != 2) return usage("balloon SIZE");
     return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});
@@ -158,8 +170,8 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     return request_text("gdb", {{"address", words[1]}});
   }
   return fail(ErrorCode::kBadConfig,
-              "there is no command '{}': status, pause, resume, quit, balloon, disk, net and gdb "
-              "are known",
+              "there is no command '{}': status, pause, resume, quit, balloon, disk, net, gdb and "
+              "snapshot are known",
               command);
 }
 

@@ -11,6 +11,8 @@ inline constexpr std::string_view kMainFooter = R"(Examples:
   vmm run                                    the built-in guest, to see that it works
   vmm run --kernel bzImage --initrd rd.cpio  boot Linux on this terminal; Ctrl-A x ends it
   vmm ctl /tmp/vm.ctl status                 how a guest is that runs with --control
+  vmm snapshot /tmp/vm.ctl vm.snap           write that guest to a file
+  vmm restore vm.snap                        let it go on from there
   vmm inspect bzImage                        what is in a kernel image
   vmm doctor                                 what this host's KVM can do
 
@@ -39,6 +41,8 @@ Examples:
     vmm run --kernel kernel.elf --module ramdisk.img,root=ram --cmdline verbose
   Sixteen bits of boot code at 0x7c00, every port access shown:
     vmm run --kernel boot.bin --boot flat,addr=0x7c00,mode=real --trace=pio
+  Go on from a snapshot, with the disk as it was then:
+    vmm run --restore vm.snap --disk path=copy.img
   The same machine every time, with more memory today:
     vmm run --config machine.json --mem 4G
 
@@ -59,12 +63,14 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   net add OPTIONS          plug a network interface in: what --net takes; prints its name
   net remove NAME [force]  let the guest give it up, as a disk
   gdb WHERE                let a debugger connect: unix:PATH or tcp:127.0.0.1:PORT
+  snapshot FILE            write the guest to a file, for vmm restore; it goes on
 
 Examples:
   vmm run --kernel bzImage --control /tmp/vm.ctl --balloon --disk path=root.img
   vmm ctl /tmp/vm.ctl balloon 256M
   vmm ctl /tmp/vm.ctl disk disk0 resize 20G
   vmm ctl /tmp/vm.ctl disk add path=more.img
+  vmm ctl /tmp/vm.ctl snapshot vm.snap
   vmm ctl --json /tmp/vm.ctl status | jq .disks
 
 Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
@@ -72,6 +78,7 @@ Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
 inline constexpr std::string_view kInspectFooter = R"(Examples:
   vmm inspect /boot/vmlinuz-$(uname -r)
   vmm inspect --json bzImage | jq .format
+  vmm inspect vm.snap | jq .machine.state.cpus[0].registers
 
 Exit status: 0 the image can boot, 6 it cannot.)";
 

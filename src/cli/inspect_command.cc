@@ -8,6 +8,7 @@
 
 #include "cli/exit_code.h"
 #include "vmm/loader/describe.h"
+#include "vmm/snapshot/snapshot.h"
 
 namespace vmm::cli {
 namespace {
@@ -23,7 +24,25 @@ bool can_boot(const std::string& description) {
 
 }  // namespace
 
+namespace {
+
+// Everything but memory, which is read and compared.
+int inspect_snapshot(const std::string& file) {
+  const auto snapshot = Snapshot::open(file);
+  const Result<void> sound =
+      snapshot ? (*snapshot)->verify() : tl::unexpected<Error>(snapshot.error());
+  if (!sound) {
+    fmt::print(stderr, "vmm inspect: {}\n", sound.error().message());
+    return kExitBadKernel;
+  }
+  fmt::print("{}\n", (*snapshot)->to_json());
+  return kExitOk;
+}
+
+}  // namespace
+
 int inspect_command(const InspectCommand& command) {
+  if (Snapshot::is_snapshot(command.file)) return inspect_snapshot(command.file);
   const auto image = loader::KernelImage::open(command.file);
   if (!image) {
     if (command.json) {

@@ -107,7 +107,30 @@ Parser::Parser() {
   doctor->add_flag("--json", doctor_options.json, "For programs");
   doctor->footer(std::string(kDoctorFooter));
 
+  app.add_subcommand("snapshot", "Write a running guest to a file: ctl SOCKET snapshot FILE");
+  app.add_subcommand("restore", "Let a guest go on from such a file: run --restore FILE");
   app.add_subcommand("help", "Help on a command");
+}
+
+// Commands that are other words for what a command can do.
+void expand(std::vector<std::string>& arguments) {
+  if (arguments.empty()) return;
+  // 'help run' is 'run --help': CLI11 would take the second word for the command.
+  if (arguments.front() == "help") {
+    arguments.erase(arguments.begin());
+    arguments.emplace_back("--help");
+  }
+  if (arguments.empty()) return;
+  if (arguments.front() == "restore") {
+    arguments.front() = "run";
+    const bool named = arguments.size() > 1 && !arguments[1].starts_with("-");
+    if (named) arguments.insert(arguments.begin() + 1, "--restore");
+  } else if (arguments.front() == "snapshot") {
+    arguments.front() = "ctl";
+    if (arguments.size() > 1 && !arguments[1].starts_with("-")) {
+      arguments.insert(arguments.begin() + 2, "snapshot");
+    }
+  }
 }
 
 PrintOnly complain(std::string_view command, const std::vector<std::string>& problems) {
@@ -210,11 +233,7 @@ Command finish_run(const Parser& parser) {
 Command parse_command_line(const std::vector<std::string>& given) {
   Parser parser;
   std::vector<std::string> arguments = given;
-  // 'help run' is 'run --help': CLI11 would take the second word for the command.
-  if (!arguments.empty() && arguments.front() == "help") {
-    arguments.erase(arguments.begin());
-    arguments.emplace_back("--help");
-  }
+  expand(arguments);
   if (arguments.empty()) return PrintOnly{parser.app.help(), kExitUsage};
   try {
     // CLI11 takes them from the end.
@@ -235,7 +254,8 @@ Command parse_command_line(const std::vector<std::string>& given) {
   if (parser.ctl->parsed()) return parser.ctl_options;
   if (parser.inspect->parsed()) return parser.inspect_options;
   if (parser.doctor->parsed()) return parser.doctor_options;
-  return complain("", {"a command is missing: run, ctl, inspect, doctor or help"});
+  return complain("",
+                  {"a command is missing: run, ctl, snapshot, restore, inspect, doctor or help"});
 }
 
 }  // namespace vmm::cli

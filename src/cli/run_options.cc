@@ -45,6 +45,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "Unpack a compressed initrd on the host: auto (default: when the guest would be slow at it), "
      "on, off",
      kBoot},
+    {"restore", kValue, "FILE",
+     "Go on from a snapshot (vmm snapshot), which says what the machine is: only disks, networks, "
+     "vsock and consoles are given anew. 'vmm restore FILE' is the same",
+     kBoot},
     {"mem", kValue, "SIZE", "Guest memory: 512M (default), 2G, 1GiB; at least 2M", kMachine},
     {"mem-backing", kValue, "KIND", "anonymous (default), memfd (shared) or hugetlbfs", kMachine},
     {"thp", kFlag, "", "Ask for transparent huge pages", kMachine},
@@ -319,7 +323,19 @@ void refuse_for(Reader& reader, std::string_view what,
   }
 }
 
+// A snapshot has all that is asked for here.
+void read_restore(Reader& reader, RunRequest& request) {
+  refuse_for(reader, "the snapshot of --restore says what the machine is",
+             {"kernel", "initrd",        "module",    "cmdline",     "cmdline-only", "boot",
+              "kaslr",  "initrd-unpack", "mem",       "mem-backing", "thp",          "mem-prealloc",
+              "cpus",   "cpu",           "irqchip",   "tick-share",  "fw-cfg",       "uuid",
+              "rng",    "balloon",       "transport", "clock",       "testdev",      "debug-exit"});
+  request.snapshot_file = reader.text("restore", "");
+  if (request.snapshot_file->empty()) reader.problem("restore", "the file name is empty");
+}
+
 void read_boot(Reader& reader, RunRequest& request) {
+  if (reader.has("restore")) return read_restore(reader, request);
   const BootChoice boot = reader.value<BootChoice>("boot", {}, parse_boot);
   const bool only = reader.flag("cmdline-only");
   const std::string given = reader.text("cmdline", "");
@@ -497,7 +513,8 @@ void read_control(Reader& reader, RunRequest& request) {
     request.control = reader.text("control", "");
     if (request.control->empty()) reader.problem("control", "the path is empty");
   }
-  request.no_reboot = reader.flag("no-reboot");
+  // A snapshot has nothing that could be booted again.
+  request.no_reboot = reader.flag("no-reboot") || request.snapshot_file;
   if (reader.has("timeout")) {
     request.timeout =
         reader.value<std::chrono::nanoseconds>("timeout", std::chrono::seconds(1), parse_seconds);

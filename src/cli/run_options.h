@@ -57,6 +57,8 @@ RawOptions merge(RawOptions command_line, RawOptions file);
 // flat image is still a file name.
 struct RunRequest {
   VmConfig config;
+  std::optional<std::string>
+      snapshot_file;                     // to go on from; config says nothing of the machine then
   std::optional<std::string> flat_file;  // to be read into config.boot, which is a FlatBoot then
   ConsoleSpec serial = StreamConsole{0, 1};
   std::vector<ConsolePortSpec> consoles;  // those of config.virtio's console device

@@ -135,12 +135,78 @@ std::string RunSession::identity() const {
   return host + "\n" + (kernel != nullptr ? kernel->kernel.string() : std::string());
 }
 
+template <typename Config>
+std::vector<Config*> RunSession::devices_of_snapshot() {
+  std::vector<Config*> found;
+  for (VirtioConfig& device : request_.config.virtio) {
+    if (auto* const one = std::get_if<Config>(&device)) found.push_back(one);
+  }
+  return found;
+}
+
+// The machine is the snapshot's; what is the host's is given anew.
+Result<void> RunSession::open_snapshot() {
+  if (!request_.snapshot_file) return {};
+  VmConfig config = Snapshot::config(VMM_TRY(Snapshot::open(*request_.snapshot_file)));
+  config.quirks = std::move(request_.config.quirks);
+  config.early_kvm = std::move(request_.config.early_kvm);
+  request_.config = std::move(config);
+  const auto expect = [](std::size_t has, std::size_t given, const char* what,
+                         const char* option) -> Result<void> {
+    if (has == given) return {};
+    return fail(ErrorCode::kBadConfig,
+                "The snapshot's machine has {} {}, and {} are given: say with {} what the host has "
+                "for each, in the same order",
+                has, what, given, option);
+  };
+  VMM_TRY(expect(devices_of_snapshot<VirtioDiskConfig>().size(), request_.disks.size(), "disks",
+                 "--disk"));
+  VMM_TRY(expect(devices_of_snapshot<VirtioNetConfig>().size(), request_.networks.size(),
+                 "network interfaces", "--net"));
+  return expect(devices_of_snapshot<VirtioVsockConfig>().size(), request_.vsock ? 1 : 0,
+                "vsock devices", "--vsock");
+}
+
+// A network for an interface that the snapshot's machine has.
+Result<void> RunSession::give_network(std::size_t number, const NetworkSpec& spec) {
+  if (std::holds_alternative<VhostNetwork>(spec.where)) {
+    return fail(ErrorCode::kUnsupported, "a snapshot's interface cannot be given to vhost-user");
+  }
+  auto queues = VMM_TRY(open_network(spec));
+  VirtioNetConfig& net = *devices_of_snapshot<VirtioNetConfig>()[number];
+  if (queues.size() != net.more_queues.size() + 1) {
+    return fail(ErrorCode::kBadConfig, "the snapshot's interface has {} pairs of queues, not {}",
+                net.more_queues.size() + 1, queues.size());
+  }
+  net.backend = std::move(queues.front());
+  for (std::size_t i = 1; i < queues.size(); ++i) net.more_queues[i - 1] = std::move(queues[i]);
+  net.io_thread = io_thread_for(spec.io_thread);
+  return {};
+}
+
+// An image for a disk that the snapshot's machine has.
+Result<void> RunSession::give_disk(std::size_t number, const DiskSpec& disk,
+                                   std::span<const std::shared_ptr<BlockBackend>> opened) {
+  if (opened.size() != request_.disks.size()) {
+    return fail(ErrorCode::kUnsupported,
+                "A snapshot's disk cannot be given to vhost-user (--disk vhost-user-blk=)");
+  }
+  VirtioDiskConfig& config = *devices_of_snapshot<VirtioDiskConfig>()[number];
+  config.backend = opened[number];
+  config.io_thread = io_thread_for(disk.io_thread);
+  return {};
+}
+
 Result<void> RunSession::open_networks() {
   const std::string machine = request_.networks.empty() ? std::string() : identity();
   for (std::size_t i = 0; i < request_.networks.size(); ++i) {
     const NetworkSpec& spec = request_.networks[i];
     const MacAddress mac = spec.mac.value_or(default_mac(machine, spec, i));
     const std::string opening = fmt::format("Open network interface {} (--net)", i);
+    if (request_.snapshot_file) {
+      VMM_TRY(with_context(give_network(i, spec), opening));
+      continue;
+    }
     if (request_.verbose) note(fmt::format("network interface {} is {}", i, mac.text()));
     if (const auto* const vhost = std::get_if<VhostNetwork>(&spec.where)) {
       auto peer = VMM_TRY(with_context(open_vhost_net(vhost->socket, make_log()), opening));
@@ -160,6 +226,10 @@ Result<void> RunSession::open_vsock() {
   if (!request_.vsock) return {};
   auto backend = VMM_TRY(
       with_context(vmm::open_vsock(request_.vsock->path), "Open the guest's socket (--vsock)"));
+  if (request_.snapshot_file) {
+    devices_of_snapshot<VirtioVsockConfig>().front()->backend = std::move(backend);
+    return {};
+  }
   request_.config.virtio.emplace_back(VirtioVsockConfig{request_.vsock->cid, std::move(backend)});
   return {};
 }
@@ -196,7 +266,9 @@ Result<void> RunSession::open_disks() {
   for (std::size_t i = 0; i < request_.disks.size(); ++i) {
     DiskSpec& disk = request_.disks[i];
     disk.name = fmt::format("disk{}", i);
-    if (disk.vhost_socket.empty()) {
+    if (request_.snapshot_file) {
+      VMM_TRY(give_disk(i, disk, opened));
+    } else if (disk.vhost_socket.empty()) {
       request_.config.virtio.emplace_back(
           VirtioDiskConfig{.name = disk.name,
                            .backend = *backend++,
@@ -288,7 +360,8 @@ void RunSession::connect(Vm& vm) {
     const std::lock_guard guard(mutex_);
     vm_ = &vm;
     for (const std::string& net : links_down_) (void)vm.set_link(net, false);
-    if (quit_ || pause_wanted_) vm.cancel();  // asked for while the machine was being built
+    if (quit_ || pause_wanted_ || snapshot_wish_)
+      vm.cancel();  // asked for while the machine was being built
   }
   console_->on_writable([&vm] { vm.serial_output_ready(); });
   console_->connect_input(
@@ -303,10 +376,12 @@ void RunSession::disconnect() {
   ports_.disconnect();
   const std::lock_guard guard(mutex_);
   vm_ = nullptr;
+  changed_.notify_all();  // who waits for something of this machine
 }
 
 Result<SessionEnd> RunSession::run() {
   VMM_TRY(load_flat_image());
+  VMM_TRY(open_snapshot());
   VMM_TRY(open_consoles());
   VMM_TRY(open_disks());
   VMM_TRY(open_networks());
@@ -415,9 +490,10 @@ bool RunSession::serve_requests(Vm& vm) {
       stop_process();
       lock.lock();
     }
+    if (snapshot_wish_) serve_snapshot(vm, lock);
     if (!pause_wanted_ || quit_) return !quit_;
     stay_paused(lock);
-    if (!show_processors_ && !suspend_) return !quit_;
+    if (!show_processors_ && !suspend_ && !snapshot_wish_) return !quit_;
   }
 }
 

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 
 #include "base/result.h"
@@ -60,6 +61,13 @@ class RunSession final : private ControlTarget {
   DiskImage image_of(const DiskSpec& disk) const;
   // The I/O thread of a device that asks for this one, or for none.
   std::uint32_t io_thread_for(std::uint32_t chosen);
+  Result<void> open_snapshot();
+  // What the host has for each device of that kind that the snapshot's machine has.
+  template <typename Config>
+  std::vector<Config*> devices_of_snapshot();
+  Result<void> give_network(std::size_t number, const NetworkSpec& spec);
+  Result<void> give_disk(std::size_t number, const DiskSpec& disk,
+                         std::span<const std::shared_ptr<BlockBackend>> opened);
   Log make_log();
   Result<void> load_flat_image();
   VmConfig make_config();
@@ -96,6 +104,9 @@ class RunSession final : private ControlTarget {
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override;
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;
+  Result<void> control_snapshot(const std::string& file) override;
+  // Writes the snapshot that is wanted. mutex_ held, not while it is written.
+  void serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock);
   Result<void> control_link(const std::string& net, bool up) override;
   Result<std::string> control_gdb(const std::string& address) override;
   Result<std::string> control_add_disk(const std::string& options) override;
@@ -129,6 +140,12 @@ class RunSession final : private ControlTarget {
   std::uint64_t resets_ = 0;
   std::set<std::string> links_down_;  // stays so when the guest resets
   bool show_processors_ = false;
+  // A snapshot that a client waits for: the main thread, which owns the machine, writes it.
+  struct SnapshotWish {
+    std::string file;
+    std::optional<Result<void>> outcome = {};
+  };
+  std::shared_ptr<SnapshotWish> snapshot_wish_;
   bool suspend_ = false;  // stop the process when the guest is at rest
   std::string quit_why_;  // empty while nobody has asked
   std::atomic<bool> quit_{false};

@@ -35,7 +35,9 @@ Result<void> RunSession::open_control() {
 void RunSession::stay_paused(std::unique_lock<std::mutex>& lock) {
   paused_ = true;
   changed_.notify_all();
-  const auto over = [this] { return !pause_wanted_ || quit_ || show_processors_ || suspend_; };
+  const auto over = [this] {
+    return !pause_wanted_ || quit_ || show_processors_ || suspend_ || snapshot_wish_;
+  };
   if (end_time_) {
     if (!changed_.wait_until(lock, *end_time_, over)) pause_wanted_ = false;
   } else {
@@ -122,6 +124,30 @@ Result<std::string> RunSession::control_gdb(const std::string& address) {
     return fail(ErrorCode::kBadConfig, "the standard streams are taken: use unix:PATH");
   }
   return gdb_->listen(where);
+}
+
+Result<void> RunSession::control_snapshot(const std::string& file) {
+  std::unique_lock lock(mutex_);
+  Vm* const vm = VMM_TRY(machine());
+  const auto wish = std::make_shared<SnapshotWish>(SnapshotWish{.file = file});
+  snapshot_wish_ = wish;
+  vm->cancel();
+  changed_.notify_all();
+  changed_.wait(lock, [&] { return wish->outcome || quit_ || vm_ != vm; });
+  if (snapshot_wish_ == wish) snapshot_wish_.reset();
+  if (wish->outcome) return *wish->outcome;
+  return fail(ErrorCode::kCancelled, "The guest ended before it was written");
+}
+
+void RunSession::serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock) {
+  const auto wish = snapshot_wish_;
+  lock.unlock();
+  // Whoever wants to end the guest does not wait for the disk.
+  Result<void> outcome = vm.save(wish->file, [this] { return quit_.load(); });
+  lock.lock();
+  wish->outcome = std::move(outcome);
+  snapshot_wish_.reset();
+  changed_.notify_all();
 }
 
 Result<void> RunSession::control_link(const std::string& net, bool up) {

@@ -79,6 +79,10 @@ class FwCfg final : public Device {
   Result<void> add_file(std::string_view name, std::vector<std::byte> bytes);
 
   const State& state() const noexcept { return s_; }
+  // Constant while the guest runs.
+  const std::map<std::string, std::vector<std::byte>, std::less<>>& files() const noexcept {
+    return files_;
+  }
 
   std::string_view id() const noexcept override { return id_; }
   void read(const IoAccess& access, std::span<std::byte> data) override;

@@ -55,13 +55,18 @@ Result<void> GuestMemory::check(Gpa from, std::uint64_t size, const char* verb) 
               there);
 }
 
+void GuestMemory::mark_written(Gpa from, std::uint64_t size) const noexcept {
+  const GuestRegion* const region = find(from);
+  if (region != nullptr) region->written().mark(from.offset_from(region->range().base()), size);
+}
+
 template <typename Fn>
 void GuestMemory::for_each_piece(Gpa from, std::uint64_t size, Fn&& fn) const {
   for (std::uint64_t done = 0; done < size;) {
     const Gpa at(from.value + done);
     const GuestRegion* const region = find(at);
     const std::uint64_t n = std::min(size - done, region->range().end().offset_from(at));
-    fn(region->hva() + at.offset_from(region->range().base()), static_cast<std::size_t>(done),
+    fn(*region, at.offset_from(region->range().base()), static_cast<std::size_t>(done),
        static_cast<std::size_t>(n));
     done += n;
   }
@@ -69,31 +74,39 @@ void GuestMemory::for_each_piece(Gpa from, std::uint64_t size, Fn&& fn) const {
 
 Result<void> GuestMemory::read(Gpa from, std::span<std::byte> bytes) const {
   VMM_TRY(check(from, bytes.size(), "Read"));
-  for_each_piece(from, bytes.size(), [&](const std::byte* hva, std::size_t done, std::size_t n) {
-    std::memcpy(bytes.data() + done, hva, n);
-  });
+  for_each_piece(
+      from, bytes.size(),
+      [&](const GuestRegion& region, std::uint64_t offset, std::size_t done, std::size_t n) {
+        std::memcpy(bytes.data() + done, region.hva() + offset, n);
+      });
   return {};
 }
 
 Result<void> GuestMemory::write(Gpa to, std::span<const std::byte> bytes) const {
   VMM_TRY(check(to, bytes.size(), "Write"));
-  for_each_piece(to, bytes.size(), [&](std::byte* hva, std::size_t done, std::size_t n) {
-    std::memcpy(hva, bytes.data() + done, n);
-  });
+  for_each_piece(
+      to, bytes.size(),
+      [&](const GuestRegion& region, std::uint64_t offset, std::size_t done, std::size_t n) {
+        region.written().mark(offset, n);
+        std::memcpy(region.hva() + offset, bytes.data() + done, n);
+      });
   return {};
 }
 
 Result<void> GuestMemory::fill(const GpaRange& range, std::byte value) const {
   VMM_TRY(check(range.base(), range.size(), "Fill"));
-  for_each_piece(range.base(), range.size(), [&](std::byte* hva, std::size_t, std::size_t n) {
-    std::memset(hva, std::to_integer<int>(value), n);
-  });
+  for_each_piece(range.base(), range.size(),
+                 [&](const GuestRegion& region, std::uint64_t offset, std::size_t, std::size_t n) {
+                   region.written().mark(offset, n);
+                   std::memset(region.hva() + offset, std::to_integer<int>(value), n);
+                 });
   return {};
 }
 
 Result<bool> GuestMemory::compare_exchange(Gpa at, Bytes16& expected,
                                            const Bytes16& desired) const {
   std::byte* const p = VMM_TRY(aligned(at, sizeof expected));
+  mark_written(at, sizeof expected);
   std::array<std::uint64_t, 2> old{};
   std::array<std::uint64_t, 2> next{};
   std::memcpy(old.data(), expected.data(), sizeof old);

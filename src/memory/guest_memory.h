@@ -76,6 +76,7 @@ class GuestMemory {
   template <std::unsigned_integral T>
   Result<void> store(Gpa to, T value) const {
     std::byte* const p = VMM_TRY(aligned(to, sizeof(T)));
+    mark_written(to, sizeof(T));
     std::atomic_ref<T>(*reinterpret_cast<T*>(p)).store(value, std::memory_order_release);
     return {};
   }
@@ -84,6 +85,7 @@ class GuestMemory {
   template <std::unsigned_integral T>
   Result<bool> compare_exchange(Gpa at, T& expected, T desired) const {
     std::byte* const p = VMM_TRY(aligned(at, sizeof(T)));
+    mark_written(at, sizeof(T));
     return std::atomic_ref<T>(*reinterpret_cast<T*>(p)).compare_exchange_strong(expected, desired);
   }
   // The same for sixteen bytes, 16-aligned.
@@ -91,11 +93,12 @@ class GuestMemory {
 
   // Calls fn(std::span<std::byte>) with the range's bytes in place, for bulk I/O straight into
   // guest memory. The range must lie in one region; the span dies with the call. The guest may
-  // change the bytes meanwhile.
+  // change the bytes meanwhile. All of it counts as written.
   template <typename Fn>
   auto with_view(const GpaRange& range, Fn&& fn) const
       -> Result<std::invoke_result_t<Fn, std::span<std::byte>>> {
     std::byte* const p = VMM_TRY(contiguous(range));
+    mark_written(range.base(), range.size());
     const std::span<std::byte> view(p, static_cast<std::size_t>(range.size()));
     if constexpr (std::is_void_v<std::invoke_result_t<Fn, std::span<std::byte>>>) {
       std::forward<Fn>(fn)(view);
@@ -112,8 +115,10 @@ class GuestMemory {
   std::uint64_t available(Gpa from, std::uint64_t wanted) const noexcept;
   Result<void> check(Gpa from, std::uint64_t size, const char* verb) const;
   Result<std::byte*> contiguous(const GpaRange& range) const;
+  // For a range in one region: it is being written (GuestRegion::written()).
+  void mark_written(Gpa from, std::uint64_t size) const noexcept;
   Result<std::byte*> aligned(Gpa address, std::size_t size) const;
-  // Calls fn(hva, done, n) for each piece of a range that check() accepted.
+  // Calls fn(region, offset into it, done, n) for each piece of a range that check() accepted.
   template <typename Fn>
   void for_each_piece(Gpa from, std::uint64_t size, Fn&& fn) const;
 

@@ -39,9 +39,10 @@ Result<UniqueFd> backing_file(GpaRange range, MemoryBacking backing) {
 
 // Maps `range` where host-virtual and guest-physical addresses agree within a huge page: only then
 // can the host back the guest by huge pages in its second-level page tables, too.
-void* map_aligned(GpaRange range, int flags, int fd) {
+void* map_aligned(GpaRange range, int flags, int fd, std::uint64_t offset = 0) {
   const std::uint64_t size = range.size();
-  if (size < kHugePage) return ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+  const auto from = static_cast<off_t>(offset);
+  if (size < kHugePage) return ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, from);
   const auto room = checked_add(size, kHugePage);
   if (!room) {
     errno = ENOMEM;
@@ -54,7 +55,7 @@ void* map_aligned(GpaRange range, int flags, int fd) {
   const auto at = reinterpret_cast<std::uintptr_t>(reserved);
   const std::uint64_t before = (range.base().value - at) % kHugePage;
   void* const mapped =
-      ::mmap(begin + before, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, 0);
+      ::mmap(begin + before, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, from);
   if (mapped == MAP_FAILED) {
     const int errnum = errno;
     ::munmap(reserved, *room);
@@ -92,8 +93,26 @@ Result<GuestRegion> GuestRegion::create(GpaRange range, const Options& options) 
   return GuestRegion(range, static_cast<std::byte*>(address), std::move(fd));
 }
 
+Result<GuestRegion> GuestRegion::map_private(GpaRange range, int file, std::uint64_t offset) {
+  if (range.empty() || range.base().value % kPage != 0 || range.size() % kPage != 0 ||
+      offset % kPage != 0) {
+    return fail(ErrorCode::kBadConfig, "Guest memory {} is not a multiple of {}", range,
+                format_size(kPage));
+  }
+  void* const address = map_aligned(range, MAP_PRIVATE | MAP_NORESERVE, file, offset);
+  if (address == MAP_FAILED) {
+    return fail_errno(errno, "Map {} of guest memory at GPA {} from a snapshot",
+                      format_size(range.size()), range);
+  }
+  (void)::madvise(address, range.size(), MADV_DONTDUMP);
+  return GuestRegion(range, static_cast<std::byte*>(address), UniqueFd());
+}
+
 GuestRegion::GuestRegion(GuestRegion&& other) noexcept
-    : range_(other.range_), hva_(std::exchange(other.hva_, nullptr)), fd_(std::move(other.fd_)) {}
+    : range_(other.range_),
+      hva_(std::exchange(other.hva_, nullptr)),
+      fd_(std::move(other.fd_)),
+      written_(std::move(other.written_)) {}
 
 GuestRegion& GuestRegion::operator=(GuestRegion&& other) noexcept {
   if (this != &other) {
@@ -101,6 +120,7 @@ GuestRegion& GuestRegion::operator=(GuestRegion&& other) noexcept {
     range_ = other.range_;
     hva_ = std::exchange(other.hva_, nullptr);
     fd_ = std::move(other.fd_);
+    written_ = std::move(other.written_);
   }
   return *this;
 }

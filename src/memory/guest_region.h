@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "memory/address.h"
+#include "memory/dirty_pages.h"
 
 namespace vmm {
 
@@ -34,6 +36,11 @@ class GuestRegion {
   // the sizes, kBadConfig.
   static Result<GuestRegion> create(GpaRange range, const Options& options);
 
+  // The contents are those of `file` from `offset` on, a multiple of 4 KiB, and come when they are
+  // touched; what is written stays here. The file has to keep its size and contents. Errors:
+  // kResource, kBadConfig.
+  static Result<GuestRegion> map_private(GpaRange range, int file, std::uint64_t offset);
+
   GuestRegion(GuestRegion&& other) noexcept;
   GuestRegion& operator=(GuestRegion&& other) noexcept;
   ~GuestRegion();
@@ -44,6 +51,8 @@ class GuestRegion {
   std::byte* hva() const noexcept { return hva_; }
   // The memfd or hugetlbfs file, or -1.
   int fd() const noexcept { return fd_.get(); }
+  // What this process has written since the marks were taken last.
+  DirtyPages& written() const noexcept { return *written_; }
 
   // Advice, for a part that will be used densely: back it by huge pages where the host can
   // (MADV_HUGEPAGE). Page-aligned; any thread.
@@ -53,10 +62,14 @@ class GuestRegion {
 
  private:
   GuestRegion(GpaRange range, std::byte* hva, UniqueFd fd)
-      : range_(range), hva_(hva), fd_(std::move(fd)) {}
+      : range_(range),
+        hva_(hva),
+        fd_(std::move(fd)),
+        written_(std::make_unique<DirtyPages>(range.size())) {}
   GpaRange range_;
   std::byte* hva_ = nullptr;
   UniqueFd fd_;
+  std::unique_ptr<DirtyPages> written_;
 };
 
 }  // namespace vmm

@@ -276,6 +276,10 @@ Result<x86::EntryState> load(const Boot& boot, const FlatBoot& flat) {
   return x86::enter_flat_long(boot.memory, image);
 }
 
+Result<x86::EntryState> load(const Boot&, const SnapshotBoot&) {
+  return fail(ErrorCode::kBadConfig, "A snapshot is not booted: it goes on");
+}
+
 }  // namespace
 
 Result<loader::LoadedKernel> load_kernel(const KernelBoot& source, const GuestMemory& memory) {

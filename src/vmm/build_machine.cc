@@ -14,6 +14,8 @@
 #include "vmm/kvm/irqfd.h"
 #include "vmm/kvm/pc_routing.h"
 #include "vmm/kvm/system.h"
+#include "vmm/snapshot/ram_image.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/syscall_fixup.h"
 #include "vmm/x86/layout.h"
 
@@ -128,13 +130,24 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
   return {};
 }
 
+// Each page comes when it is touched.
+Result<GuestMemory> map_snapshot_ram(const MemoryConfig& config, const Snapshot& snapshot) {
+  if (config.size != snapshot.memory()) {
+    return fail(ErrorCode::kBadConfig, "The machine has {} of memory, its snapshot {}",
+                format_size(config.size), format_size(snapshot.memory()));
+  }
+  return snapshot.ram().map();
+}
+
 }  // namespace
 
 Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<EventLoop*>& loops) {
   const auto early = config.early_kvm ? config.early_kvm : std::make_shared<EarlyKvm>();
 
   // Memory comes first, because the loaders write into it and slots point at it.
-  GuestMemory memory = VMM_TRY(map_guest_ram(config.memory));
+  const auto* const saved = std::get_if<SnapshotBoot>(&config.boot);
+  GuestMemory memory = VMM_TRY(saved != nullptr ? map_snapshot_ram(config.memory, *saved->snapshot)
+                                                : map_guest_ram(config.memory));
 
   // A kernel is unpacked while KVM is asked and prepared: both take milliseconds.
   std::optional<Background<Result<loader::LoadedKernel>>> loading;
@@ -174,6 +187,9 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   machine->clock.set_time_of_day(config.clock);  // a real-time clock looks at it when it is made
   VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));
+
+  // A snapshot has all that is still missing: Vm puts it in when the CPUs have their threads.
+  if (saved != nullptr) return BuiltMachine{std::move(machine), std::move(cpus), std::move(plan)};
 
   // CPUID and MSRs before registers: KVM judges control registers by the features that CPUID shows.
   const auto host_cpuid = VMM_TRY(early->supported_cpuid());

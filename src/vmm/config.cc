@@ -59,6 +59,11 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
       problems.emplace_back("The kernel's command line contains a zero byte");
     }
     for (const BootModule& module : kernel->modules) check_module(module, problems);
+  } else if (const auto* saved = std::get_if<SnapshotBoot>(&config.boot)) {
+    if (saved->snapshot == nullptr) problems.emplace_back("There is no snapshot to go on from");
+    if (config.memory.backing != MemoryBacking::kAnonymous) {
+      problems.emplace_back("Memory that comes from a snapshot has no other backing");
+    }
   } else if (const auto* flat = std::get_if<FlatBoot>(&config.boot)) {
     if (flat->image.empty()) problems.push_back(fmt::format("{} is empty", flat->name));
     if (flat->mode == FlatMode::kReal &&

@@ -26,6 +26,7 @@ namespace vmm {
 class BlockBackend;
 class EarlyKvm;
 class NetBackend;
+class Snapshot;
 class VsockBackend;
 namespace virtio {
 class RemotePeer;
@@ -108,7 +109,13 @@ struct FlatBoot {
   FlatMode mode = FlatMode::kLong;
 };
 
-using BootSource = std::variant<BuiltinGuest, KernelBoot, FlatBoot>;
+// Goes on from where a machine was. What the guest can see is the snapshot's: begin with
+// Snapshot::config(), and give it consoles, disks and networks.
+struct SnapshotBoot {
+  std::shared_ptr<const Snapshot> snapshot = {};
+};
+
+using BootSource = std::variant<BuiltinGuest, KernelBoot, FlatBoot, SnapshotBoot>;
 
 // What the guest's real-time clock shows. Guest time itself (timers, the HPET, the PM timer) always
 // stands still while the guest is paused.

@@ -27,6 +27,11 @@ class ConsoleWatch final : public ByteSink {
   // A panic message has gone by. Only a hint: user space can print the same words, so it decides
   // nothing but how an end that comes anyway is called.
   bool panicked() const noexcept { return panicked_.load(std::memory_order_relaxed); }
+  // With the device's lock held: as if nothing, or a panic message, had gone by.
+  void restore(bool panicked) noexcept {
+    matched_ = 0;
+    panicked_.store(panicked, std::memory_order_relaxed);
+  }
 
  private:
   static constexpr std::size_t kUnlimited = std::size_t{1} << 20;  // what drops all takes all

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <future>
 #include <utility>
 
 namespace vmm {
@@ -86,6 +87,20 @@ void EventLoop::post(std::function<void()> callback) {
   posted_.push_back(std::move(callback));
   start_thread();
   if (posted_.size() == 1) wake();
+}
+
+Result<void> EventLoop::settle(std::chrono::milliseconds timeout) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!thread_.joinable() || ending_) return {};
+  }
+  // Callbacks come one at a time: when this one does, those before it are over.
+  const auto reached = std::make_shared<std::promise<void>>();
+  std::future<void> over = reached->get_future();
+  post([reached] { reached->set_value(); });
+  if (over.wait_for(timeout) == std::future_status::ready) return {};
+  return fail(ErrorCode::kTimeout, "The event loop did not come to rest within {} ms",
+              timeout.count());
 }
 
 std::size_t EventLoop::posted() const {

@@ -69,6 +69,8 @@ class EventLoop {
 
   // Calls `callback` once, soon, after what was posted before. Any thread.
   void post(std::function<void()> callback);
+  // Waits until every callback that has begun is over. Not from a callback. Errors: kTimeout.
+  Result<void> settle(std::chrono::milliseconds timeout);
   // How many posted calls have not begun.
   std::size_t posted() const;
 

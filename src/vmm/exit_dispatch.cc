@@ -232,6 +232,11 @@ Result<void> ExitDispatch::refresh_quirks(kvm::VcpuFd& cpu) {
   return syscall_fixup_->refresh(cpu);
 }
 
+Result<void> ExitDispatch::restored(kvm::VcpuFd& cpu) {
+  if (machine_.user_irqchip != nullptr) machine_.user_irqchip->restored(id_);
+  return syscall_fixup_ ? syscall_fixup_->resume(cpu) : Result<void>();
+}
+
 void ExitDispatch::add_completed(std::map<std::string, std::uint64_t>& by_mnemonic) const {
   completed_.with([&by_mnemonic](const auto& counts) {
     for (const auto& [mnemonic, count] : counts) by_mnemonic[std::string(mnemonic)] += count;

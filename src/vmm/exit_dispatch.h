@@ -41,6 +41,8 @@ class ExitDispatch final : public ExitHandler {
   void host_error(Error error) override;
   // Borrowed. While the CPU is paused.
   void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
+  // On the vCPU's thread, at rest: its state has been replaced.
+  Result<void> restored(kvm::VcpuFd& cpu);
 
   std::uint64_t count(std::size_t kind) const noexcept {
     return counts_[kind].load(std::memory_order_relaxed);

@@ -45,4 +45,11 @@ void GuestClock::stop() {
       std::chrono::steady_clock::now() - started_);
 }
 
+void GuestClock::set(std::chrono::nanoseconds now, std::chrono::nanoseconds utc) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (frozen_) ahead_ = utc - now;
+  elapsed_ = now;
+  started_ = std::chrono::steady_clock::now();
+}
+
 }  // namespace vmm

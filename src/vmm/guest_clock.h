@@ -25,6 +25,10 @@ class GuestClock final : public Clock {
 
   void start();
   void stop();
+  // Only while it stands still: from now on it is `now`, and a frozen time of day `utc`.
+  void set(std::chrono::nanoseconds now, std::chrono::nanoseconds utc);
+  // As set_time_of_day() said.
+  bool frozen() const noexcept { return frozen_; }
 
  private:
   std::chrono::nanoseconds ahead_{0};  // of the host's UTC, or of now() when frozen

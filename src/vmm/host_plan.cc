@@ -82,16 +82,25 @@ Toggle chosen(const VmConfig& config, std::string_view name) {
 
 }  // namespace
 
+std::vector<QuirkOverride> quirks_of(const HostPlan& plan) {
+  std::vector<QuirkOverride> quirks;
+  for (const PlanField& f : kPlanFields) {
+    quirks.push_back({std::string(f.name), plan.*f.field ? Toggle::kOn : Toggle::kOff});
+  }
+  return quirks;
+}
+
 Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system) {
   VMM_TRY(check_names(config.quirks));
   HostPlan plan;
   const bool open = std::any_of(kPlanFields.begin(), kPlanFields.end(), [&](const PlanField& f) {
     return chosen(config, f.name) == Toggle::kAuto;
   });
-  // Only a real kernel can tell the difference.
+  // Only a real kernel can tell the difference; one may go on in a snapshot.
   std::optional<HostQuirks> quirks;
   if ((open || config.irqchip == IrqchipMode::kAuto) &&
-      std::holds_alternative<KernelBoot>(config.boot)) {
+      (std::holds_alternative<KernelBoot>(config.boot) ||
+       std::holds_alternative<SnapshotBoot>(config.boot))) {
     quirks = VMM_TRY(host_quirks(system));
   }
   VMM_TRY(choose_irqchip(config, system.capabilities(), quirks, plan));

@@ -24,6 +24,9 @@ struct HostPlan {
   std::vector<std::string> decisions;  // one line each: what was chosen and why
 };
 
+// What the plan says about each quirk, as overrides: for another machine on this host.
+std::vector<QuirkOverride> quirks_of(const HostPlan& plan);
+
 // Probes the host only for what the configuration leaves open and the guest can notice: a flat
 // guest starts without any probe. Errors: kBadConfig for an unknown quirk, kUnsupported for what
 // was insisted on and the host lacks.

@@ -59,6 +59,7 @@ Result<void> HotPlug::plug(VirtioParts parts) {
         ErrorCode::kResource,
         "The machine has no slots for devices to come: start it with some (--hotplug-slots)");
   }
+  used_ = true;
   std::lock_guard<std::mutex> lock(mutex_);
   const PciBus::Seat seat = VMM_TRY(attach_virtio_pci(machine_, std::move(parts)));
   if (const auto handle = occupant(seat.device)) {
@@ -72,6 +73,7 @@ Result<void> HotPlug::plug(VirtioParts parts) {
 }
 
 HotPlug::Done HotPlug::unplug(std::string_view name, const Unplug& how) {
+  used_ = true;
   std::lock_guard<std::mutex> lock(mutex_);
   std::promise<Result<void>> promise;
   Done done = promise.get_future();

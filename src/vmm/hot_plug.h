@@ -56,6 +56,9 @@ class HotPlug : public std::enable_shared_from_this<HotPlug> {
   // kTimeout when guest or host did not let go of it in time; kCancelled when the machine has ended
   // before. The caller has seen to it that there is a device with this name on PCI.
   Done unplug(std::string_view name, const Unplug& how);
+  // Whether a device has come or been asked to go: the machine is not the one that its
+  // configuration says any more.
+  bool used() const noexcept { return used_; }
 
  private:
   enum class Step : std::uint8_t { kStays, kAsked, kLeaving };
@@ -95,6 +98,7 @@ class HotPlug : public std::enable_shared_from_this<HotPlug> {
   Event event_;
   std::optional<DeviceHandle<pci::Hotplug>> registers_;
   std::atomic<std::uint32_t> ejected_{0};
+  std::atomic<bool> used_{false};
   std::mutex mutex_;  // guards the rest, and the machine's PciBus
   std::array<Slot, pci::Hotplug::kSlots> slots_;
 };

@@ -72,12 +72,13 @@ struct ConsolePortEnd {
 // all before memory.
 struct Machine final : MachineEvents {
   Machine(std::shared_ptr<const kvm::System> host, GuestMemory ram, kvm::VmFd fd,
-          ByteSink* serial_output, EventFd input_space, const std::vector<EventLoop*>& loops)
+          ByteSink* serial_output, EventFd input_space, const std::vector<EventLoop*>& event_loops)
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
         console(serial_output),
         serial_input_space(std::move(input_space)),
+        loops(event_loops),
         loop(*loops.front()),
         timers(loop, clock),
         doorbells(loops, vm) {}
@@ -103,7 +104,8 @@ struct Machine final : MachineEvents {
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};
   std::unique_ptr<PciBus> pci;
-  EventLoop& loop;  // the first of them; they outlive the machine
+  const std::vector<EventLoop*> loops;  // they outlive the machine
+  EventLoop& loop;                      // the first of them, its own
   DeviceTimers timers;
   DoorbellBoard doorbells;
   std::optional<DeviceHandle<Uart16550>> com1;
@@ -118,6 +120,8 @@ struct Machine final : MachineEvents {
   // One more device of the roster.
   void add(DeviceRef device);
   void add(VirtioHandle device);
+  // Why this machine's state cannot be saved, a sentence for each reason; empty when it can.
+  std::vector<std::string> unsavable;
 
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;

@@ -57,6 +57,9 @@ class SplitIrqchip final : public IrqController {
   // Hands the PIC's interrupt to the boot CPU if it can take one now, else asks KVM for an exit as
   // soon as it can. On the boot CPU's thread, before each KVM_RUN.
   Result<void> before_entry(kvm::VcpuFd& boot_cpu);
+  // While the boot CPU is at rest: a vector that the PIC has given away and KVM has not taken yet.
+  std::optional<std::uint8_t> held() const noexcept { return held_; }
+  void set_held(std::optional<std::uint8_t> vector) noexcept { held_ = vector; }
 
  private:
   struct Intr final : IrqPin {

@@ -8,6 +8,7 @@ void StopBoard::post(Stop stop) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (stop_) return;
   stop_ = std::move(stop);
+  told_ = false;
   posted_.store(true, std::memory_order_relaxed);
   changed_.notify_all();
 }
@@ -30,6 +31,24 @@ void StopBoard::clear_cancelled() {
   if (std::get<StopInfo>(*stop_).reason != StopReason::kCancelled) return;
   stop_.reset();
   posted_.store(false, std::memory_order_relaxed);
+}
+
+void StopBoard::mark_told() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  told_ = stop_.has_value();
+}
+
+std::optional<StopBoard::Stop> StopBoard::untold() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return told_ ? std::nullopt : stop_;
+}
+
+void StopBoard::reset(std::optional<Stop> stop) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  stop_ = std::move(stop);
+  told_ = false;
+  posted_.store(stop_.has_value(), std::memory_order_relaxed);
+  changed_.notify_all();
 }
 
 }  // namespace vmm

@@ -26,12 +26,19 @@ class StopBoard {
   std::optional<Stop> wait(std::optional<std::chrono::steady_clock::time_point> until);
   // Takes a posted kCancelled away, so that the guest can run on.
   void clear_cancelled();
+  // run() has told its caller what is on the board.
+  void mark_told();
+  // What nobody has been told of yet.
+  std::optional<Stop> untold() const;
+  // As if only this had been posted.
+  void reset(std::optional<Stop> stop);
 
  private:
   std::atomic<bool> posted_{false};
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<Stop> stop_;
+  bool told_ = false;
 };
 
 }  // namespace vmm

@@ -112,6 +112,14 @@ Result<bool> SyscallFixup::is_failed_syscall(kvm::VcpuFd& cpu) const {
          is_failed_syscall(frame, system);
 }
 
+Result<void> SyscallFixup::resume(kvm::VcpuFd& cpu) {
+  star_ = VMM_TRY(cpu.msr(kStar));
+  lstar_ = VMM_TRY(cpu.msr(kLstar));
+  sfmask_ = VMM_TRY(cpu.msr(kSfmask));
+  VMM_TRY(arm(cpu, 0));
+  return refresh(cpu);
+}
+
 bool SyscallFixup::is_failed_syscall(const Frame& frame, const x86::SystemRegisters& system) const {
   return (frame.error_code & kFailedFetch) == kFailedFetch && system.cr2 == lstar_ &&
          frame.rip == lstar_ && (frame.cs & 3) == 3;

@@ -43,6 +43,9 @@ class SyscallFixup {
   // To be called now and then while the guest runs (after other exits): follows the guest when it
   // changes its #PF handler.
   Result<void> refresh(kvm::VcpuFd& cpu);
+  // The CPU's whole state has been replaced: follows it from what KVM has now. All there is to know
+  // is in its MSRs and tables; a step that was under way begins anew, as the same page fault.
+  Result<void> resume(kvm::VcpuFd& cpu);
 
   std::uint64_t fixed() const noexcept { return fixed_; }          // system calls entered this way
   std::uint64_t passed_on() const noexcept { return passed_on_; }  // page faults that were real

@@ -241,6 +241,14 @@ void UserIrqchip::let_go(VcpuId id) {
   }
 }
 
+void UserIrqchip::release_ticks(VcpuId id) { let_go(id); }
+
+void UserIrqchip::restored(VcpuId id) {
+  Cpu& mine = cpu(id);
+  mine.ended.reset();
+  lapics_.with([&](LapicBank& bank) { mine.base = bank.lapic(id).state().base; });
+}
+
 void UserIrqchip::pace(kvm::VcpuFd& fd) {
   const VcpuId id = id_of(fd);
   Cpu& mine = cpu(id);

@@ -81,6 +81,10 @@ class UserIrqchip final : public IrqController, public MsiSink {
   void on_halt(VcpuId cpu);
   // Last thing of handling an exit: EOI broadcasts.
   void after_exit(VcpuId cpu);
+  // At rest: no timer interrupt is held back any more, so that all there is is the chips' state.
+  void release_ticks(VcpuId cpu);
+  // At rest, after the local APICs' state was restored.
+  void restored(VcpuId cpu);
   // Hands over what waits for the CPU: INIT, start-up, NMI, an interrupt.
   // `hold` keeps interrupts back from a CPU that runs: for single steps.
   Result<NextStep> before_entry(kvm::VcpuFd& cpu, bool hold = false);

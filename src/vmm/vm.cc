@@ -15,6 +15,11 @@
 #include "vmm/kick.h"
 #include "vmm/live_devices.h"
 #include "vmm/run_control.h"
+#include "vmm/snapshot/ram_image.h"
+#include "vmm/snapshot/restore.h"
+#include "vmm/snapshot/save.h"
+#include "vmm/snapshot/snapshot_file.h"
+#include "vmm/snapshot/tracked_memory.h"
 #include "vmm/vcpu.h"
 
 namespace vmm {
@@ -44,6 +49,11 @@ class Vm::Impl {
   std::shared_ptr<debug::Debugger> debugger;  // may be null
   std::atomic<bool> active{false};            // a run() is
   mutable std::mutex run_mutex;  // held by run(), and by whoever needs the CPUs at rest
+  // For snapshots; with run_mutex held.
+  MachineShape shape;
+  std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
+  std::optional<kvm::VcpuStateFormat> format = {};
+  std::optional<TrackedMemory> tracked = {};
 
   Impl() = default;
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
@@ -55,6 +65,15 @@ class Vm::Impl {
   Result<StopInfo> run(const RunOptions& options);
   VmStats stats() const;
   void attach_debugger(std::shared_ptr<debug::Debugger> wanted);
+  CpuAccess cpus() const { return {vcpus, dispatches}; }
+  // The CPUs at rest, as long as this is held.
+  Result<std::unique_lock<std::mutex>> at_rest() const;
+  Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
+  Result<void> ask_for_format();
+  Result<WholeState> state();
+  Result<std::shared_ptr<const Snapshot>> snapshot();
+  Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
+  Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
 
  private:
   std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
@@ -93,6 +112,11 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
         [all = impl.get()](VcpuId id) { all->vcpus[static_cast<std::uint32_t>(id)]->nudge(); });
   }
   impl->control = std::make_unique<RunControl>(*impl->machine, impl->vcpus);
+  impl->shape = shape_of(config, impl->plan, impl->machine->unsavable);
+  impl->tracked.emplace(impl->machine->memory, impl->machine->vm);
+  if (const auto* const saved = std::get_if<SnapshotBoot>(&config.boot)) {
+    VMM_TRY(impl->go_on_from(saved->snapshot));
+  }
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
 
@@ -130,6 +154,7 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   active = false;
   VMM_TRY(std::move(paused));
   if (!stop) return StopInfo{.reason = StopReason::kDeadline, .detail = "the deadline passed"};
+  machine->stops.mark_told();
   machine->stops.clear_cancelled();
   if (const Error* error = std::get_if<Error>(&*stop)) return tl::unexpected<Error>(*error);
   return std::get<StopInfo>(*stop);
@@ -329,6 +354,88 @@ std::future<Result<void>> Vm::remove_disk(std::string_view name, const Unplug& h
 
 std::future<Result<void>> Vm::remove_net(std::string_view name, const Unplug& how) {
   return vmm::remove_net(*impl_->machine, name, how);
+}
+
+Result<std::unique_lock<std::mutex>> Vm::Impl::at_rest() const {
+  std::unique_lock<std::mutex> lock(run_mutex, std::try_to_lock);
+  if (!lock) return fail(ErrorCode::kBadState, "The guest is running");
+  return lock;
+}
+
+Result<void> Vm::Impl::go_on_from(const std::shared_ptr<const Snapshot>& snapshot) {
+  const MachineState& saved = snapshot->state().machine;
+  VMM_TRY(check_fits(shape, saved.shape));
+  origin = snapshot;
+  VMM_TRY(ask_for_format());
+  return restore_state(*machine, snapshot->state(), cpus(), *format,
+                       {.fresh = true, .catch_up = !saved.shape.frozen_clock});
+}
+
+Result<void> Vm::Impl::ask_for_format() {
+  if (!format) format.emplace(VMM_TRY(vcpu_format(*machine, plan)));
+  return {};
+}
+
+Result<WholeState> Vm::Impl::state() {
+  if (debugger && debugger->wants_looks()) {
+    return fail(ErrorCode::kBadState,
+                "A debugger has put breakpoints into the guest's memory: remove them first");
+  }
+  VMM_TRY(ask_for_format());
+  VMM_TRY(bring_to_rest(*machine, cpus()));
+  return save_state(*machine, shape, cpus(), *format);
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot() {
+  const auto lock = VMM_TRY(at_rest());
+  WholeState whole = VMM_TRY(state());
+  const RamImage* const base = origin ? &origin->ram() : nullptr;
+  UniqueFd file = VMM_TRY(RamImage::create_memory_file(machine->memory.size()));
+  RamImage ram = VMM_TRY(RamImage::copy_of(machine->memory, base, std::move(file), {}));
+  auto made = std::make_shared<const Snapshot>(std::move(whole), std::move(ram), quirks_of(plan));
+  VMM_TRY(tracked->begin(made));
+  return made;
+}
+
+Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>& cancelled) {
+  auto lock = VMM_TRY(at_rest());
+  const WholeState whole = VMM_TRY(state());
+  SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
+  const RamImage* const base = origin ? &origin->ram() : nullptr;
+  UniqueFd memory = VMM_TRY(file.ram_file());
+  const RamImage ram = VMM_TRY(RamImage::copy_of(
+      machine->memory, base, std::move(memory),
+      {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
+  lock.unlock();  // the disk may take its time
+  return file.finish(whole, ram);
+}
+
+Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
+  const auto lock = VMM_TRY(at_rest());
+  VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
+  VMM_TRY(ask_for_format());
+  VMM_TRY(bring_to_rest(*machine, cpus()));
+  auto done = tracked->reset_to(snapshot);
+  if (done) done = restore_state(*machine, snapshot->state(), cpus(), *format, {});
+  // Neither this machine nor that: it must not run.
+  if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
+  return done;
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::snapshot() { return impl_->snapshot(); }
+
+Result<void> Vm::save(const std::string& path, const std::function<bool()>& cancelled) {
+  return with_context(impl_->save(path, cancelled), "Save the machine to " + path);
+}
+
+Result<void> Vm::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
+  return impl_->reset_to(snapshot);
+}
+
+Result<std::unique_ptr<Vm>> Vm::clone(const std::function<Result<void>(VmConfig&)>& equip) {
+  VmConfig config = Snapshot::config(VMM_TRY(snapshot()));
+  if (equip) VMM_TRY(equip(config));
+  return create(std::move(config));
 }
 
 const std::vector<std::string>& Vm::decisions() const { return impl_->plan.decisions; }

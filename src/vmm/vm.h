@@ -19,6 +19,7 @@
 #include "devices/console_size.h"
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/stop_reason.h"
 #include "vmm/unplug.h"
 #include "vmm/vm_status.h"
@@ -136,6 +137,26 @@ class Vm {
   // work on it does not end; kCancelled when the machine has ended.
   std::future<Result<void>> remove_disk(std::string_view name, const Unplug& how = {});
   std::future<Result<void>> remove_net(std::string_view name, const Unplug& how = {});
+  // The machine as it is now, in memory; this costs a copy of what the guest has touched. From then
+  // on pages that are written are tracked, which lets reset_to() put back only these. While no
+  // run() is active. Disks are not in it, nor connections with the outside (docs/snapshot.md).
+  // Errors: kUnsupported when a device's state cannot be saved; kBadState while the guest runs; the
+  // host's.
+  Result<std::shared_ptr<const Snapshot>> snapshot();
+  // Writes the machine as it is now to a file, as Snapshot::write() does, without a copy in memory.
+  // The guest may be run again as soon as its memory is written; this returns when the file is on
+  // the disk. Errors: as of both.
+  Result<void> save(const std::string& path, const std::function<bool()>& cancelled = {});
+  // Makes this the machine of the snapshot again, which is one of its own or one of the same shape:
+  // guest, devices, time, and a reason to stop that has been told is forgotten. Costs time for each
+  // page written since snapshot() or reset_to() of the same snapshot; for another snapshot, for all
+  // pages. Disks stay as they are. Errors: kBadConfig when it is of another machine; kBadState
+  // while the guest runs; after any other error the machine can only be destroyed.
+  Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
+  // An independent machine that goes on from where this one is; memory is shared until one of them
+  // writes it. `equip` gives it consoles, and backends for disks, networks and vsock
+  // (Snapshot::config()). Errors: as of snapshot() and create().
+  Result<std::unique_ptr<Vm>> clone(const std::function<Result<void>(VmConfig&)>& equip = {});
 
   // What was decided at creation: the irqchip, quirks that are on, how the kernel is entered, one
   // line each.

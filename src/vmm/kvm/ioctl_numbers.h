@@ -26,6 +26,7 @@ inline constexpr unsigned long kGetSupportedCpuid =
 inline constexpr unsigned long kGetMsrIndexList =
     _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x02, kMsrListHead);
 inline constexpr unsigned long kSetCpuid2 = _IOC(_IOC_WRITE, KVMIO, 0x90, kCpuidHead);
+inline constexpr unsigned long kGetCpuid2 = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x91, kCpuidHead);
 inline constexpr unsigned long kGetMsrs = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, kMsrsHead);
 inline constexpr unsigned long kSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, kMsrsHead);
 inline constexpr unsigned long kSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6a, kRoutingHead);
@@ -41,6 +42,7 @@ inline constexpr unsigned long kGetXsave2 = _IOC(_IOC_READ, KVMIO, 0xcf, kXsaveH
 static_assert(kGetSupportedCpuid == 0xc008ae05);
 static_assert(kGetMsrIndexList == 0xc004ae02);
 static_assert(kSetCpuid2 == 0x4008ae90);
+static_assert(kGetCpuid2 == 0xc008ae91);
 static_assert(kGetMsrs == 0xc008ae88);
 static_assert(kSetMsrs == 0x4008ae89);
 static_assert(kSetGsiRouting == 0x4008ae6a);

@@ -24,6 +24,11 @@ namespace vmm::kvm {
 struct Msr {
   std::uint32_t index = 0;
   std::uint64_t value = 0;
+  bool operator==(const Msr&) const = default;
+  static void fields(auto&& f) {
+    f("index", &Msr::index);
+    f("value", &Msr::value);
+  }
 };
 
 // KVM_GET_MP_STATE's answer, as far as x86 has it.
@@ -74,6 +79,7 @@ class VcpuFd {
   ~VcpuFd();
 
   std::uint32_t id() const noexcept { return id_; }
+  int fd() const noexcept { return fd_.get(); }
 
   // KVM_RUN. Spans in the answer point into the shared page and live until the next call. Errors:
   // host failures only; a signal or immediate_exit is InterruptedExit.

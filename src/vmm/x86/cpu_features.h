@@ -18,6 +18,15 @@ struct CpuidEntry {
   bool index_matters = false;
   std::uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
   bool operator==(const CpuidEntry&) const = default;
+  static void fields(auto&& f) {
+    f("function", &CpuidEntry::function);
+    f("index", &CpuidEntry::index);
+    f("index_matters", &CpuidEntry::index_matters);
+    f("eax", &CpuidEntry::eax);
+    f("ebx", &CpuidEntry::ebx);
+    f("ecx", &CpuidEntry::ecx);
+    f("edx", &CpuidEntry::edx);
+  }
 };
 
 enum class CpuidRegister : std::uint8_t { kEax, kEbx, kEcx, kEdx };

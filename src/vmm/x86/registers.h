@@ -37,6 +37,11 @@ struct Registers {
   std::uint64_t rip = 0;
   std::uint64_t rflags = 2;  // bit 1 is always set
   bool operator==(const Registers&) const = default;
+  static void fields(auto&& f) {
+    f("gpr", &Registers::gpr);
+    f("rip", &Registers::rip);
+    f("rflags", &Registers::rflags);
+  }
 };
 
 // RFLAGS bits (SDM volume 1, 3.4.3).
@@ -63,12 +68,30 @@ struct Segment {
   bool available = false;    // AVL
   bool unusable = false;
   bool operator==(const Segment&) const = default;
+  static void fields(auto&& f) {
+    f("base", &Segment::base);
+    f("limit", &Segment::limit);
+    f("selector", &Segment::selector);
+    f("type", &Segment::type);
+    f("dpl", &Segment::dpl);
+    f("present", &Segment::present);
+    f("code_or_data", &Segment::code_or_data);
+    f("long_mode", &Segment::long_mode);
+    f("default_big", &Segment::default_big);
+    f("granularity", &Segment::granularity);
+    f("available", &Segment::available);
+    f("unusable", &Segment::unusable);
+  }
 };
 
 struct DescriptorTable {
   std::uint64_t base = 0;
   std::uint16_t limit = 0xffff;
   bool operator==(const DescriptorTable&) const = default;
+  static void fields(auto&& f) {
+    f("base", &DescriptorTable::base);
+    f("limit", &DescriptorTable::limit);
+  }
 };
 
 struct SystemRegisters {
@@ -78,6 +101,25 @@ struct SystemRegisters {
   std::uint64_t efer = 0;
   std::uint64_t apic_base = 0;
   bool operator==(const SystemRegisters&) const = default;
+  static void fields(auto&& f) {
+    f("cs", &SystemRegisters::cs);
+    f("ds", &SystemRegisters::ds);
+    f("es", &SystemRegisters::es);
+    f("fs", &SystemRegisters::fs);
+    f("gs", &SystemRegisters::gs);
+    f("ss", &SystemRegisters::ss);
+    f("tr", &SystemRegisters::tr);
+    f("ldt", &SystemRegisters::ldt);
+    f("gdt", &SystemRegisters::gdt);
+    f("idt", &SystemRegisters::idt);
+    f("cr0", &SystemRegisters::cr0);
+    f("cr2", &SystemRegisters::cr2);
+    f("cr3", &SystemRegisters::cr3);
+    f("cr4", &SystemRegisters::cr4);
+    f("cr8", &SystemRegisters::cr8);
+    f("efer", &SystemRegisters::efer);
+    f("apic_base", &SystemRegisters::apic_base);
+  }
 
   int cpl() const noexcept { return ss.dpl; }
   bool long_mode_active() const noexcept { return (efer & (1U << 10)) != 0; }  // EFER.LMA

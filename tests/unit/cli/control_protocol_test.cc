@@ -48,6 +48,9 @@ class RecordingTarget final : public ControlTarget {
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override {
     return note(fmt::format("limit {} {} {}", disk, rates.bytes, rates.write_operations));
   }
+  Result<void> control_snapshot(const std::string& file) override {
+    return note("snapshot " + file);
+  }
   Result<void> control_link(const std::string& net, bool up) override {
     return note(fmt::format("link {} {}", net, up));
   }

@@ -323,5 +323,27 @@ TEST(EventLoop, PollerThatIsRemoved_isLetGo) {
   EXPECT_EQ(poller.use_count(), 1);
 }
 
+TEST(EventLoop, Settle_waitsForWhatHasBegun) {
+  const auto loop = new_loop();
+  std::promise<void> begun;
+  std::promise<void> go_on;
+  std::atomic<bool> over{false};
+  loop->post([&] {
+    begun.set_value();
+    go_on.get_future().wait();
+    over = true;
+  });
+  begun.get_future().wait();
+  EXPECT_FALSE(loop->settle(milliseconds(1)));
+  go_on.set_value();
+  EXPECT_TRUE(loop->settle(std::chrono::minutes(1)));
+  EXPECT_TRUE(over);
+}
+
+TEST(EventLoop, Settle_ofALoopThatNeverRanIsAtOnce) {
+  const auto loop = new_loop();
+  EXPECT_TRUE(loop->settle(milliseconds(0)));
+}
+
 }  // namespace
 }  // namespace vmm

@@ -122,5 +122,26 @@ TEST(GuestClock, TimeOfDayByDefault_goesOnInPauses) {
   EXPECT_GE(clock.utc() - before, milliseconds(2));
 }
 
+TEST(GuestClock, Set_goesOnFromThere) {
+  GuestClock clock;
+  clock.start();
+  clock.stop();
+  clock.set(std::chrono::hours(5), std::chrono::hours(0));
+  EXPECT_EQ(clock.now(), std::chrono::hours(5));
+  clock.start();
+  EXPECT_GE(clock.now(), std::chrono::hours(5));
+}
+
+TEST(GuestClock, Set_movesAFrozenTimeOfDayAndNoOther) {
+  GuestClock frozen;
+  frozen.set_time_of_day({.frozen = true});
+  frozen.set(std::chrono::hours(5), std::chrono::hours(100));
+  EXPECT_EQ(frozen.utc(), std::chrono::hours(100));
+  GuestClock clock;
+  const auto before = clock.utc();
+  clock.set(std::chrono::hours(5), std::chrono::hours(100));
+  EXPECT_GE(clock.utc(), before);
+}
+
 }  // namespace
 }  // namespace vmm

@@ -98,5 +98,26 @@ TEST(StopBoard, AllWaitersSeeTheSameStop) {
   EXPECT_EQ(seen[0], seen[2]);
 }
 
+TEST(StopBoard, Untold_isWhatNobodyWasToldOf) {
+  StopBoard board;
+  EXPECT_FALSE(board.untold());
+  board.post(stop_of(StopReason::kDebugExit, 1));
+  EXPECT_TRUE(board.untold());
+  board.mark_told();
+  EXPECT_FALSE(board.untold());
+  EXPECT_TRUE(board.posted()) << "a guest that is over stays so";
+}
+
+TEST(StopBoard, Reset_makesRoomForAnotherStop) {
+  StopBoard board;
+  board.post(stop_of(StopReason::kDebugExit, 1));
+  board.mark_told();
+  board.reset(std::nullopt);
+  EXPECT_FALSE(board.posted());
+  board.post(stop_of(StopReason::kDebugExit, 2));
+  ASSERT_TRUE(board.untold());
+  EXPECT_EQ(std::get<StopInfo>(*board.untold()).value, 2U);
+}
+
 }  // namespace
 }  // namespace vmm

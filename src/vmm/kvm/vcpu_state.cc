@@ -1,0 +1,241 @@
+#include "vmm/kvm/vcpu_state.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "vmm/kvm/flexible.h"
+#include "vmm/kvm/ioctl.h"
+#include "vmm/kvm/ioctl_numbers.h"
+
+namespace vmm::kvm {
+namespace {
+
+constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
+constexpr std::size_t kMostCpuidEntries = 256;  // KVM_MAX_CPUID_ENTRIES
+constexpr std::size_t kMostMsrs = 4096;
+constexpr std::size_t kMostXsave = 1 << 20;
+
+template <typename T>
+Result<T> get(const VcpuFd& cpu, unsigned long request, const char* name) {
+  T value{};
+  if (::ioctl(cpu.fd(), request, &value) < 0) {
+    return fail_errno(errno, "{} on vCPU {}", name, cpu.id());
+  }
+  return value;
+}
+
+template <typename T>
+Result<void> set(const VcpuFd& cpu, unsigned long request, const T& value, const char* name) {
+  if (::ioctl(cpu.fd(), request, &value) < 0) {
+    return fail_errno(errno, "{} on vCPU {}", name, cpu.id());
+  }
+  return {};
+}
+
+template <typename T>
+Blob to_blob(const T& value) {
+  const auto bytes = std::as_bytes(std::span(&value, 1));
+  return {{bytes.begin(), bytes.end()}};
+}
+
+VcpuEvents from_kvm(const kvm_vcpu_events& k) {
+  VcpuEvents e;
+  e.exception_injected = k.exception.injected != 0;
+  e.exception_pending = k.exception.pending != 0;
+  e.exception_has_error = k.exception.has_error_code != 0;
+  e.exception = k.exception.nr;
+  e.exception_error = k.exception.error_code;
+  e.interrupt_injected = k.interrupt.injected != 0;
+  e.interrupt_soft = k.interrupt.soft != 0;
+  e.interrupt = k.interrupt.nr;
+  e.interrupt_shadow = k.interrupt.shadow;
+  e.nmi_injected = k.nmi.injected != 0;
+  e.nmi_masked = k.nmi.masked != 0;
+  e.nmi_pending = k.nmi.pending;
+  e.sipi_vector = k.sipi_vector;
+  e.smm = k.smi.smm != 0;
+  e.smi_pending = k.smi.pending != 0;
+  e.smm_inside_nmi = k.smi.smm_inside_nmi != 0;
+  e.latched_init = k.smi.latched_init != 0;
+  return e;
+}
+
+kvm_vcpu_events to_kvm(const VcpuEvents& e) {
+  kvm_vcpu_events k{};
+  // Without KVM_CAP_EXCEPTION_PAYLOAD, which this program does not enable, KVM takes a pending
+  // exception as an injected one.
+  k.exception.injected = e.exception_injected || e.exception_pending;
+  k.exception.has_error_code = e.exception_has_error;
+  k.exception.nr = e.exception;
+  k.exception.error_code = e.exception_error;
+  k.interrupt.injected = e.interrupt_injected;
+  k.interrupt.soft = e.interrupt_soft;
+  k.interrupt.nr = e.interrupt;
+  k.interrupt.shadow = e.interrupt_shadow;
+  k.nmi.injected = e.nmi_injected;
+  k.nmi.masked = e.nmi_masked;
+  k.nmi.pending = e.nmi_pending;
+  k.sipi_vector = e.sipi_vector;
+  k.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+            KVM_VCPUEVENT_VALID_SIPI_VECTOR;
+  if (e.smm || e.smi_pending || e.smm_inside_nmi || e.latched_init) {
+    k.flags |= KVM_VCPUEVENT_VALID_SMM;
+    k.smi.smm = e.smm;
+    k.smi.pending = e.smi_pending;
+    k.smi.smm_inside_nmi = e.smm_inside_nmi;
+    k.smi.latched_init = e.latched_init;
+  }
+  return k;
+}
+
+Result<std::vector<x86::CpuidEntry>> read_cpuid(const VcpuFd& cpu) {
+  CpuidTable table(kMostCpuidEntries);
+  table.head().nent = kMostCpuidEntries;
+  if (::ioctl(cpu.fd(), kGetCpuid2, table.get()) < 0) {
+    return fail_errno(errno, "KVM_GET_CPUID2 on vCPU {}", cpu.id());
+  }
+  std::vector<x86::CpuidEntry> entries;
+  for (const kvm_cpuid_entry2& e :
+       table.entries(std::min<std::size_t>(table.head().nent, kMostCpuidEntries))) {
+    entries.push_back({e.function, e.index, (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0, e.eax,
+                       e.ebx, e.ecx, e.edx});
+  }
+  return entries;
+}
+
+// In the order of setting.
+int rank(std::uint32_t index) {
+  if (index == kTscMsr) return 0;
+  return index == kTscDeadlineMsr ? 2 : 1;
+}
+
+}  // namespace
+
+Result<void> VcpuState::validate() const {
+  if (cpuid.size() > kMostCpuidEntries || msrs.size() > kMostMsrs ||
+      xsave.bytes.size() > kMostXsave || mp_state >= static_cast<std::uint8_t>(MpState::kOther) ||
+      (lapic && lapic->bytes.size() != sizeof(kvm_lapic_state))) {
+    return fail(ErrorCode::kBadState, "The state of a CPU has parts of a size that cannot be");
+  }
+  return {};
+}
+
+Result<std::vector<Msr>> VcpuStateFormat::msrs(const VcpuFd& cpu) {
+  const bool ask = known_.empty();
+  std::vector<std::uint32_t> wanted = ask ? listed_ : known_;
+  if (ask) {
+    std::stable_sort(wanted.begin(), wanted.end(),
+                     [](std::uint32_t a, std::uint32_t b) { return rank(a) < rank(b); });
+  }
+  std::vector<Msr> found;
+  // KVM stops at the first MSR that this guest does not have: the next call begins behind it.
+  for (std::size_t at = 0; at < wanted.size();) {
+    const std::size_t count = wanted.size() - at;
+    MsrTable table(count);
+    table.head().nmsrs = static_cast<std::uint32_t>(count);
+    const auto entries = table.entries(count);
+    for (std::size_t i = 0; i < count; ++i) entries[i].index = wanted[at + i];
+    const int n = ::ioctl(cpu.fd(), kGetMsrs, table.get());
+    if (n < 0) return fail_errno(errno, "KVM_GET_MSRS on vCPU {}", cpu.id());
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      found.push_back({entries[i].index, entries[i].data});
+    }
+    at += static_cast<std::size_t>(n);
+    if (at < wanted.size()) ++at;
+  }
+  if (ask) {
+    for (const Msr& msr : found) known_.push_back(msr.index);
+  }
+  return found;
+}
+
+Result<VcpuState> VcpuStateFormat::save(const VcpuFd& cpu) {
+  VcpuState state;
+  state.mp_state = static_cast<std::uint8_t>(VMM_TRY(cpu.mp_state()));
+  state.registers = VMM_TRY(cpu.registers());
+  state.system = VMM_TRY(cpu.system_registers());
+  state.xsave.bytes = VMM_TRY(cpu.xsave());
+  state.has_xcrs = xcrs_;
+  if (xcrs_) state.xcr0 = VMM_TRY(cpu.xcr0());
+  const auto debug = VMM_TRY(get<kvm_debugregs>(cpu, KVM_GET_DEBUGREGS, "KVM_GET_DEBUGREGS"));
+  std::copy(std::begin(debug.db), std::end(debug.db), state.dr.begin());
+  state.dr6 = debug.dr6;
+  state.dr7 = debug.dr7;
+  if (lapic_) {
+    state.lapic = to_blob(VMM_TRY(get<kvm_lapic_state>(cpu, KVM_GET_LAPIC, "KVM_GET_LAPIC")));
+  }
+  state.msrs = VMM_TRY(msrs(cpu));
+  state.events =
+      from_kvm(VMM_TRY(get<kvm_vcpu_events>(cpu, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS")));
+  state.cpuid = VMM_TRY(read_cpuid(cpu));
+  return state;
+}
+
+namespace {
+
+// All of them, or an error that names the first that KVM would not have and that is not as wanted
+// anyway: some can be read and have one value only.
+Result<void> set_msrs(const VcpuFd& cpu, std::span<const Msr> msrs) {
+  while (!msrs.empty()) {
+    MsrTable table(msrs.size());
+    table.head().nmsrs = static_cast<std::uint32_t>(msrs.size());
+    const auto to = table.entries(msrs.size());
+    for (std::size_t i = 0; i < msrs.size(); ++i) {
+      to[i].index = msrs[i].index;
+      to[i].data = msrs[i].value;
+    }
+    const int n = ::ioctl(cpu.fd(), kSetMsrs, table.get());
+    if (n < 0) return fail_errno(errno, "KVM_SET_MSRS on vCPU {}", cpu.id());
+    msrs = msrs.subspan(static_cast<std::size_t>(n));
+    if (msrs.empty()) break;
+    const Msr& refused = msrs.front();
+    const auto now = cpu.msr(refused.index);
+    if (!now || *now != refused.value) {
+      return fail(ErrorCode::kBadState, "KVM refuses the value {:#x} for MSR {:#x} of vCPU {}",
+                  refused.value, refused.index, cpu.id());
+    }
+    msrs = msrs.subspan(1);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid) const {
+  VMM_TRY(state.validate());
+  if (state.lapic.has_value() != lapic_ || state.has_xcrs != xcrs_) {
+    return fail(ErrorCode::kBadState,
+                "The state of vCPU {} is of a KVM that keeps other parts of it", cpu.id());
+  }
+  for (const Msr& msr : state.msrs) {
+    if (std::find(listed_.begin(), listed_.end(), msr.index) == listed_.end()) {
+      return fail(ErrorCode::kBadState, "This host's KVM does not know MSR {:#x}", msr.index);
+    }
+  }
+  if (cpuid) VMM_TRY(cpu.set_cpuid(state.cpuid));
+  VMM_TRY(cpu.set_system_registers(state.system));
+  VMM_TRY(cpu.set_registers(state.registers));
+  if (xcrs_) VMM_TRY(cpu.set_xcr0(state.xcr0));
+  VMM_TRY(cpu.set_xsave(state.xsave.bytes));
+  // Without local APICs in KVM a CPU that waits is the user irqchip's business.
+  VMM_TRY(cpu.set_mp_state(static_cast<MpState>(state.mp_state)));
+  if (state.lapic) {
+    kvm_lapic_state lapic{};
+    std::memcpy(&lapic, state.lapic->bytes.data(), sizeof lapic);
+    VMM_TRY(set(cpu, KVM_SET_LAPIC, lapic, "KVM_SET_LAPIC"));
+  }
+  std::vector<Msr> ordered = state.msrs;
+  std::stable_sort(ordered.begin(), ordered.end(),
+                   [](const Msr& a, const Msr& b) { return rank(a.index) < rank(b.index); });
+  VMM_TRY(set_msrs(cpu, ordered));
+  kvm_debugregs debug{};
+  std::copy(state.dr.begin(), state.dr.end(), std::begin(debug.db));
+  debug.dr6 = state.dr6;
+  debug.dr7 = state.dr7;
+  VMM_TRY(set(cpu, KVM_SET_DEBUGREGS, debug, "KVM_SET_DEBUGREGS"));
+  return set(cpu, KVM_SET_VCPU_EVENTS, to_kvm(state.events), "KVM_SET_VCPU_EVENTS");
+}
+
+}  // namespace vmm::kvm

@@ -1,0 +1,129 @@
+// All state that KVM keeps of a vCPU at rest, and the order in which it is read and written.
+//
+// Reading (each before the next, where it matters):
+//   1 MP state        KVM handles what INIT and SIPI have left pending when it is asked, which
+//                     changes registers and local APIC: so before all of them
+//   2 registers, system registers, FPU, XCRs, debug registers
+//   3 local APIC      before the MSRs: its timer is not touched by reading
+//   4 MSRs
+//   5 events          last: the requests before may make an exception out of what is pending
+// Writing:
+//   1 CPUID           KVM judges control registers, XCRs and MSRs by the features that it shows
+//   2 system registers  they have the APIC base, without which a local APIC takes no state
+//   3 registers, XCRs, FPU  XCR0 before the area whose parts it allows
+//   4 MP state        after the APIC base, before the local APIC
+//   5 local APIC      before the MSRs: TSC_DEADLINE is refused unless its timer is in that mode
+//   6 MSRs            the TSC first, TSC_DEADLINE last, which counts by it
+//   7 debug registers
+//   8 events          last: setting registers takes pending exceptions away
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "vmm/kvm/vcpu_fd.h"
+#include "vmm/snapshot/blob.h"
+#include "vmm/x86/cpu_features.h"
+#include "vmm/x86/registers.h"
+
+namespace vmm::kvm {
+
+// KVM_GET_VCPU_EVENTS: what is on its way to the guest.
+struct VcpuEvents {
+  bool exception_injected = false, exception_pending = false, exception_has_error = false;
+  std::uint8_t exception = 0;
+  std::uint32_t exception_error = 0;
+  bool interrupt_injected = false, interrupt_soft = false;
+  std::uint8_t interrupt = 0, interrupt_shadow = 0;
+  bool nmi_injected = false, nmi_masked = false;
+  std::uint8_t nmi_pending = 0;
+  std::uint32_t sipi_vector = 0;
+  bool smm = false, smi_pending = false, smm_inside_nmi = false, latched_init = false;
+
+  bool operator==(const VcpuEvents&) const = default;
+  static void fields(auto&& f) {
+    f("exception_injected", &VcpuEvents::exception_injected);
+    f("exception_pending", &VcpuEvents::exception_pending);
+    f("exception_has_error", &VcpuEvents::exception_has_error);
+    f("exception", &VcpuEvents::exception);
+    f("exception_error", &VcpuEvents::exception_error);
+    f("interrupt_injected", &VcpuEvents::interrupt_injected);
+    f("interrupt_soft", &VcpuEvents::interrupt_soft);
+    f("interrupt", &VcpuEvents::interrupt);
+    f("interrupt_shadow", &VcpuEvents::interrupt_shadow);
+    f("nmi_injected", &VcpuEvents::nmi_injected);
+    f("nmi_masked", &VcpuEvents::nmi_masked);
+    f("nmi_pending", &VcpuEvents::nmi_pending);
+    f("sipi_vector", &VcpuEvents::sipi_vector);
+    f("smm", &VcpuEvents::smm);
+    f("smi_pending", &VcpuEvents::smi_pending);
+    f("smm_inside_nmi", &VcpuEvents::smm_inside_nmi);
+    f("latched_init", &VcpuEvents::latched_init);
+  }
+};
+
+struct VcpuState {
+  std::vector<x86::CpuidEntry> cpuid;
+  std::uint8_t mp_state = 0;  // MpState
+  x86::Registers registers;
+  x86::SystemRegisters system;
+  Blob xsave;
+  std::uint64_t xcr0 = 1;
+  bool has_xcrs = false;
+  std::array<std::uint64_t, 4> dr{};
+  std::uint64_t dr6 = 0, dr7 = 0;
+  std::optional<Blob> lapic;  // where KVM has the local APICs
+  std::vector<Msr> msrs;
+  VcpuEvents events;
+
+  bool operator==(const VcpuState&) const = default;
+  // Bounds only: what KVM refuses is its to say.
+  Result<void> validate() const;
+  static void fields(auto&& f) {
+    f("cpuid", &VcpuState::cpuid);
+    f("mp_state", &VcpuState::mp_state);
+    f("registers", &VcpuState::registers);
+    f("system", &VcpuState::system);
+    f("xsave", &VcpuState::xsave);
+    f("xcr0", &VcpuState::xcr0);
+    f("has_xcrs", &VcpuState::has_xcrs);
+    f("dr", &VcpuState::dr);
+    f("dr6", &VcpuState::dr6);
+    f("dr7", &VcpuState::dr7);
+    f("lapic", &VcpuState::lapic);
+    f("msrs", &VcpuState::msrs);
+    f("events", &VcpuState::events);
+  }
+};
+
+inline constexpr std::uint32_t kTscMsr = 0x10;
+
+// What a machine's CPUs have in common about their state. The MSRs are found out once: those of the
+// host's list that this guest has.
+class VcpuStateFormat {
+ public:
+  // `listed` is KVM_GET_MSR_INDEX_LIST.
+  VcpuStateFormat(std::vector<std::uint32_t> listed, bool lapic, bool xcrs)
+      : listed_(std::move(listed)), lapic_(lapic), xcrs_(xcrs) {}
+
+  // On the vCPU's thread, at rest and with nothing pending.
+  Result<VcpuState> save(const VcpuFd& cpu);
+  // `cpuid`: KVM takes a table only before a vCPU has run; not for one that has it already.
+  // Errors: kBadState when the state has what this host's does not; what KVM refuses.
+  Result<void> restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid) const;
+
+ private:
+  Result<std::vector<Msr>> msrs(const VcpuFd& cpu);
+
+  std::vector<std::uint32_t> listed_;
+  std::vector<std::uint32_t> known_ = {};  // of these, what the guest has; empty: not yet asked
+  bool lapic_;
+  bool xcrs_;
+};
+
+}  // namespace vmm::kvm

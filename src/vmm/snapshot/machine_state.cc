@@ -1,0 +1,64 @@
+#include "vmm/snapshot/machine_state.h"
+
+#include <utility>
+
+#include "devices/state_io.h"
+#include "vmm/x86/layout.h"
+
+namespace vmm {
+
+// Found by the field lists, which know integers and structures.
+nlohmann::json to_json(const Blob& blob) {
+  const auto* const begin = reinterpret_cast<const std::uint8_t*>(blob.bytes.data());
+  return nlohmann::json::binary({begin, begin + blob.bytes.size()});
+}
+
+Result<void> from_json(const nlohmann::json& json, Blob& blob) {
+  if (!json.is_binary()) return fail(ErrorCode::kBadState, "expected bytes");
+  const auto bytes = std::as_bytes(std::span(json.get_binary()));
+  blob.bytes.assign(bytes.begin(), bytes.end());
+  return {};
+}
+
+Result<void> SavedStop::validate() const {
+  if (reason > StopReason::kCancelled) {
+    return fail(ErrorCode::kBadState, "There is no reason {} to stop", static_cast<int>(reason));
+  }
+  return {};
+}
+
+Result<void> MachineState::validate() const {
+  constexpr std::int64_t kMostTime = std::int64_t{1} << 60;  // 36 years
+  if (cpus.size() != shape.cpus || cpus.empty()) {
+    return fail(ErrorCode::kBadState, "There are states of {} CPUs, the machine has {}",
+                cpus.size(), shape.cpus);
+  }
+  if (chips.has_value() != (shape.irqchip == IrqchipMode::kKernel) ||
+      (held_interrupt && shape.irqchip != IrqchipMode::kSplit)) {
+    return fail(ErrorCode::kBadState, "The interrupt controllers' state is of another irqchip");
+  }
+  if (guest_time < 0 || guest_time > kMostTime || utc < -kMostTime || utc > 4 * kMostTime) {
+    return fail(ErrorCode::kBadState, "The guest's time is {} ns, of the day {} ns", guest_time,
+                utc);
+  }
+  return {};
+}
+
+nlohmann::json to_document(const WholeState& state) {
+  StateWriter writer;
+  writer.put(state.machine);
+  return {{"machine", writer.document()}, {"devices", state.devices}};
+}
+
+Result<WholeState> from_document(const nlohmann::json& document) {
+  if (!document.is_object() || document.size() != 2 || !document.contains("machine") ||
+      !document.contains("devices") || !document["devices"].is_object()) {
+    return fail(ErrorCode::kBadState, "The state is not one of a machine and its devices");
+  }
+  WholeState state;
+  state.machine = VMM_TRY(StateReader(document["machine"]).get<MachineState>());
+  for (const auto& [id, device] : document["devices"].items()) state.devices.emplace(id, device);
+  return state;
+}
+
+}  // namespace vmm

@@ -1,0 +1,303 @@
+#include "vmm/snapshot/ram_image.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/crc32c.h"
+#include "base/size.h"
+
+namespace vmm {
+namespace {
+
+constexpr std::uint64_t kPage = RamImage::kPage;
+
+// /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst): a word a page.
+constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
+constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;
+
+std::vector<GpaRange> ranges_of(const GuestMemory& memory) {
+  std::vector<GpaRange> ranges;
+  for (const GuestRegion& region : memory.regions()) ranges.push_back(region.range());
+  return ranges;
+}
+
+std::uint64_t pages_of(std::span<const GpaRange> ranges) {
+  std::uint64_t pages = 0;
+  for (const GpaRange& range : ranges) pages += range.size() / kPage;
+  return pages;
+}
+
+bool is_zero(const std::byte* page) noexcept {
+  // In pieces that a vector unit likes, and that end early.
+  for (std::size_t at = 0; at < kPage; at += 256) {
+    std::array<std::uint64_t, 32> piece;
+    std::memcpy(piece.data(), page + at, sizeof piece);
+    std::uint64_t any = 0;
+    for (const std::uint64_t word : piece) any |= word;
+    if (any != 0) return false;
+  }
+  return true;
+}
+
+// Finds pages that may be other than zeroes, without touching those that were never touched:
+// reading them would make the host give each a page table entry, or a page.
+class TouchedPages {
+ public:
+  explicit TouchedPages(const RamImage* base)
+      : base_(base), pagemap_(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
+
+  // Those of a region whose first page has the number `first` in `pages`.
+  void add(const GuestRegion& region, std::uint64_t first, PageSet& pages) const {
+    if (region.fd() >= 0 && add_data(region, first, pages)) return;
+    add_mapped(region, first, pages);
+    if (base_ == nullptr) return;
+    for (std::uint64_t page = first; page < first + region.range().size() / kPage; ++page) {
+      if (base_->pages().has(page)) pages.add(page);
+    }
+  }
+
+ private:
+  // A shared file may have been written through another mapping.
+  static bool add_data(const GuestRegion& region, std::uint64_t first, PageSet& pages) {
+    const auto size = static_cast<off_t>(region.range().size());
+    for (off_t at = 0; at < size;) {
+      const off_t data = ::lseek(region.fd(), at, SEEK_DATA);
+      if (data < 0) return errno == ENXIO;  // the rest is a hole
+      const off_t hole = ::lseek(region.fd(), data, SEEK_HOLE);
+      if (hole < 0) return false;
+      for (off_t page = data / static_cast<off_t>(kPage);
+           page * static_cast<off_t>(kPage) < std::min(hole, size); ++page) {
+        pages.add(first + static_cast<std::uint64_t>(page));
+      }
+      at = hole;
+    }
+    return true;
+  }
+
+  void add_mapped(const GuestRegion& region, std::uint64_t first, PageSet& pages) const {
+    const std::uint64_t count = region.range().size() / kPage;
+    const std::uint64_t begin = reinterpret_cast<std::uintptr_t>(region.hva()) / kPage;
+    std::array<std::uint64_t, 4096> words;
+    for (std::uint64_t at = 0; at < count; at += words.size()) {
+      const std::uint64_t n = std::min<std::uint64_t>(words.size(), count - at);
+      const auto bytes = static_cast<std::size_t>(n * sizeof(std::uint64_t));
+      const auto from = static_cast<off_t>((begin + at) * sizeof(std::uint64_t));
+      const bool known = pagemap_ && ::pread(pagemap_.get(), words.data(), bytes, from) ==
+                                         static_cast<ssize_t>(bytes);
+      for (std::uint64_t i = 0; i < n; ++i) {
+        const bool there = !known || (words[static_cast<std::size_t>(i)] & (kPresent | kSwapped));
+        if (there) pages.add(first + at + i);
+      }
+    }
+  }
+
+  const RamImage* base_;
+  UniqueFd pagemap_;
+};
+
+// Writes pages one after the other, neighbours together.
+class Writer {
+ public:
+  Writer(int file, const RamImage::CopyOptions& options, PageSet& pages,
+         std::vector<RamImage::Extent>& extents)
+      : file_(file), options_(options), pages_(pages), extents_(extents) {}
+
+  // A page that follows all before.
+  Result<void> add(std::uint64_t number, const std::byte* page) {
+    if (is_zero(page)) return {};
+    const bool goes_on = count_ != 0 && count_ < RamImage::kMostPages &&
+                         number == first_ + count_ && page == start_ + count_ * kPage;
+    if (!goes_on) {
+      VMM_TRY(flush());
+      first_ = number;
+      start_ = page;
+    }
+    ++count_;
+    pages_.add(number);
+    return {};
+  }
+
+  Result<void> flush() {
+    if (count_ == 0) return {};
+    if (options_.cancelled && options_.cancelled()) {
+      return fail(ErrorCode::kCancelled, "Somebody asked for an end");
+    }
+    const std::span<const std::byte> bytes(start_, static_cast<std::size_t>(count_ * kPage));
+    VMM_TRY(write(bytes, options_.offset + first_ * kPage));
+    extents_.push_back({.first = first_,
+                        .pages = static_cast<std::uint32_t>(count_),
+                        .crc = options_.checksums ? crc32c(bytes) : 0});
+    count_ = 0;
+    return {};
+  }
+
+ private:
+  Result<void> write(std::span<const std::byte> bytes, std::uint64_t at) const {
+    while (!bytes.empty()) {
+      const ssize_t n = ::pwrite(file_, bytes.data(), bytes.size(), static_cast<off_t>(at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) {
+        return fail_errno(n < 0 ? errno : EIO, "Write {} of guest memory",
+                          format_size(bytes.size()));
+      }
+      bytes = bytes.subspan(static_cast<std::size_t>(n));
+      at += static_cast<std::uint64_t>(n);
+    }
+    return {};
+  }
+
+  int file_;
+  const RamImage::CopyOptions& options_;
+  PageSet& pages_;
+  std::vector<RamImage::Extent>& extents_;
+  std::uint64_t first_ = 0;
+  std::uint64_t count_ = 0;
+  const std::byte* start_ = nullptr;
+};
+
+}  // namespace
+
+RamImage::View::~View() { ::munmap(address, size); }
+
+Result<UniqueFd> RamImage::create_memory_file(std::uint64_t bytes) {
+  UniqueFd file(::memfd_create("vmm-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file) return fail_errno(errno, "Create a memfd for a snapshot");
+  if (::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
+    return fail_errno(errno, "Size a memfd of {} for a snapshot", format_size(bytes));
+  }
+  return file;
+}
+
+Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
+                                   CopyOptions options) {
+  RamImage image;
+  image.offset_ = options.offset;
+  image.regions_ = ranges_of(memory);
+  image.pages_ = PageSet(pages_of(image.regions_));
+  PageSet touched(image.pages_.pages());
+  const TouchedPages finder(base);
+  std::uint64_t first = 0;
+  for (const GuestRegion& region : memory.regions()) {
+    finder.add(region, first, touched);
+    first += region.range().size() / kPage;
+  }
+  Writer writer(file.get(), options, image.pages_, image.extents_);
+  first = 0;
+  std::size_t at = 0;
+  Result<void> written;
+  touched.for_each([&](std::uint64_t page) {
+    if (!written) return;
+    while (page >= first + image.regions_[at].size() / kPage) {
+      first += image.regions_[at++].size() / kPage;
+    }
+    written = writer.add(page, memory.regions()[at].hva() + (page - first) * kPage);
+  });
+  VMM_TRY(std::move(written));
+  VMM_TRY(writer.flush());
+  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
+  VMM_TRY(image.open_view());
+  return image;
+}
+
+Result<RamImage> RamImage::copy(UniqueFd file, CopyOptions options) const {
+  RamImage image;
+  image.offset_ = options.offset;
+  image.regions_ = regions_;
+  image.pages_ = PageSet(pages_.pages());
+  Writer writer(file.get(), options, image.pages_, image.extents_);
+  Result<void> written;
+  pages_.for_each([&](std::uint64_t number) {
+    if (written) written = writer.add(number, page(number).data());
+  });
+  VMM_TRY(std::move(written));
+  VMM_TRY(writer.flush());
+  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
+  VMM_TRY(image.open_view());
+  return image;
+}
+
+Result<RamImage> RamImage::open(UniqueFd file, std::uint64_t offset, std::vector<GpaRange> regions,
+                                std::vector<Extent> extents) {
+  RamImage image;
+  image.offset_ = offset;
+  image.regions_ = std::move(regions);
+  image.pages_ = PageSet(pages_of(image.regions_));
+  std::uint64_t next = 0;
+  for (const Extent& extent : extents) {
+    if (extent.first < next || extent.pages == 0 || extent.pages > kMostPages ||
+        extent.first >= image.pages_.pages() ||
+        extent.pages > image.pages_.pages() - extent.first) {
+      return fail(ErrorCode::kBadState, "The list of pages is out of order at page {}",
+                  extent.first);
+    }
+    next = extent.first + extent.pages;
+    for (std::uint64_t page = extent.first; page < next; ++page) image.pages_.add(page);
+  }
+  image.extents_ = std::move(extents);
+  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
+  VMM_TRY(image.open_view());
+  return image;
+}
+
+Result<void> RamImage::open_view() {
+  const auto size = static_cast<std::size_t>(bytes());
+  if (size == 0) return fail(ErrorCode::kBadState, "A snapshot without memory");
+  // A memfd can be made constant; other files stay as they are because nobody changes them.
+  (void)::fcntl(file_->get(), F_ADD_SEALS,
+                F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  void* const address =
+      ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file_->get(), static_cast<off_t>(offset_));
+  if (address == MAP_FAILED) return fail_errno(errno, "Map {} of a snapshot", format_size(size));
+  (void)::madvise(address, size, MADV_DONTDUMP);
+  view_ = std::make_shared<const View>(address, size);
+  return {};
+}
+
+Result<GuestMemory> RamImage::map() const {
+  std::vector<GuestRegion> regions;
+  std::uint64_t at = offset_;
+  for (const GpaRange& range : regions_) {
+    regions.push_back(VMM_TRY(GuestRegion::map_private(range, file_->get(), at)));
+    at += range.size();
+  }
+  return GuestMemory::create(std::move(regions));
+}
+
+std::span<const std::byte, RamImage::kPage> RamImage::page(std::uint64_t number) const noexcept {
+  const auto* const begin = static_cast<const std::byte*>(view_->address);
+  return std::span<const std::byte, kPage>(begin + number * kPage, kPage);
+}
+
+Result<void> RamImage::verify() const {
+  for (const Extent& extent : extents_) {
+    const auto* const begin = page(extent.first).data();
+    if (crc32c({begin, static_cast<std::size_t>(extent.pages * kPage)}) != extent.crc) {
+      return fail(ErrorCode::kBadState, "The memory in pages {} to {} is damaged", extent.first,
+                  extent.first + extent.pages - 1);
+    }
+  }
+  return {};
+}
+
+void RamImage::put_back(const GuestMemory& memory, const PageSet& which) const noexcept {
+  std::uint64_t first = 0;
+  std::size_t at = 0;
+  which.for_each([&](std::uint64_t number) {
+    while (number >= first + regions_[at].size() / kPage) first += regions_[at++].size() / kPage;
+    std::byte* const to = memory.regions()[at].hva() + (number - first) * kPage;
+    if (pages_.has(number)) {
+      std::memcpy(to, page(number).data(), kPage);
+    } else {
+      std::memset(to, 0, kPage);
+    }
+  });
+}
+
+}  // namespace vmm

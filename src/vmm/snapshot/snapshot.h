@@ -1,0 +1,60 @@
+// A machine at one moment: all that its guest can tell, in memory or in a file.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "vmm/config.h"
+
+namespace vmm {
+
+class RamImage;
+struct WholeState;
+
+// Immutable; shared by whoever goes on from it (Vm::reset_to(), SnapshotBoot). Any thread.
+class Snapshot {
+ public:
+  // From a file. It stays open, is read when memory is touched, and must not be changed; a new one
+  // may be put in its place. The file is not trusted: header, state and the list of pages are
+  // checked here, memory itself is not read. Errors: kBadState saying what is wrong with it; kIo.
+  static Result<std::shared_ptr<const Snapshot>> open(const std::string& path);
+  // Whether a file says that it is one.
+  static bool is_snapshot(const std::string& path);
+  // For those who make one.
+  Snapshot(WholeState state, RamImage ram, std::vector<QuirkOverride> quirks = {});
+  ~Snapshot();
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+
+  // Writes it to a file, of mode 0600: under another name first, which takes the place of `path`
+  // when everything is on the disk. On an error `path` is as it was. `cancelled` is asked now and
+  // then. Errors: kResource when there is no room; kIo; kCancelled.
+  Result<void> write(const std::string& path, const std::function<bool()>& cancelled = {}) const;
+
+  // A machine that can go on from this: config().boot is this snapshot. Disks, networks and vsock
+  // are there in their order, without backends: they are the caller's to give anew, as are
+  // consoles.
+  static VmConfig config(const std::shared_ptr<const Snapshot>& snapshot);
+
+  std::uint64_t memory() const noexcept;        // bytes of RAM that the machine has
+  std::uint64_t stored_bytes() const noexcept;  // of these, what is not all zeroes
+  // Reads all of memory, and compares checksums (of a file). Errors: kBadState.
+  Result<void> verify() const;
+  // Everything but memory, for people and programs: an object.
+  std::string to_json() const;
+
+  // For the library.
+  const WholeState& state() const noexcept { return *state_; }
+  const RamImage& ram() const noexcept { return *ram_; }
+
+ private:
+  std::unique_ptr<const WholeState> state_;
+  std::unique_ptr<const RamImage> ram_;
+  std::vector<QuirkOverride> quirks_;  // of this host; empty: to be probed
+};
+
+}  // namespace vmm

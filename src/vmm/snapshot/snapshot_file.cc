@@ -1,0 +1,287 @@
+#include "vmm/snapshot/snapshot_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/crc32c.h"
+#include "base/le.h"
+#include "base/size.h"
+#include "vmm/x86/layout.h"
+
+namespace vmm {
+namespace {
+
+constexpr std::array<char, 8> kMagic{'V', 'M', 'M', 'S', 'N', 'A', 'P', '\n'};
+constexpr std::uint32_t kVersion = 1;
+constexpr std::uint64_t kMostState = MiB(512);
+// Of the page list: a machine of 4 TiB whose every second page is there.
+constexpr std::uint64_t kMostExtents = std::uint64_t{1} << 29;
+
+struct Section {
+  Le64 offset, size;
+  Le32 crc, reserved;
+};
+
+struct Header {
+  std::array<char, 8> magic = kMagic;
+  Le32 version;
+  Le32 crc;  // of the header with this field zero
+  Le64 file_size;
+  Le64 ram_offset, ram_size;
+  Section state, pages;
+};
+static_assert(sizeof(Header) == 88);
+static_assert(sizeof(Header) <= SnapshotFile::kRamOffset);
+
+struct ListedExtent {
+  Le64 first;
+  Le32 pages, crc;
+};
+static_assert(sizeof(ListedExtent) == 16);
+
+Result<void> write_all(int file, std::span<const std::byte> bytes, std::uint64_t at) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pwrite(file, bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return fail_errno(n < 0 ? errno : EIO, "Write {}", format_size(bytes.size()));
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+    at += static_cast<std::uint64_t>(n);
+  }
+  return {};
+}
+
+Result<void> read_all(int file, std::span<std::byte> bytes, std::uint64_t at) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::pread(file, bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "Read {}", format_size(bytes.size()));
+    if (n == 0) return fail(ErrorCode::kBadState, "It ends in the middle");
+    bytes = bytes.subspan(static_cast<std::size_t>(n));
+    at += static_cast<std::uint64_t>(n);
+  }
+  return {};
+}
+
+std::string directory_of(const std::string& path) {
+  const std::size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+std::uint32_t header_crc(Header header) {
+  header.crc = 0;
+  return crc32c(std::as_bytes(std::span(&header, 1)));
+}
+
+// Counts what a document would be, so that no more is built than is sound: nesting costs stack,
+// elements cost memory.
+class Measure final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  bool null() override { return count(); }
+  bool boolean(bool) override { return count(); }
+  bool number_integer(number_integer_t) override { return count(); }
+  bool number_unsigned(number_unsigned_t) override { return count(); }
+  bool number_float(number_float_t, const string_t&) override { return count(); }
+  bool string(string_t&) override { return count(); }
+  bool binary(binary_t&) override { return count(); }
+  bool start_object(std::size_t) override { return enter(); }
+  bool key(string_t&) override { return count(); }
+  bool end_object() override { return leave(); }
+  bool start_array(std::size_t) override { return enter(); }
+  bool end_array() override { return leave(); }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) override {
+    return false;
+  }
+
+ private:
+  static constexpr unsigned kMostDepth = 64;
+  static constexpr std::uint64_t kMostElements = std::uint64_t{1} << 26;
+  bool count() { return ++elements_ <= kMostElements; }
+  bool enter() { return ++depth_ <= kMostDepth && count(); }
+  bool leave() {
+    --depth_;
+    return true;
+  }
+  unsigned depth_ = 0;
+  std::uint64_t elements_ = 0;
+};
+
+Result<nlohmann::json> parse_state(std::span<const std::byte> bytes) {
+  const auto* const begin = reinterpret_cast<const std::uint8_t*>(bytes.data());
+  const auto* const end = begin + bytes.size();
+  Measure measure;
+  using nlohmann::json;
+  if (!json::sax_parse(begin, end, &measure, json::input_format_t::cbor)) {
+    return fail(ErrorCode::kBadState, "Its state is no CBOR, or larger than any could be");
+  }
+  json document = json::from_cbor(begin, end, /*strict=*/true, /*allow_exceptions=*/false);
+  if (document.is_discarded()) return fail(ErrorCode::kBadState, "Its state is no CBOR");
+  return document;
+}
+
+// Of a file that is read: a section lies in it.
+Result<void> check_section(const Section& section, std::uint64_t least, std::uint64_t file_size,
+                           std::uint64_t most, const char* name) {
+  const auto end = checked_add<std::uint64_t>(section.offset, section.size);
+  if (!end || section.offset < least || *end > file_size || section.size > most) {
+    return fail(ErrorCode::kBadState, "Its {} is not where it could be", name);
+  }
+  return {};
+}
+
+Result<std::vector<std::byte>> read_section(int file, const Section& section, const char* name) {
+  std::vector<std::byte> bytes(static_cast<std::size_t>(std::uint64_t{section.size}));
+  VMM_TRY(read_all(file, bytes, section.offset));
+  if (crc32c(bytes) != section.crc) return fail(ErrorCode::kBadState, "Its {} is damaged", name);
+  return bytes;
+}
+
+Result<Header> read_header(int file, std::uint64_t size) {
+  Header header;
+  if (size < sizeof header) return fail(ErrorCode::kBadState, "It is too short for a snapshot");
+  VMM_TRY(read_all(file, std::as_writable_bytes(std::span(&header, 1)), 0));
+  if (header.magic != kMagic) return fail(ErrorCode::kBadState, "It is no snapshot");
+  if (header.version != kVersion) {
+    return fail(ErrorCode::kBadState, "It has version {}, this program knows {}",
+                std::uint32_t{header.version}, kVersion);
+  }
+  if (header.crc != header_crc(header)) return fail(ErrorCode::kBadState, "Its header is damaged");
+  if (header.file_size != size) {
+    return fail(ErrorCode::kBadState, "It has {} bytes, and had {} when it was written", size,
+                std::uint64_t{header.file_size});
+  }
+  if (header.ram_offset != SnapshotFile::kRamOffset || header.ram_size % RamImage::kPage != 0 ||
+      header.ram_size > x86::kMaxRamBytes) {
+    return fail(ErrorCode::kBadState, "Its memory is not where it could be");
+  }
+  const std::uint64_t behind = SnapshotFile::kRamOffset + header.ram_size;
+  VMM_TRY(check_section(header.state, behind, size, kMostState, "state"));
+  VMM_TRY(
+      check_section(header.pages, behind, size, kMostExtents * sizeof(ListedExtent), "page list"));
+  if (header.pages.size % sizeof(ListedExtent) != 0) {
+    return fail(ErrorCode::kBadState, "Its page list is not where it could be");
+  }
+  return header;
+}
+
+Result<LoadedSnapshot> load(UniqueFd file) {
+  struct stat status {};
+  if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "Look at it");
+  if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kBadState, "It is no regular file");
+  const Header header =
+      VMM_TRY(read_header(file.get(), static_cast<std::uint64_t>(status.st_size)));
+  const auto bytes = VMM_TRY(read_section(file.get(), header.state, "state"));
+  const nlohmann::json document = VMM_TRY(parse_state(bytes));
+  WholeState state = VMM_TRY(from_document(document));
+  if (header.ram_size != state.machine.shape.memory) {
+    return fail(ErrorCode::kBadState, "Its memory is not as large as its machine's");
+  }
+  const auto list = VMM_TRY(read_section(file.get(), header.pages, "page list"));
+  std::vector<RamImage::Extent> extents(list.size() / sizeof(ListedExtent));
+  for (std::size_t i = 0; i < extents.size(); ++i) {
+    ListedExtent listed;
+    std::memcpy(&listed, list.data() + i * sizeof listed, sizeof listed);
+    extents[i] = {.first = listed.first, .pages = listed.pages, .crc = listed.crc};
+  }
+  RamImage ram = VMM_TRY(RamImage::open(std::move(file), SnapshotFile::kRamOffset,
+                                        x86::ram_ranges(header.ram_size), std::move(extents)));
+  return LoadedSnapshot{std::move(state), std::move(ram)};
+}
+
+}  // namespace
+
+Result<SnapshotFile> SnapshotFile::create(const std::string& path) {
+  std::string temporary = path + ".XXXXXX";
+  UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
+  if (!file) return fail_errno(errno, "Create {}", temporary);
+  return SnapshotFile(path, std::move(temporary), std::move(file));
+}
+
+SnapshotFile::SnapshotFile(SnapshotFile&& other) noexcept
+    : path_(std::move(other.path_)),
+      temporary_(std::exchange(other.temporary_, {})),
+      file_(std::move(other.file_)) {}
+
+SnapshotFile::~SnapshotFile() {
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
+}
+
+Result<UniqueFd> SnapshotFile::ram_file() const {
+  UniqueFd copy(::fcntl(file_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy) return fail_errno(errno, "Duplicate the descriptor of {}", temporary_);
+  return copy;
+}
+
+Result<void> SnapshotFile::finish(const WholeState& state, const RamImage& ram) {
+  const std::vector<std::uint8_t> document = nlohmann::json::to_cbor(to_document(state));
+  const auto state_bytes = std::as_bytes(std::span(document));
+  std::vector<ListedExtent> list(ram.extents().size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    list[i].first = ram.extents()[i].first;
+    list[i].pages = ram.extents()[i].pages;
+    list[i].crc = ram.extents()[i].crc;
+  }
+  const auto list_bytes = std::as_bytes(std::span(list));
+  if (state_bytes.size() > kMostState) {
+    return fail(ErrorCode::kUnsupported, "A state of {} is larger than a file may have",
+                format_size(state_bytes.size()));
+  }
+  Header header;
+  header.version = kVersion;
+  header.ram_offset = kRamOffset;
+  header.ram_size = ram.bytes();
+  header.state.offset = kRamOffset + ram.bytes();
+  header.state.size = state_bytes.size();
+  header.state.crc = crc32c(state_bytes);
+  header.pages.offset = header.state.offset + header.state.size;
+  header.pages.size = list_bytes.size();
+  header.pages.crc = crc32c(list_bytes);
+  header.file_size = header.pages.offset + header.pages.size;
+  header.crc = header_crc(header);
+  VMM_TRY(write_all(file_.get(), state_bytes, header.state.offset));
+  VMM_TRY(write_all(file_.get(), list_bytes, header.pages.offset));
+  VMM_TRY(write_all(file_.get(), std::as_bytes(std::span(&header, 1)), 0));
+  // On the disk before it is the file, and the name, too, before anybody is told.
+  if (::fsync(file_.get()) != 0) return fail_errno(errno, "Write {} to the disk", temporary_);
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
+    return fail_errno(errno, "Rename {} to {}", temporary_, path_);
+  }
+  temporary_.clear();
+  const UniqueFd directory(::open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!directory || ::fsync(directory.get()) != 0) {
+    return fail_errno(errno, "Write the directory of {} to the disk", path_);
+  }
+  return {};
+}
+
+bool looks_like_snapshot(const std::string& path) {
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  std::array<char, kMagic.size()> magic{};
+  return file &&
+         ::pread(file.get(), magic.data(), magic.size(), 0) == static_cast<ssize_t>(magic.size()) &&
+         magic == kMagic;
+}
+
+Result<LoadedSnapshot> load_snapshot(const std::string& path) {
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return fail_errno(errno, "Open the snapshot {}", path);
+  try {
+    return with_context(load(std::move(file)), fmt::format("Read the snapshot {}", path));
+  } catch (const nlohmann::json::exception& error) {
+    return fail(ErrorCode::kBadState, "Read the snapshot {}: its state is unsound: {}", path,
+                error.what());
+  }
+}
+
+}  // namespace vmm

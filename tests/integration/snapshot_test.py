@@ -1,0 +1,128 @@
+"""Snapshots from outside: vmm snapshot, vmm restore, vmm inspect.
+
+    snapshot_test.py PATH-OF-VMM
+"""
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import vmm_process
+from vmm_process import Guest, Running, eventually, needs_kvm, vmm
+
+
+class Usage(unittest.TestCase):
+    def expect(self, status, text, *arguments):
+        code, out, err = vmm(*arguments)
+        self.assertEqual((code, out), (status, ""), err)
+        self.assertIn(text, err)
+
+    def test_what_the_snapshot_says_is_not_asked_for(self):
+        self.expect(2, "--mem: the snapshot of --restore says what the machine is", "restore", "x.snap", "--mem", "1G")
+        self.expect(2, "--kernel", "restore", "x.snap", "--kernel", "bzImage")
+
+    def test_wrong_words(self):
+        self.expect(2, "snapshot FILE", "ctl", "/nowhere", "snapshot")
+        self.expect(2, "snapshot FILE", "snapshot", "/nowhere")
+
+    def test_files_that_are_none(self):
+        self.expect(1, "Open the snapshot /nowhere/x.snap", "restore", "/nowhere/x.snap")
+        self.expect(1, "no snapshot", "restore", __file__)
+
+
+@needs_kvm
+class Snapshots(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.control = self.folder / "control"
+        self.file = self.folder / "guest.snap"
+
+    def start(self, guest, *options):
+        running = Running(self, [*guest.arguments(self), "--control", self.control, *options],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertTrue(eventually(self.is_running))
+        return running
+
+    def is_running(self):
+        code, out, _ = vmm("ctl", self.control, "--json", "status")
+        return code == 0 and json.loads(out)["state"] == "running"
+
+    def take(self):
+        code, out, err = vmm("snapshot", self.control, self.file)
+        self.assertEqual((code, out, err), (0, "", ""))
+
+    def echo_from(self, running):
+        running.process.stdin.write(b"a")
+        running.process.stdin.flush()
+        self.assertEqual(running.process.stdout.read(1), b"a")
+
+    def test_guest_goes_on_here_and_there(self):
+        running = self.start(Guest().echo())
+        self.echo_from(running)
+        self.take()
+        self.echo_from(running)
+        running.process.kill()
+        running.process.wait()
+        restored = Running(self, ["restore", self.file],
+                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.echo_from(restored)
+
+    def test_paused_guest_stays_paused(self):
+        self.start(Guest().hang())
+        self.assertEqual(vmm("ctl", self.control, "pause")[0], 0)
+        self.take()
+        code, out, _ = vmm("ctl", self.control, "--json", "status")
+        self.assertEqual(json.loads(out)["state"], "paused")
+
+    def test_file_that_cannot_be_written_is_said_and_changes_nothing(self):
+        self.start(Guest().hang())
+        code, _, err = vmm("snapshot", self.control, self.folder / "nowhere" / "x.snap")
+        self.assertEqual(code, 1)
+        self.assertIn("nowhere", err)
+        self.assertTrue(self.is_running())
+
+    def test_inspect_shows_it_as_json(self):
+        self.start(Guest().hang())
+        self.take()
+        code, out, err = vmm("inspect", self.file)
+        self.assertEqual((code, err), (0, ""))
+        snapshot = json.loads(out)
+        self.assertEqual(snapshot["memory"]["size"], 4 << 20)
+        self.assertEqual(len(snapshot["machine"]["state"]["cpus"]), 1)
+        self.assertIn("uart0", snapshot["devices"])
+
+    def test_damaged_memory_is_found_by_inspect(self):
+        self.start(Guest().hang())
+        self.take()
+        content = bytearray(self.file.read_bytes())
+        content[4096 + 0x1000] ^= 1  # the guest's code
+        self.file.write_bytes(content)
+        code, _, err = vmm("inspect", self.file)
+        self.assertEqual(code, 6)
+        self.assertIn("damaged", err)
+
+    def test_disks_have_to_be_given(self):
+        disk = self.folder / "disk.img"
+        disk.write_bytes(bytes(1 << 20))
+        self.start(Guest().hang(), "--disk", f"path={disk}")
+        self.take()
+        code, _, err = vmm("restore", self.file)
+        self.assertEqual(code, 2)
+        self.assertIn("1 disks, and 0 are given", err)
+        self.assertIn("--disk", err)
+
+    def test_a_reset_ends_a_restored_guest(self):
+        running = self.start(Guest().wait_for_input().reset(), "--no-reboot")
+        self.take()
+        running.process.kill()
+        running.process.wait()
+        code, _, err = vmm("restore", self.file, stdin=b"x")
+        self.assertEqual(code, 10, err)
+
+
+if __name__ == "__main__":
+    vmm_process.main()

@@ -1,0 +1,164 @@
+#include "vmm/snapshot/ram_image.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/size.h"
+
+namespace vmm {
+namespace {
+
+constexpr std::uint64_t kPage = RamImage::kPage;
+constexpr std::uint64_t kSize = MiB(2);
+
+GuestMemory memory(MemoryBacking backing = MemoryBacking::kAnonymous) {
+  std::vector<GuestRegion> regions;
+  for (const std::uint64_t base : {std::uint64_t{0}, GiB(4)}) {
+    regions.push_back(
+        GuestRegion::create(GpaRange::create(Gpa(base), kSize).value(), {.backing = backing})
+            .value());
+  }
+  return GuestMemory::create(std::move(regions)).value();
+}
+
+RamImage copy_of(const GuestMemory& from, const RamImage* base = nullptr, bool checksums = false) {
+  auto file = RamImage::create_memory_file(from.size());
+  return RamImage::copy_of(from, base, *std::move(file), {.checksums = checksums}).value();
+}
+
+std::uint64_t word(const GuestMemory& from, std::uint64_t at) {
+  return from.read<std::uint64_t>(Gpa(at)).value();
+}
+
+TEST(RamImage, Copy_hasThePagesThatAreNotZero) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{1}));
+  ASSERT_TRUE(guest.write(Gpa(3 * kPage), std::uint64_t{0}));  // touched, and zero
+  ASSERT_TRUE(guest.write(Gpa(GiB(4) + 5 * kPage), std::uint64_t{2}));
+  const RamImage image = copy_of(guest);
+  EXPECT_EQ(image.pages().count(), 2U);
+  EXPECT_TRUE(image.pages().has(1));
+  EXPECT_TRUE(image.pages().has(kSize / kPage + 5));
+}
+
+TEST(RamImage, Map_givesTheSameMemoryForOneself) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{1}));
+  ASSERT_TRUE(guest.write(Gpa(GiB(4)), std::uint64_t{2}));
+  const RamImage image = copy_of(guest);
+  const GuestMemory one = image.map().value();
+  const GuestMemory other = image.map().value();
+  ASSERT_TRUE(one.write(Gpa(kPage), std::uint64_t{7}));
+  EXPECT_EQ(word(one, kPage), 7U);
+  EXPECT_EQ(word(other, kPage), 1U);
+  EXPECT_EQ(word(other, GiB(4)), 2U);
+  EXPECT_EQ(word(other, 2 * kPage), 0U);
+}
+
+TEST(RamImage, CopyOfAMappedImage_hasWhatWasNeverTouched) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{1}));
+  const RamImage image = copy_of(guest);
+  const GuestMemory mapped = image.map().value();
+  ASSERT_TRUE(mapped.write(Gpa(9 * kPage), std::uint64_t{9}));
+  const RamImage second = copy_of(mapped, &image);
+  const GuestMemory again = second.map().value();
+  EXPECT_EQ(word(again, kPage), 1U);
+  EXPECT_EQ(word(again, 9 * kPage), 9U);
+  EXPECT_EQ(second.pages().count(), 2U);
+}
+
+TEST(RamImage, CopyOfASharedFile_hasWhatOthersWrote) {
+  const GuestMemory guest = memory(MemoryBacking::kMemfd);
+  const std::uint64_t value = 3;
+  ASSERT_EQ(::pwrite(guest.regions()[0].fd(), &value, sizeof value, 4 * kPage), 8);
+  const RamImage image = copy_of(guest);
+  EXPECT_EQ(word(image.map().value(), 4 * kPage), 3U);
+}
+
+TEST(RamImage, PutBack_undoesExactlyThePagesThatAreNamed) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{1}));
+  const RamImage image = copy_of(guest);
+  for (const std::uint64_t page : {1, 2, 3}) {
+    ASSERT_TRUE(guest.write(Gpa(page * kPage), std::uint64_t{7}));
+  }
+  PageSet which(image.pages().pages());
+  which.add(1);
+  which.add(2);
+  image.put_back(guest, which);
+  EXPECT_EQ(word(guest, kPage), 1U);
+  EXPECT_EQ(word(guest, 2 * kPage), 0U);
+  EXPECT_EQ(word(guest, 3 * kPage), 7U);
+}
+
+TEST(RamImage, PutBack_findsTheSecondRegion) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(GiB(4) + kPage), std::uint64_t{1}));
+  const RamImage image = copy_of(guest);
+  ASSERT_TRUE(guest.write(Gpa(GiB(4) + kPage), std::uint64_t{2}));
+  PageSet which(image.pages().pages());
+  which.add(kSize / kPage + 1);
+  image.put_back(guest, which);
+  EXPECT_EQ(word(guest, GiB(4) + kPage), 1U);
+}
+
+TEST(RamImage, File_isSparse) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(0), std::uint64_t{1}));
+  auto file = RamImage::create_memory_file(guest.size());
+  const int fd = file->get();
+  const auto image = RamImage::copy_of(guest, nullptr, *std::move(file), {});
+  ASSERT_TRUE(image);
+  struct stat status {};
+  ASSERT_EQ(::fstat(fd, &status), 0);
+  EXPECT_EQ(status.st_blocks * 512, static_cast<long>(kPage));
+}
+
+TEST(RamImage, Verify_findsAChangedPage) {
+  const GuestMemory guest = memory();
+  for (std::uint64_t page = 0; page < 300; ++page) {
+    ASSERT_TRUE(guest.write(Gpa(page * kPage), page + 1));
+  }
+  const RamImage image = copy_of(guest, nullptr, true);
+  ASSERT_EQ(image.extents().size(), 2U) << "256 pages and the rest";
+  EXPECT_TRUE(image.verify());
+  std::vector<RamImage::Extent> extents = image.extents();
+  extents[1].crc ^= 1;
+  auto file = RamImage::create_memory_file(image.bytes());
+  ASSERT_EQ(::ftruncate(file->get(), static_cast<off_t>(image.bytes())), 0);
+  const auto damaged = RamImage::open(*std::move(file), 0, image.regions(), extents);
+  ASSERT_TRUE(damaged);
+  EXPECT_FALSE(damaged->verify());
+}
+
+TEST(RamImage, Open_refusesAListThatIsOutOfOrder) {
+  const std::vector<GpaRange> regions{GpaRange::create(Gpa(0), kSize).value()};
+  const auto open = [&](std::vector<RamImage::Extent> extents) {
+    auto file = RamImage::create_memory_file(kSize);
+    return RamImage::open(*std::move(file), 0, regions, std::move(extents)).has_value();
+  };
+  EXPECT_TRUE(open({{0, 1, 0}, {1, 1, 0}, {511, 1, 0}}));
+  EXPECT_FALSE(open({{1, 1, 0}, {0, 1, 0}}));
+  EXPECT_FALSE(open({{0, 2, 0}, {1, 1, 0}}));
+  EXPECT_FALSE(open({{0, 0, 0}}));
+  EXPECT_FALSE(open({{0, 257, 0}}));
+  EXPECT_FALSE(open({{511, 2, 0}}));
+  EXPECT_FALSE(open({{~std::uint64_t{0}, 2, 0}}));
+}
+
+TEST(RamImage, Copy_stopsWhenSomebodyAsksForIt) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(0), std::uint64_t{1}));
+  auto file = RamImage::create_memory_file(guest.size());
+  const auto image =
+      RamImage::copy_of(guest, nullptr, *std::move(file), {.cancelled = [] { return true; }});
+  ASSERT_FALSE(image);
+  EXPECT_EQ(image.error().code(), ErrorCode::kCancelled);
+}
+
+}  // namespace
+}  // namespace vmm
