@@ -69,6 +69,7 @@ class Vm::Impl {
   // The CPUs at rest, as long as this is held.
   Result<std::unique_lock<std::mutex>> at_rest() const;
   Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
+  Result<void> check_memory() const;
   Result<void> ask_for_format();
   Result<WholeState> state();
   Result<std::shared_ptr<const Snapshot>> snapshot();
@@ -376,11 +377,15 @@ Result<void> Vm::Impl::ask_for_format() {
   return {};
 }
 
+// The guest's memory is its own, without what a debugger has put there.
+Result<void> Vm::Impl::check_memory() const {
+  if (!debugger || !debugger->wants_looks()) return {};
+  return fail(ErrorCode::kBadState,
+              "A debugger has put breakpoints into the guest's memory: remove them first");
+}
+
 Result<WholeState> Vm::Impl::state() {
-  if (debugger && debugger->wants_looks()) {
-    return fail(ErrorCode::kBadState,
-                "A debugger has put breakpoints into the guest's memory: remove them first");
-  }
+  VMM_TRY(check_memory());
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
   return save_state(*machine, shape, cpus(), *format);
@@ -412,6 +417,7 @@ Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>
 
 Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   const auto lock = VMM_TRY(at_rest());
+  VMM_TRY(check_memory());
   VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
