@@ -211,9 +211,7 @@ Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name
       visit<RemoteBlk>(machine, [&](const RemoteBlk& disk) { return disk.id() == name; });
   if (elsewhere) {
     return fail(ErrorCode::kUnsupported,
-                "'{}' is served by another process (vhost-user): resize it there, and the guest is "
-                "told",
-                name);
+                "'{}' is served by another process (vhost-user): it has to be resized there", name);
   }
   return no_such<Blk>(machine, "disk", name);
 }
