@@ -95,9 +95,13 @@ std::string device_text(const DeviceRef& device) {
   return fmt::format("{} {}\n", device.id(), writer.document().dump(1));
 }
 
+std::vector<DeviceRef> all_devices(const MonitorView& view) {
+  return view.control.machine().roster.with([](const Roster& roster) { return roster.devices; });
+}
+
 Answer devices(const MonitorView& view, const Words& words) {
   std::string text;
-  for (const DeviceRef& device : view.control.machine().devices) {
+  for (const DeviceRef& device : all_devices(view)) {
     if (words.empty()) {
       text += fmt::format("{}\n", device.id());
     } else if (device.id() == words[0]) {
@@ -113,7 +117,7 @@ Answer devices(const MonitorView& view, const Words& words) {
 // The devices whose names begin with `prefix`; where they are KVM's, it has no text for them.
 Answer chip(const MonitorView& view, std::string_view prefix) {
   std::string text;
-  for (const DeviceRef& device : view.control.machine().devices) {
+  for (const DeviceRef& device : all_devices(view)) {
     if (device.id().substr(0, prefix.size()) == prefix) text += device_text(device);
   }
   if (text.empty()) return std::string("It is in KVM (--irqchip user has it here).\n");
