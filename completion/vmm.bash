@@ -163,7 +163,7 @@ _vmm() {
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --restore --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --iothreads --rng --balloon --transport --hotplug-slots
-          --watchdog --testdev --net
+          --watchdog --testdev --net --share
           --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
