@@ -192,8 +192,12 @@ TEST_F(NetPairs, State_isRestoredWithItsPairs) {
 }
 
 TEST_F(NetPairs, StateOfAnotherNumberOfPairs_isRefused) {
-  EXPECT_FALSE((Net::State{.pairs = 0, .taken = {{}}}).validate());
-  EXPECT_FALSE((Net::State{.pairs = 2, .taken = {{}}}).validate());
+  Net::State state;
+  state.taken.resize(1);
+  state.pairs = 0;
+  EXPECT_FALSE(state.validate());
+  state.pairs = 2;
+  EXPECT_FALSE(state.validate());
   MmioRig single(memory_, std::make_unique<Net>("net0", kOwn, std::make_shared<OneOfSeveral>()));
   StateWriter saved;
   single.transport.save(saved);
