@@ -115,7 +115,7 @@ TEST_F(Pcap, Capture_hasBothDirections) {
   ASSERT_TRUE(writer);
   auto inner = std::make_unique<test::RecordingNetBackend>();
   test::RecordingNetBackend& network = *inner;
-  CaptureBackend capture(std::move(inner), *std::move(writer));
+  CaptureBackend capture(std::move(inner), std::make_shared<PcapWriter>(*std::move(writer)));
   network.put(Frame(70));
   EXPECT_TRUE(test::send(capture, Frame(60)));
   NetHeader header;
