@@ -4,7 +4,7 @@
 #
 #   scripts/test.sh [--all]
 #
-#   --all     then the tests again under sanitizers, and the library with a second compiler
+#   --all     then more Linux boots, the tests again under sanitizers, and the library with a second compiler
 #
 # Everything it builds stays under build/, so that a second run is faster. The last line of the output is
 # "N passed, N failed, N skipped"; the exit status is not 0 when anything failed. Where /dev/kvm can be opened, a
@@ -82,7 +82,7 @@ step "build" ninja -C build/test || finish
 
 say "tests without a Linux guest"
 # A test that waits gives up by itself and says for what; the limit on the whole is for hangs.
-run_tests build/test test --no-rebuild --no-suite linux -t 4
+run_tests build/test test --no-rebuild --no-suite linux --no-suite linux-more -t 4
 
 if step "the kernel that the tests boot" scripts/guest-kernel.sh build/guest-kernel; then
   export GUEST_KERNEL=$top/build/guest-kernel/bzImage
@@ -91,6 +91,9 @@ say "tests that boot Linux"
 run_tests build/test linux --no-rebuild --suite linux --verbose
 
 if [ "$all" = yes ]; then
+  say "more tests that boot Linux"
+  run_tests build/test linux-more --no-rebuild --suite linux-more --verbose
+
   # Sanitized code runs many times slower: the tests that need no guest, and small guests.
   if step "configure with AddressSanitizer and UndefinedBehaviorSanitizer" \
       configure build/asan -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined \
