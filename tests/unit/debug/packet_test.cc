@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "support/fakes/debug_target.h"
+#include "tests/support/fakes/debug_target.h"
 
 namespace vmm::debug {
 namespace {

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "support/fakes/debug_target.h"
+#include "tests/support/fakes/debug_target.h"
 
 namespace vmm::debug {
 namespace {
