@@ -196,9 +196,10 @@ void Net::send(const Chain& chain) {
   const bool link = (s_.status & kLinkUp) != 0;
   if (link && reader.read(header) && reader.remaining() <= NetBackend::kMostFrame &&
       admit_header(header, static_cast<std::size_t>(reader.remaining()), to_host_)) {
-    const std::vector<Segment> segments = reader.take(reader.remaining());
+    const std::uint64_t size = reader.remaining();
+    const std::vector<Segment> segments = reader.take(size);
     const HostView frame(host().memory(), segments);
-    if (backend_->send(header, frame.pieces())) {
+    if (frame.bytes() == size && backend_->send(header, frame.pieces())) {
       ++counters_.sent;
       return;
     }
