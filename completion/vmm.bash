@@ -42,6 +42,17 @@ _vmm_value() {
       _vmm_words "${value##*,}" 'size= deflate-on-oom free-page-reporting stats stats='
       compopt -o nospace 2>/dev/null
       ;;
+    --pmem)
+      case $value in
+        *,*) _vmm_words "${value##*,}" 'size= ro discard-writes' ;;
+        file=*) _vmm_files "${value#file=}" ;;
+        *)
+          _vmm_words "$value" 'file='
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
+    --memory-max) _vmm_words "$value" '1G 2G 4G' ;;
     --transport) _vmm_words "$value" 'pci mmio mmio-cmdline' ;;
     --disk)
       case $value in
@@ -138,7 +149,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --clock --disk --rng --balloon --transport --testdev --net
+          --tick-share --quirk --fw-cfg --uuid --clock --disk --pmem --memory-max --rng --balloon --transport --testdev --net
           --vsock --serial --escape --debug-console --control --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
@@ -156,9 +167,10 @@ _vmm() {
       for word in "${words[@]:2}"; do [[ $word == -* ]] || rest+=("$word"); done
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
-        2:*) _vmm_words "$current" 'status pause resume quit balloon disk net' ;;
+        2:*) _vmm_words "$current" 'status pause resume quit balloon memory disk net' ;;
         3:disk) _vmm_words "$current" 'disk0' ;;
         3:net) _vmm_words "$current" 'net0' ;;
+        3:memory) _vmm_words "$current" '512M 1G 2G' ;;
         3:balloon) _vmm_words "$current" '0 256M 512M 1G' ;;
         4:disk) _vmm_words "$current" 'resize' ;;
         4:net) _vmm_words "$current" 'up down' ;;

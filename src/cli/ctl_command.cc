@@ -57,6 +57,11 @@ std::string status_text(const json& status) {
   if (!status.contains("cpus")) return text;
   text +=
       fmt::format("machine  {} CPUs, {} of memory\n", number("cpus"), bytes(status.at("memory")));
+  if (!status.at("plugged").is_null()) {
+    const json& memory = status.at("plugged");
+    text += fmt::format("memory   {} of {} wanted; {} at most\n", bytes(memory.at("plugged")),
+                        bytes(memory.at("requested")), bytes(memory.at("most")));
+  }
   if (!status.at("balloon").is_null()) text += balloon_text(status.at("balloon"));
   for (const json& disk : status.at("disks")) {
     text += fmt::format("{:<8} {}, {} requests, {} errors\n", disk.at("name").get<std::string>(),
@@ -96,8 +101,8 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     if (words.size() != 1) return usage(command);
     return request_text(command);
   }
-  if (command == "balloon") {
-    if (words.size() != 2) return usage("balloon SIZE");
+  if (command == "balloon" || command == "memory") {
+    if (words.size() != 2) return usage(command + " SIZE");
     return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});
   }
   if (command == "disk") {
@@ -114,10 +119,11 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     }
     return request_text("net-link", {{"net", words[1]}, {"up", words[2] == "up"}});
   }
-  return fail(ErrorCode::kBadConfig,
-              "there is no command '{}': status, pause, resume, quit, balloon, disk and net are "
-              "known",
-              command);
+  return fail(
+      ErrorCode::kBadConfig,
+      "there is no command '{}': status, pause, resume, quit, balloon, memory, disk and net "
+      "are known",
+      command);
 }
 
 Result<std::string> control_answer_text(std::string_view answer, bool raw) {

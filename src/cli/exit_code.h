@@ -28,6 +28,7 @@ enum ExitCode : int {
   kExitEntryFailure = 22,      // the processor refused the guest's state
   kExitInternalError = 24,     // KVM reported an internal error
   kExitTimeout = 26,           // --timeout passed
+  kExitMemoryFault = 28,       // the host had no page for the guest's memory
   kExitInterrupted = 130,      // a signal, Ctrl-A x, or quit in the menu
 };
 
@@ -37,7 +38,7 @@ struct ExitCodeText {
 };
 
 // Every status but those of the debug-exit port, in ascending order.
-inline constexpr std::array<ExitCodeText, 15> kExitCodes{{
+inline constexpr std::array<ExitCodeText, 16> kExitCodes{{
     {kExitOk, "the guest powered off"},
     {kExitHostError, "host error"},
     {kExitUsage, "bad usage or configuration"},
@@ -52,6 +53,7 @@ inline constexpr std::array<ExitCodeText, 15> kExitCodes{{
     {kExitEntryFailure, "the processor refused the guest's state"},
     {kExitInternalError, "KVM reported an internal error"},
     {kExitTimeout, "the --timeout passed"},
+    {kExitMemoryFault, "the host had no page for the guest's memory"},
     {kExitInterrupted, "interrupted: a signal, Ctrl-A x, or quit in the menu"},
 }};
 

@@ -48,6 +48,7 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   resume                   let it go on
   quit                     end it at once
   balloon SIZE             how much of its memory the guest is to give back
+  memory SIZE              how much memory the guest is to have, up to --memory-max
   disk NAME resize [SIZE]  tell the guest a disk's new size; with SIZE, grow its image first
   net NAME up|down         plug a network cable in, or pull it
 

@@ -17,6 +17,7 @@
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
 #include "vmm/net/network.h"
+#include "vmm/open_pmem.h"
 
 namespace vmm::cli {
 
@@ -59,6 +60,7 @@ struct RunRequest {
   std::optional<ConsoleSpec> debug_console;
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;
+  std::vector<PmemSpec> pmem;
   std::optional<VsockSpec> vsock;
   std::optional<std::string> control;  // path of the control socket
   bool no_reboot = false;

@@ -49,6 +49,7 @@ class RunSession final : private ControlTarget {
   Result<void> open_networks();
   Result<void> open_vsock();
   std::string identity() const;
+  Result<void> open_pmem();
   Result<void> open_disks();
   Log make_log();
   Result<void> load_flat_image();
@@ -77,6 +78,7 @@ class RunSession final : private ControlTarget {
   Result<void> control_resume() override;
   Result<void> control_quit() override;
   Result<void> control_balloon(std::uint64_t bytes) override;
+  Result<void> control_memory(std::uint64_t bytes) override;
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override;
   Result<void> control_link(const std::string& net, bool up) override;

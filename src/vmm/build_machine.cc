@@ -109,7 +109,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, EventLoop& loop) {
   const auto early = config.early_kvm ? config.early_kvm : std::make_shared<EarlyKvm>();
 
   // Memory comes first, because the loaders write into it and slots point at it.
-  GuestMemory memory = VMM_TRY(map_guest_ram(config.memory));
+  GuestMemory memory = VMM_TRY(map_guest_memory(config));
 
   // A kernel is unpacked while KVM is asked and prepared: both take milliseconds.
   std::optional<Background<Result<loader::LoadedKernel>>> loading;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
 #include <set>
 
 #include "devices/virtio/vsock_packet.h"
@@ -118,6 +120,35 @@ void check_balloons(const VmConfig& config, std::vector<std::string>& problems) 
   }
 }
 
+void check_growing_memory(const VmConfig& config, std::vector<std::string>& problems) {
+  std::size_t count = 0;
+  for (const VirtioConfig& device : config.virtio) {
+    const auto* const memory = std::get_if<VirtioMemConfig>(&device);
+    if (memory == nullptr) continue;
+    if (++count == 2) problems.emplace_back("More than one memory device is not possible");
+    const std::uint64_t start = config.memory.size;
+    if (memory->most <= start || memory->most > kMostMemory) {
+      problems.push_back(
+          fmt::format("Memory that may grow to {} has no use: choose more than the {} it starts "
+                      "with (--mem), and at most {}",
+                      format_size(memory->most), format_size(start), format_size(kMostMemory)));
+      continue;
+    }
+    const std::uint64_t block = virtio_mem_block(memory->most - start);
+    if ((memory->most - start) % block != 0) {
+      problems.push_back(
+          fmt::format("Memory cannot grow from {} to {}: the difference is not a multiple of {}",
+                      format_size(start), format_size(memory->most), format_size(block)));
+    }
+    if (memory->size != 0 &&
+        (memory->size < start || memory->size > memory->most || (memory->size - start) % block)) {
+      problems.push_back(fmt::format("Memory cannot be {} where it is from {} to {}, by {}",
+                                     format_size(memory->size), format_size(start),
+                                     format_size(memory->most), format_size(block)));
+    }
+  }
+}
+
 void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& problems) {
   if (vsock.backend == nullptr) problems.emplace_back("A guest's vsock has no host's side");
   if (vsock.cid < virtio::kFirstGuestCid || vsock.cid > virtio::kLastGuestCid) {
@@ -127,6 +158,11 @@ void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& probl
 }
 
 }  // namespace
+
+std::uint64_t virtio_mem_block(std::uint64_t bytes) noexcept {
+  constexpr std::uint64_t kMostBlocks = 8192;
+  return std::max(MiB(2), std::bit_ceil(bytes / kMostBlocks));
+}
 
 std::vector<std::string> validate(const VmConfig& config) {
   std::vector<std::string> problems;
@@ -151,8 +187,12 @@ std::vector<std::string> validate(const VmConfig& config) {
   }
   check_networks(config.virtio, problems);
   check_balloons(config, problems);
+  check_growing_memory(config, problems);
   for (const VirtioConfig& device : config.virtio) {
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
+    if (const auto* pmem = std::get_if<VirtioPmemConfig>(&device); pmem && !pmem->file) {
+      problems.emplace_back("A persistent memory has no file");
+    }
     if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
   }
   if (std::chrono::abs(config.clock.ahead) > kFarthestClock) {

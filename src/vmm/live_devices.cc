@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
+#include "devices/virtio/mem.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/transport_core.h"
 
@@ -19,6 +20,7 @@ namespace {
 using virtio::Balloon;
 using virtio::Blk;
 using virtio::DeviceType;
+using virtio::Mem;
 using virtio::Net;
 
 // The type is the class: there is one for each.
@@ -28,6 +30,8 @@ template <>
 constexpr DeviceType kTypeOf<Balloon> = DeviceType::kBalloon;
 template <>
 constexpr DeviceType kTypeOf<Blk> = DeviceType::kBlock;
+template <>
+constexpr DeviceType kTypeOf<Mem> = DeviceType::kMem;
 
 // Calls fn(D&) with the lock held for each device of that class; true from fn ends that.
 template <typename D, typename Fn>
@@ -86,6 +90,17 @@ NetStatus status_of(const Net& net) {
 
 }  // namespace
 
+namespace {
+
+MemoryStatus status_of(const Mem& memory, std::uint64_t start) {
+  return {.requested = start + memory.requested(),
+          .plugged = start + memory.plugged(),
+          .most = start + memory.region_size(),
+          .block = memory.block_size()};
+}
+
+}  // namespace
+
 void add_device_status(const Machine& machine, VmStatus& status) {
   for (const VirtioHandle& handle : machine.virtio) {
     status.broken_devices +=
@@ -93,6 +108,10 @@ void add_device_status(const Machine& machine, VmStatus& status) {
   }
   visit<Balloon>(machine, [&](const Balloon& balloon) {
     status.balloon = status_of(balloon);
+    return true;
+  });
+  visit<Mem>(machine, [&](const Mem& memory) {
+    status.plugged = status_of(memory, machine.memory.size());
     return true;
   });
   visit<Blk>(machine, [&](const Blk& disk) {
@@ -116,6 +135,26 @@ Result<void> set_balloon(const Machine& machine, std::uint64_t bytes) {
   });
   if (found) return {};
   return fail(ErrorCode::kUnsupported, "The machine has no balloon (--balloon)");
+}
+
+Result<void> set_memory(const Machine& machine, std::uint64_t bytes) {
+  const std::uint64_t start = machine.memory.size();
+  Result<void> result =
+      fail(ErrorCode::kUnsupported, "The machine's memory is fixed: start it with --memory-max");
+  visit<Mem>(machine, [&](Mem& memory) {
+    const MemoryStatus status = status_of(memory, start);
+    if (bytes < start || bytes > status.most || (bytes - start) % status.block != 0) {
+      result =
+          fail(ErrorCode::kBadConfig, "The guest's memory cannot be {}: it is from {} to {}, by {}",
+               format_size(bytes), format_size(start), format_size(status.most),
+               format_size(status.block));
+    } else {
+      memory.set_requested(bytes - start);
+      result = {};
+    }
+    return true;
+  });
+  return result;
 }
 
 Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name) {

@@ -32,6 +32,8 @@
 
 namespace vmm {
 
+class PmemFile;
+
 namespace virtio {
 class Device;
 class TransportCore;
@@ -82,6 +84,7 @@ struct Machine final : MachineEvents {
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
   std::vector<VirtioHandle> virtio;
+  std::vector<std::shared_ptr<const PmemFile>> pmem_files;  // in the order of their devices
   std::vector<DeviceRef> devices;  // all of them, for reset and for saved state
 
   // A device passes on what the guest asked for: becomes a reason to stop.
@@ -89,6 +92,8 @@ struct Machine final : MachineEvents {
 
   // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
   StopReason call_it_panic_if_it_is(StopReason reason) const;
+  // A sentence on the file whose pages the guest has lost; nothing when all are whole.
+  std::optional<std::string> lost_file() const;
 };
 
 }  // namespace vmm

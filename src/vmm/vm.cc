@@ -262,6 +262,8 @@ Result<void> Vm::set_balloon(std::uint64_t bytes) {
   return vmm::set_balloon(*impl_->machine, bytes);
 }
 
+Result<void> Vm::set_memory(std::uint64_t bytes) { return vmm::set_memory(*impl_->machine, bytes); }
+
 Result<std::uint64_t> Vm::refresh_disk(std::string_view name) {
   return vmm::refresh_disk(*impl_->machine, name);
 }

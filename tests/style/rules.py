@@ -14,6 +14,7 @@ CLI_MAY_INCLUDE = {
     "vmm/control/line_server.h",
     "vmm/loader/describe.h",
     "vmm/net/network.h",
+    "vmm/open_pmem.h",
     "vmm/stop_reason.h",
     "vmm/vcpu_exit.h",
     "vmm/vm.h",
