@@ -19,6 +19,7 @@ packages_test=(
   iproute2 util-linux  # network namespaces and devices for the tests
   e2fsprogs        # file systems on disks: made and checked
   nbdkit           # an NBD server
+  mmdebstrap       # a root file system
   bzip2 lz4 lzop xz-utils zstd  # make payloads of every format for the loader's tests
   clang            # the second compiler: the library must compile with it, too
 )

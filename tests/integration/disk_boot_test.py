@@ -1,4 +1,5 @@
-"""Linux and disks: file systems made on either side, filled, flushed, cut off; one boot, many checks."""
+"""Linux and disks: file systems made on either side, filled, flushed, a host that fails, and a power cut; one boot, many
+checks."""
 import hashlib
 import os
 import pathlib
@@ -6,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 from guest import Machine, make_initramfs, requirements
@@ -13,10 +15,14 @@ from guest import Machine, make_initramfs, requirements
 MIB = 1024 * 1024
 
 # The disks in their order: vda ext4, made on the host; vdb a plain one; vdc read-only; vdd with a throw-away and vde with
-# a kept overlay. /init is busybox: it has no mke2fs.
+# a kept overlay; vdf on a small tmpfs, vdg to be truncated, vdh at an NBD server. /init is busybox: it has no mke2fs.
+# At "ask" the host does something to a disk, and then types a line.
 SCRIPT = """\
 section() { echo "=== $1"; }
 sum() { sha256sum | cut -d' ' -f1; }
+ask() { echo "=== ask-$1"; read -r answer; }
+put() { dd if=/bin/busybox of=/dev/$1 bs=64k seek=$2 count=$3 conv=fsync 2>/dev/null; echo "put $?"; }
+get() { echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/$1 bs=64k skip=$2 count=$3 2>/tmp/said | sum; grep -ciE 'I/O error|Input/output error' /tmp/said; }
 section sizes;    for d in a b c d e; do echo "vd$d $(cat /sys/block/vd$d/size)"; done
 section serial;   cat /sys/block/vda/serial; echo
 section cache;    cat /sys/block/vda/queue/write_cache
@@ -32,6 +38,19 @@ section plain;    dd if=/bin/busybox of=/dev/vdb bs=4k seek=256 count=200 conv=f
 section cow;      for d in d e; do mount -t ext4 /dev/vd$d /mnt && echo "was here" >/mnt/new && umount /mnt; mount -t ext4 -o ro /dev/vd$d /mnt && cat /mnt/from-host /mnt/new; umount /mnt; done
 section flushed;  mount -t ext4 /dev/vda /mnt; echo durable >/mnt/durable; sync
 section errors;   dmesg | grep -iE 'I/O error|EXT4-fs error|blk_update_request' || true
+dmesg -n 1
+section space;    put vdf 0 4; put vdf 16 16
+ask space
+section more;     put vdf 16 16; get vdf 0 4; get vdf 16 16; dd if=/bin/busybox bs=64k count=4 2>/dev/null | sum; dd if=/bin/busybox bs=64k count=16 2>/dev/null | sum
+section whole;    put vdg 0 4; put vdg 64 4
+ask truncate
+section cut-off;  get vdg 0 4; get vdg 64 4; put vdg 64 4; get vdg 64 4
+section server;   put vdh 0 4; put vdh 8 4
+ask kill
+section gone;     get vdh 0 4; put vdh 16 4
+ask restart
+section back;     until dd if=/dev/vdh of=/dev/null bs=512 count=1 iflag=direct 2>/dev/null; do busybox usleep 100000; done; get vdh 0 4; get vdh 8 4; put vdh 16 4
+section alive;    cat /mnt/durable
 section cut
 echo lost >/mnt/lost; dd if=/bin/busybox of=/mnt/half bs=64k 2>/dev/null
 sleep 1000
@@ -44,6 +63,57 @@ def digest(data):
 
 def tool(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+
+
+class Host:
+    """Where the faulty disks are, and what befalls them."""
+
+    def __init__(self, folder, test):
+        self.folder = folder
+        self.missing = {}  # what the host cannot do, by the disk
+        self.small = folder / "small"
+        self.small.mkdir()
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", self.small], capture_output=True, check=False)
+        if mounted.returncode == 0:
+            test.addClassCleanup(subprocess.run, ["umount", "-l", self.small], check=False)
+        else:
+            self.missing["space"] = "a tmpfs cannot be mounted: " + mounted.stderr.decode().strip()
+        for image in (self.small / "image", folder / "whole", folder / "served"):
+            with image.open("wb") as file:
+                file.truncate(8 * MIB)
+        self.socket = folder / "nbd"
+        self.server = None
+        if tool("nbdkit"):
+            test.addClassCleanup(self.kill)
+            self.restart()
+        else:
+            self.missing["server"] = "there is no nbdkit: install the package"
+
+    def disks(self):
+        yield f"path={self.small / 'image'}"
+        yield f"path={self.folder / 'whole'}"
+        yield f"path={self.folder / 'served'}" if "server" in self.missing else f"nbd:nbd+unix:///?socket={self.socket}"
+
+    def space(self):
+        if "space" not in self.missing:
+            subprocess.run(["mount", "-o", "remount,size=16M", self.small], check=True)
+
+    def truncate(self):
+        os.truncate(self.folder / "whole", 2 * MIB)
+
+    def kill(self):
+        if self.server:
+            self.server.kill()
+            self.server.wait()
+            self.server = None
+
+    def restart(self):
+        if "server" in self.missing:
+            return
+        self.socket.unlink(missing_ok=True)
+        self.server = subprocess.Popen(["nbdkit", "-f", "--exit-with-parent", "-U", self.socket, "file", self.folder / "served"])
+        while not self.socket.exists() and self.server.poll() is None:
+            time.sleep(0.01)
 
 
 class DiskBoot(unittest.TestCase):
@@ -72,12 +142,17 @@ class DiskBoot(unittest.TestCase):
         disks = [f"path={cls.image['ext4']},serial=SN-0815", f"path={cls.image['plain']},queues=2,discard",
                  f"path={cls.image['read-only']},ro", f"path={cls.image['thrown']},cow",
                  f"path={cls.image['kept']},cow={cls.image['overlay']}"]
+        cls.host = Host(folder, cls)
+        disks += cls.host.disks()
         arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", "128M"]
         for disk in disks:
             arguments += ["--disk", disk]
         with Machine(arguments) as machine:
-            machine.close_input()
-            machine.wait_for("=== cut")
+            for fault in ("space", "truncate", "kill", "restart"):
+                machine.wait_for(f"=== ask-{fault}\r?\n")
+                getattr(cls.host, fault)()
+                machine.type("\n")
+            machine.wait_for("=== cut\r?\n")
             second = subprocess.run([os.environ["VMM"], "run", "--disk", f"path={cls.image['ext4']}"],
                                     capture_output=True, text=True, timeout=60, check=False)
             cls.second = (second.returncode, second.stderr)
@@ -162,6 +237,49 @@ class DiskBoot(unittest.TestCase):
 
     def test_nothing_went_wrong(self):
         self.assertEqual(self.sections["errors"].strip(), "")
+
+    def fault(self, disk, *names):
+        """The words of some sections; skips the test when the host could not do its part."""
+        if disk in self.host.missing:
+            self.skipTest(self.host.missing[disk])
+        return [self.sections[name].split() for name in names]
+
+    def words(self, count):
+        return digest(self.busybox[:count * 65536])
+
+    @property
+    def busybox(self):
+        with subprocess.Popen(["sh", "-c", "cat ${BUSYBOX:-$(command -v busybox)}"], stdout=subprocess.PIPE) as process:
+            return process.stdout.read()
+
+    def test_full_host_is_an_error_until_there_is_space(self):
+        space, more = self.fault("space", "space", "more")
+        self.assertEqual(space[:2], ["put", "0"])
+        self.assertNotEqual(space[2:], ["put", "0"])
+        # What had been flushed before is there, and what did not fit the first time.
+        self.assertEqual(more, ["put", "0", self.words(4), "0", self.words(16), "0", self.words(4), self.words(16)])
+
+    def test_truncated_image_is_an_error_behind_its_end(self):
+        whole, cut_off = self.fault("whole", "whole", "cut-off")
+        self.assertEqual(whole, ["put", "0", "put", "0"])
+        first, second, rest = cut_off[:2], cut_off[2:4], cut_off[4:]
+        self.assertEqual(first, [self.words(4), "0"])
+        self.assertEqual(second, [digest(b""), "1"])
+        # A file that is written behind its end grows again.
+        self.assertEqual(rest, ["put", "0", self.words(4), "0"])
+
+    def test_killed_server_is_an_error_until_it_is_back(self):
+        server, gone, back = self.fault("server", "server", "gone", "back")
+        self.assertEqual(server, ["put", "0", "put", "0"])
+        self.assertEqual(gone[:2], [digest(b""), "1"])
+        self.assertNotEqual(gone[2:], ["put", "0"])
+        self.assertEqual(back, [self.words(4), "0", self.words(4), "0", "put", "0"])
+        served = (self.host.folder / "served").read_bytes()
+        self.assertEqual(served[:4 * 65536], self.busybox[:4 * 65536])
+        self.assertEqual(served[16 * 65536:20 * 65536], self.busybox[:4 * 65536])
+
+    def test_machine_outlives_its_disks(self):
+        self.assertEqual(self.sections["alive"].strip(), "durable")
 
     def test_second_machine_is_refused_the_image(self):
         status, said = self.second
