@@ -7,7 +7,6 @@
 // the guest's. pingpong: two threads wake each other by eventfds. tap: one write(2) a frame, of
 // which FRAME has the first bytes, virtio_net_hdr included, in hexadecimal. Each prints 'a' after a
 // sixteenth of COUNT to warm up, and 'b' after COUNT more.
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
