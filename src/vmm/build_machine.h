@@ -16,7 +16,8 @@ namespace vmm {
 
 struct BuiltMachine {
   std::unique_ptr<Machine> machine;
-  // In order; the first one is set to the guest's entry, unless the machine goes on from a snapshot.
+  // In order; the first one is set to the guest's entry, unless the machine goes on from a
+  // snapshot.
   std::vector<kvm::VcpuFd> cpus;
   HostPlan plan;
 };
