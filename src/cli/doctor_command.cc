@@ -1,11 +1,11 @@
 #include "cli/doctor_command.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "base/join.h"
 #include "cli/exit_code.h"
 
 namespace vmm::cli {
@@ -21,9 +21,9 @@ std::string host_text(const DoctorReport& report) {
   text += fmt::format("  processor       {} ({})\n", cpu.model, cpu.vendor);
   text += fmt::format("  virtualization  {}{}\n", hardware,
                       cpu.hypervisor ? ", this host is itself a virtual machine" : "");
-  text += fmt::format("  modules         {}\n",
-                      report.modules.empty() ? "none (or built into the kernel)"
-                                             : fmt::format("{}", fmt::join(report.modules, ", ")));
+  text += fmt::format("  modules         {}\n", report.modules.empty()
+                                                    ? "none (or built into the kernel)"
+                                                    : join(report.modules, ", "));
   text += fmt::format("  {:<15} {}\n", report.device,
                       report.usable ? "usable" : "NOT USABLE: " + report.problem);
   return text;

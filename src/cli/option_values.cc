@@ -1,6 +1,6 @@
 #include "cli/option_values.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <ctime>
 
+#include "base/join.h"
 #include "vmm/doctor/quirks.h"
 
 namespace vmm::cli {
@@ -212,7 +213,7 @@ Result<QuirkOverride> parse_quirk(std::string_view text) {
   const auto& [name, value] = *pair;
   if (std::find(kQuirkNames.begin(), kQuirkNames.end(), name) == kQuirkNames.end()) {
     return fail(ErrorCode::kBadConfig, "'{}' is not a quirk; there are {}", name,
-                fmt::join(kQuirkNames, ", "));
+                join(kQuirkNames, ", "));
   }
   return QuirkOverride{std::string(name), VMM_TRY(word(value, kToggles))};
 }

@@ -1,13 +1,13 @@
 #include "cli/run_options.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <limits>
 
+#include "base/join.h"
 #include "cli/balloon_option.h"
 #include "cli/net_option.h"
 #include "cli/option_values.h"
@@ -532,7 +532,7 @@ void read_control(Reader& reader, RunRequest& request) {
       request.trace_kinds.emplace(kind);
       if (std::find(kExitNames.begin(), kExitNames.end(), kind) == kExitNames.end()) {
         reader.problem("trace", fmt::format("'{}' is not a kind of exit; there are {}", kind,
-                                            fmt::join(kExitNames, ", ")));
+                                            join(kExitNames, ", ")));
       }
     }
   }

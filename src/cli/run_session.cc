@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -128,7 +127,9 @@ std::string RunSession::statistics(const Vm& vm) const {
 std::string RunSession::identity() const {
   const VmConfig& config = request_.config;
   if (config.uuid != decltype(config.uuid){}) {
-    return fmt::format("{:02x}", fmt::join(config.uuid, ""));
+    std::string text;
+    for (const auto byte : config.uuid) text += fmt::format("{:02x}", byte);
+    return text;
   }
   std::string host;
   std::getline(std::ifstream("/etc/machine-id"), host);

@@ -11,22 +11,23 @@
 //   };
 //
 // The same list drives save, restore, printing and comparison. Fields may be integers, bool, enums,
-// std::array, std::vector (bounded by kMaxElements), std::optional, BoundedQueue, std::string, and
-// structures with a field list, nested as deep as the types are. A structure whose values must fit
-// together, or that holds enums, also has `Result<void> validate() const`; a reader calls it, so
-// that what it returns is sound.
+// std::array, std::vector (bounded by kMaxStateElements), std::optional, BoundedQueue, std::string,
+// and structures with a field list, nested as deep as the types are. A structure whose values must
+// fit together, or that holds enums, also has `Result<void> validate() const`; a reader calls it,
+// so that what it returns is sound. A type with a form of its own has `write_state(StateSlot, const
+// T&)` and `read_state(StateView, T&)` beside it.
 //
-// Heavy (JSON): include it in a device's .cc; the header needs only devices/state_id.h.
+// For a device's .cc; its header needs only devices/state_id.h.
 #pragma once
+
+#include <fmt/format.h>
 
 #include <array>
 #include <concepts>
 #include <cstdint>
-#include <limits>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -34,13 +35,11 @@
 #include "base/bounded_queue.h"
 #include "base/result.h"
 #include "devices/state_id.h"
+#include "devices/state_value.h"
 
 namespace vmm {
 
 namespace detail {
-
-// No saved list is longer than this: a state file is untrusted.
-inline constexpr std::size_t kMaxElements = std::size_t{1} << 20;
 
 struct FieldProbe {
   template <typename Member>
@@ -59,163 +58,149 @@ concept HasValidate = requires(const T& value) {
 
 // Declared ahead of their bodies: containers may hold containers and structures in any order.
 template <typename T>
-nlohmann::json to_json(const T& value);
+void write_state(StateSlot slot, const T& value);
 template <typename T, std::size_t N>
-nlohmann::json to_json(const std::array<T, N>& value);
+void write_state(StateSlot slot, const std::array<T, N>& value);
 template <typename T>
-nlohmann::json to_json(const std::vector<T>& value);
+void write_state(StateSlot slot, const std::vector<T>& value);
 template <typename T, std::size_t N>
-nlohmann::json to_json(const BoundedQueue<T, N>& value);
+void write_state(StateSlot slot, const BoundedQueue<T, N>& value);
 template <typename T>
-nlohmann::json to_json(const std::optional<T>& value);
+void write_state(StateSlot slot, const std::optional<T>& value);
 
 template <typename T, std::size_t N>
-nlohmann::json to_json(const std::array<T, N>& value) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const T& item : value) list.push_back(to_json(item));
-  return list;
+void write_state(StateSlot slot, const std::array<T, N>& value) {
+  slot.be_list();
+  for (const T& item : value) write_state(slot.element(), item);
 }
 template <typename T>
-nlohmann::json to_json(const std::vector<T>& value) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const T& item : value) list.push_back(to_json(item));
-  return list;
+void write_state(StateSlot slot, const std::vector<T>& value) {
+  slot.be_list();
+  for (const T& item : value) write_state(slot.element(), item);
 }
 template <typename T, std::size_t N>
-nlohmann::json to_json(const BoundedQueue<T, N>& value) {
-  nlohmann::json list = nlohmann::json::array();
-  for (std::size_t i = 0; i < value.size(); ++i) list.push_back(to_json(value[i]));
-  return list;
+void write_state(StateSlot slot, const BoundedQueue<T, N>& value) {
+  slot.be_list();
+  for (std::size_t i = 0; i < value.size(); ++i) write_state(slot.element(), value[i]);
 }
 template <typename T>
-nlohmann::json to_json(const std::optional<T>& value) {
-  return value ? to_json(*value) : nlohmann::json(nullptr);
+void write_state(StateSlot slot, const std::optional<T>& value) {
+  if (value) write_state(slot, *value);
 }
 template <typename T>
-nlohmann::json to_json(const T& value) {
-  if constexpr (std::is_enum_v<T>) {
-    return nlohmann::json(static_cast<std::underlying_type_t<T>>(value));
-  } else if constexpr (HasFields<T>) {
-    nlohmann::json object = nlohmann::json::object();
-    T::fields([&](const char* name, auto member) { object[name] = to_json(value.*member); });
-    return object;
+void write_state(StateSlot slot, const T& value) {
+  if constexpr (std::is_same_v<T, bool>) {
+    slot.put_flag(value);
+  } else if constexpr (std::is_enum_v<T>) {
+    write_state(slot, static_cast<std::underlying_type_t<T>>(value));
+  } else if constexpr (std::is_unsigned_v<T>) {
+    slot.put_unsigned(value);
+  } else if constexpr (std::is_integral_v<T>) {
+    slot.put_signed(value);
+  } else if constexpr (std::is_same_v<T, std::string>) {
+    slot.put_text(value);
   } else {
-    return nlohmann::json(value);
+    static_assert(HasFields<T>, "a saved structure lists its fields");
+    slot.be_structure();
+    T::fields(
+        [&](const char* name, auto member) { write_state(slot.member(name), value.*member); });
   }
 }
 
 template <typename T>
-Result<void> from_json(const nlohmann::json& json, T& value);
+Result<void> read_state(StateView view, T& value);
 template <typename T, std::size_t N>
-Result<void> from_json(const nlohmann::json& json, std::array<T, N>& value);
+Result<void> read_state(StateView view, std::array<T, N>& value);
 template <typename T>
-Result<void> from_json(const nlohmann::json& json, std::vector<T>& value);
+Result<void> read_state(StateView view, std::vector<T>& value);
 template <typename T, std::size_t N>
-Result<void> from_json(const nlohmann::json& json, BoundedQueue<T, N>& value);
+Result<void> read_state(StateView view, BoundedQueue<T, N>& value);
 template <typename T>
-Result<void> from_json(const nlohmann::json& json, std::optional<T>& value);
+Result<void> read_state(StateView view, std::optional<T>& value);
 
 template <typename T, std::size_t N>
-Result<void> from_json(const nlohmann::json& json, std::array<T, N>& value) {
-  if (!json.is_array() || json.size() != N) {
-    return fail(ErrorCode::kBadState, "expected a list of {} elements", N);
-  }
-  for (std::size_t i = 0; i < N; ++i) VMM_TRY(from_json(json[i], value[i]));
+Result<void> read_state(StateView view, std::array<T, N>& value) {
+  VMM_TRY(view.list_of(N));
+  for (std::size_t i = 0; i < N; ++i) VMM_TRY(read_state(view.element(i), value[i]));
   return {};
 }
 template <typename T>
-Result<void> from_json(const nlohmann::json& json, std::vector<T>& value) {
-  if (!json.is_array() || json.size() > kMaxElements) {
-    return fail(ErrorCode::kBadState, "expected a list of at most {} elements", kMaxElements);
-  }
+Result<void> read_state(StateView view, std::vector<T>& value) {
+  const std::size_t count = VMM_TRY(view.list(kMaxStateElements));
   value.clear();
-  for (const nlohmann::json& item : json) {
+  for (std::size_t i = 0; i < count; ++i) {
     T element{};
-    VMM_TRY(from_json(item, element));
+    VMM_TRY(read_state(view.element(i), element));
     value.push_back(std::move(element));
   }
   return {};
 }
 template <typename T, std::size_t N>
-Result<void> from_json(const nlohmann::json& json, BoundedQueue<T, N>& value) {
-  if (!json.is_array() || json.size() > N) {
-    return fail(ErrorCode::kBadState, "expected a list of at most {} elements", N);
-  }
+Result<void> read_state(StateView view, BoundedQueue<T, N>& value) {
+  const std::size_t count = VMM_TRY(view.list(N));
   value.clear();
-  for (const nlohmann::json& item : json) {
+  for (std::size_t i = 0; i < count; ++i) {
     T element{};
-    VMM_TRY(from_json(item, element));
+    VMM_TRY(read_state(view.element(i), element));
     value.push(element);
   }
   return {};
 }
 template <typename T>
-Result<void> from_json(const nlohmann::json& json, std::optional<T>& value) {
+Result<void> read_state(StateView view, std::optional<T>& value) {
   value.reset();
-  if (json.is_null()) return {};
+  if (view.is_nothing()) return {};
   T inner{};
-  VMM_TRY(from_json(json, inner));
+  VMM_TRY(read_state(view, inner));
   value = std::move(inner);
   return {};
 }
 
 // An integer that fits T exactly: a saved 300 never becomes a register of 44.
 template <std::integral T>
-Result<void> integer_from_json(const nlohmann::json& json, T& value) {
-  if (json.is_number_unsigned()) {
-    const auto number = json.get<std::uint64_t>();
-    if (std::in_range<T>(number)) {
-      value = static_cast<T>(number);
-      return {};
-    }
-  } else if (json.is_number_integer()) {
-    const auto number = json.get<std::int64_t>();
-    if (std::in_range<T>(number)) {
-      value = static_cast<T>(number);
-      return {};
-    }
-  }
+Result<void> read_integer(StateView view, T& value) {
+  const auto take = [&value](auto number) {
+    if (!number || !std::in_range<T>(*number)) return false;
+    value = static_cast<T>(*number);
+    return true;
+  };
+  if (take(view.as_unsigned()) || take(view.as_signed())) return {};
   return fail(ErrorCode::kBadState, "expected an integer of {} bits, got {}", 8 * sizeof(T),
-              json.dump());
+              view.shown());
 }
 
 template <typename T>
-Result<void> from_json(const nlohmann::json& json, T& value) {
+Result<void> read_state(StateView view, T& value) {
   if constexpr (std::is_same_v<T, bool>) {
-    if (!json.is_boolean()) return fail(ErrorCode::kBadState, "expected true or false");
-    value = json.get<bool>();
+    value = VMM_TRY(view.flag());
     return {};
   } else if constexpr (std::is_enum_v<T>) {
     std::underlying_type_t<T> number{};
-    VMM_TRY(integer_from_json(json, number));
+    VMM_TRY(read_integer(view, number));
     value = static_cast<T>(number);  // the owner's validate() knows which values exist
     return {};
   } else if constexpr (std::is_integral_v<T>) {
-    return integer_from_json(json, value);
+    return read_integer(view, value);
   } else if constexpr (std::is_same_v<T, std::string>) {
-    if (!json.is_string()) return fail(ErrorCode::kBadState, "expected a string");
-    value = json.get<std::string>();
+    value = VMM_TRY(view.text());
     return {};
   } else {
     static_assert(HasFields<T>, "a saved structure lists its fields");
-    if (!json.is_object()) return fail(ErrorCode::kBadState, "expected an object");
+    VMM_TRY(view.structure());
     Result<void> result;
     std::size_t known = 0;
     T::fields([&](const char* name, auto member) {
       ++known;
       if (!result) return;
-      const auto found = json.find(name);
-      if (found == json.end()) {
-        result = fail(ErrorCode::kBadState, "field '{}' is missing", name);
+      const Result<StateView> found = view.member(name);
+      if (!found) {
+        result = tl::unexpected<Error>(found.error());
         return;
       }
-      auto field = from_json(*found, value.*member);
+      auto field = read_state(*found, value.*member);
       if (!field) result = with_context(std::move(field), fmt::format("field '{}'", name));
     });
-    if (result && json.size() != known) {
-      return fail(ErrorCode::kBadState, "{} fields that this version does not know",
-                  json.size() - known);
-    }
+    if (result) result = view.no_more_than(known);
     if constexpr (HasValidate<T>) {
       if (result) result = value.validate();
     }
@@ -225,70 +210,60 @@ Result<void> from_json(const nlohmann::json& json, T& value) {
 
 }  // namespace detail
 
-// Collects one device's state.
+// Collects one device's state. What uses the document includes <nlohmann/json.hpp>.
 class StateWriter {
  public:
   template <typename State>
   void put(const State& state) {
-    document_ = {{"type", State::kId.type},
-                 {"version", State::kId.version},
-                 {"state", detail::to_json(state)}};
+    detail::write_state(begin(State::kId), state);
   }
   // The state of another that is saved inside this one, after put().
-  void put_part(const std::string& name, const StateWriter& part) {
-    document_["parts"][name] = part.document();
-  }
-  const nlohmann::json& document() const noexcept { return document_; }
+  void put_part(const std::string& name, const StateWriter& part);
+  const nlohmann::json& document() const noexcept { return document_.json(); }
+  const StateDocument& whole() const noexcept { return document_; }
 
  private:
-  nlohmann::json document_;
+  StateSlot begin(StateId id);  // the place of the state
+
+  StateDocument document_;
 };
 
 // Gives back what a StateWriter collected; the document is untrusted.
 class StateReader {
  public:
-  explicit StateReader(nlohmann::json document) : document_(std::move(document)) {}
+  explicit StateReader(nlohmann::json document);
+  explicit StateReader(StateDocument document) : document_(std::move(document)) {}
+  explicit StateReader(const StateWriter& saved) : document_(saved.whole()) {}
 
   // Errors: kBadState naming the field; unknown type or version; missing, extra or ill-typed
   // fields; what State::validate() refuses.
   template <typename State>
   Result<State> get() const {
-    if (!document_.is_object() || !document_.contains("type") || !document_.contains("version") ||
-        !document_.contains("state")) {
-      return fail(ErrorCode::kBadState, "Not a saved state: type, version or state is missing");
-    }
-    const nlohmann::json& type = document_["type"];
-    const nlohmann::json& version = document_["version"];
-    if (!type.is_string() || type.get_ref<const std::string&>() != State::kId.type) {
-      return fail(ErrorCode::kBadState, "Saved state is of type {}, expected '{}'", type.dump(),
-                  State::kId.type);
-    }
-    if (!version.is_number_integer() || version != State::kId.version) {
-      return fail(ErrorCode::kBadState, "Saved state of '{}' has version {}, this program knows {}",
-                  State::kId.type, version.dump(), State::kId.version);
-    }
+    const StateView fields = VMM_TRY(begin(State::kId));
     State state;
-    VMM_TRY(with_context(detail::from_json(document_["state"], state),
+    VMM_TRY(with_context(detail::read_state(fields, state),
                          fmt::format("Read the saved state of '{}'", State::kId.type)));
     return state;
   }
   // What put_part() took. Errors: kBadState when there is no such part.
-  Result<StateReader> part(const std::string& name) const {
-    const nlohmann::json::json_pointer place = nlohmann::json::json_pointer("/parts") / name;
-    if (!document_.is_object() || !document_.contains(place)) {
-      return fail(ErrorCode::kBadState, "The saved state has no part '{}'", name);
-    }
-    return StateReader(document_[place]);
-  }
+  Result<StateReader> part(const std::string& name) const;
 
  private:
-  nlohmann::json document_;
+  Result<StateView> begin(StateId id) const;
+
+  StateDocument document_;
 };
 
-// The fields of a state as JSON, for printing and comparison in tests.
+// The fields of a state, for printing and comparison: all of them, and as JSON.
+template <typename State>
+StateDocument fields_of(const State& state) {
+  StateDocument document;
+  detail::write_state(StateSlot(document.json()), state);
+  return document;
+}
 template <typename State>
 std::string describe(const State& state) {
-  return detail::to_json(state).dump();
+  return fields_of(state).text();
 }
 
 }  // namespace vmm

@@ -2,17 +2,23 @@
 // pointers.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "base/checked.h"
 
 namespace vmm {
 
 namespace detail {
+
+// As a hexadecimal number. Not fmt::format_to() where the formatters are: that would compile fmt's
+// whole engine in every file that includes this.
+std::string address_text(std::uint64_t value);
 
 // An address of one space. Ordering and equality as numbers; no implicit conversion in or out.
 template <typename Tag>
@@ -75,6 +81,9 @@ class GpaRange {
   std::uint64_t size_ = 0;
 };
 
+// "[base, end)"
+std::string to_string(const GpaRange& range);
+
 }  // namespace vmm
 
 template <typename Tag>
@@ -82,7 +91,8 @@ struct fmt::formatter<vmm::detail::Address<Tag>> {
   constexpr auto parse(format_parse_context& ctx) { return ctx.begin(); }
   template <typename Context>
   auto format(const vmm::detail::Address<Tag>& a, Context& ctx) const {
-    return fmt::format_to(ctx.out(), "{:#x}", a.value);
+    const std::string text = vmm::detail::address_text(a.value);
+    return std::copy(text.begin(), text.end(), ctx.out());
   }
 };
 
@@ -91,6 +101,7 @@ struct fmt::formatter<vmm::GpaRange> {
   constexpr auto parse(format_parse_context& ctx) { return ctx.begin(); }
   template <typename Context>
   auto format(const vmm::GpaRange& r, Context& ctx) const {
-    return fmt::format_to(ctx.out(), "[{:#x}, {:#x})", r.base().value, r.end().value);
+    const std::string text = vmm::to_string(r);
+    return std::copy(text.begin(), text.end(), ctx.out());
   }
 };

@@ -1,13 +1,13 @@
 #include "vmm/host_plan.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <optional>
 #include <utility>
 
+#include "base/join.h"
 #include "vmm/doctor/quirks.h"
 #include "vmm/kvm/system.h"
 
@@ -66,7 +66,7 @@ Result<void> check_names(const std::vector<QuirkOverride>& overrides) {
   for (const QuirkOverride& quirk : overrides) {
     if (std::find(kQuirkNames.begin(), kQuirkNames.end(), quirk.name) == kQuirkNames.end()) {
       return fail(ErrorCode::kBadConfig, "There is no quirk named '{}'; there are: {}", quirk.name,
-                  fmt::join(kQuirkNames, ", "));
+                  join(kQuirkNames, ", "));
     }
   }
   return {};

@@ -1,12 +1,12 @@
 #include "vmm/live_devices.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/join.h"
 #include "base/size.h"
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
@@ -55,8 +55,7 @@ tl::unexpected<Error> no_such(const Machine& machine, std::string_view kind,
     return false;
   });
   if (names.empty()) return fail(ErrorCode::kOutOfRange, "The machine has no {}", kind);
-  return fail(ErrorCode::kOutOfRange, "There is no {} '{}', but {}", kind, name,
-              fmt::join(names, ", "));
+  return fail(ErrorCode::kOutOfRange, "There is no {} '{}', but {}", kind, name, join(names, ", "));
 }
 
 BalloonStatus status_of(const Balloon& balloon) {
@@ -274,7 +273,7 @@ Result<std::string> add_device(Machine& machine, VirtioConfig config) {
   } else {
     problems.emplace_back("Only disks and network interfaces can be plugged in");
   }
-  if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", fmt::join(problems, "; "));
+  if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", join(problems, "; "));
   VirtioParts parts = VMM_TRY(make_virtio_device(config, machine, 0));
   VMM_TRY(machine.hot_plug->plug(std::move(parts)));
   return name;

@@ -1,12 +1,13 @@
 #include "vmm/vm.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <utility>
 
+#include "base/join.h"
 #include "vmm/build_machine.h"
 #include "vmm/debug/debugger.h"
 #include "vmm/early_kvm.h"
@@ -83,7 +84,7 @@ class Vm::Impl {
 
 Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   const std::vector<std::string> problems = validate(config);
-  if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", fmt::join(problems, "; "));
+  if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", join(problems, "; "));
   const int kick_signal = VMM_TRY(install_kick_signal(config.kick_signal));
 
   auto impl = std::make_unique<Impl>();

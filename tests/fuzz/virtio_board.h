@@ -151,7 +151,7 @@ class VirtioBoard {
     StateWriter writer;
     rig_->transport.save(writer);
     auto other = make_rig();
-    require(other->transport.restore(StateReader(writer.document())).has_value());
+    require(other->transport.restore(StateReader(writer)).has_value());
     rig_ = std::move(other);
   }
 

@@ -44,7 +44,7 @@ class Compiler:
         for word in words:
             if skip:
                 skip = False
-            elif word in ("-o", "-c", "-MF", "-MQ"):
+            elif word in ("-o", "-c", "-MF", "-MQ", "-include"):  # without the precompiled header
                 skip = True
             elif word not in ("-MD", "-MMD", "-g"):
                 kept.append(word)

@@ -93,7 +93,11 @@ class RulesCanFail(unittest.TestCase):
                 ("src/base/x.h", "#include <vector>\n#pragma once\n"),
                 ("src/base/x.h", "// #pragma once\n"),
             ],
-            good=[("src/base/x.h", "// A thing.\n\n#pragma once\n"), ("src/base/x.cc", "int x();\n")],
+            good=[
+                ("src/base/x.h", "// A thing.\n\n#pragma once\n"),
+                ("src/base/x.cc", "int x();\n"),
+                ("src/precompiled.h", "#ifndef X\n"),
+            ],
         )
 
     def test_guest_log(self):

@@ -5,8 +5,10 @@
 #include <libnbd.h>
 
 #include <memory>
+#include <utility>
 
 #include "base/result.h"
+#include "base/shared_library.h"
 
 namespace vmm::block {
 
@@ -15,6 +17,9 @@ struct NbdLibrary {
   // Errors: kUnsupported, naming the package that has it.
   static Result<std::shared_ptr<const NbdLibrary>> load();
 
+  explicit NbdLibrary(SharedLibrary loaded) : library(std::move(loaded)) {}
+
+  SharedLibrary library;
   decltype(&::nbd_create) create = nullptr;
   decltype(&::nbd_close) close = nullptr;
   decltype(&::nbd_get_error) get_error = nullptr;

@@ -11,6 +11,7 @@
 #include "vmm/completion/report.h"
 #include "vmm/completion/rules.h"
 #include "vmm/completion/run_ahead.h"
+#include "vmm/completion/zydis_library.h"
 
 namespace vmm::completion {
 namespace {
@@ -164,6 +165,7 @@ Completer::Completer(const GuestMemory& memory, MmioBus& bus, Executor* executor
     : memory_(memory), bus_(bus), executor_(executor), options_(std::move(options)) {}
 
 Result<Outcome> Completer::complete(Cpu& cpu, std::span<const std::uint8_t> bytes) {
+  if (const auto& library = load_zydis(); !library) return tl::unexpected<Error>(library.error());
   const Context::Surroundings surroundings{&memory_, &bus_, executor_, &options_.xsave_layout,
                                            options_.physical_bits};
   Context context = VMM_TRY(Context::load(cpu, surroundings));

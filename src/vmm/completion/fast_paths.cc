@@ -8,6 +8,7 @@
 #include "base/le.h"
 #include "vmm/completion/data_access.h"
 #include "vmm/completion/fpu_checks.h"
+#include "vmm/completion/zydis_library.h"
 
 namespace vmm::completion {
 namespace {
@@ -72,7 +73,7 @@ Result<Step> count_bits(Context& context, const Instruction& instruction) {
 
 bool is_general_register(const ZydisDecodedOperand& operand) noexcept {
   if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) return false;
-  const ZydisRegisterClass c = ZydisRegisterGetClass(operand.reg.value);
+  const ZydisRegisterClass c = zydis().register_class(operand.reg.value);
   return c == ZYDIS_REGCLASS_GPR8 || c == ZYDIS_REGCLASS_GPR16 || c == ZYDIS_REGCLASS_GPR32 ||
          c == ZYDIS_REGCLASS_GPR64;
 }
@@ -92,10 +93,10 @@ Answer load(Context& context, const Instruction& instruction) {
 // Where an XMM register lies in the standard format; nothing for other operands.
 std::optional<std::size_t> xmm_offset(const ZydisDecodedOperand& operand) noexcept {
   if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER ||
-      ZydisRegisterGetClass(operand.reg.value) != ZYDIS_REGCLASS_XMM) {
+      zydis().register_class(operand.reg.value) != ZYDIS_REGCLASS_XMM) {
     return std::nullopt;
   }
-  const auto number = static_cast<std::size_t>(ZydisRegisterGetId(operand.reg.value));
+  const auto number = static_cast<std::size_t>(zydis().register_id(operand.reg.value));
   if (number >= 16) return std::nullopt;
   return kXsaveXmm + number * sizeof(Bytes16);
 }

@@ -1,6 +1,7 @@
 #include "vmm/completion/fpu_checks.h"
 
 #include "vmm/completion/xsave_layout.h"
+#include "vmm/completion/zydis_library.h"
 
 namespace vmm::completion {
 namespace {
@@ -14,7 +15,7 @@ FpuUse fpu_use(const Instruction& instruction) noexcept {
   bool vector = false;
   for (const ZydisDecodedOperand& operand : instruction.operands()) {
     if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
-    switch (static_cast<int>(ZydisRegisterGetClass(operand.reg.value))) {
+    switch (static_cast<int>(zydis().register_class(operand.reg.value))) {
       case ZYDIS_REGCLASS_X87:
         use.x87 = true;
         break;

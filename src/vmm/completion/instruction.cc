@@ -1,7 +1,5 @@
 #include "vmm/completion/instruction.h"
-
-#include <Zydis/Formatter.h>
-#include <Zydis/Mnemonic.h>
+#include "vmm/completion/zydis_library.h"
 
 #include <algorithm>
 
@@ -38,8 +36,8 @@ struct GprPart {
 };
 
 GprPart part_of(ZydisRegister which) noexcept {
-  const auto id = static_cast<std::uint8_t>(std::max<ZyanI8>(ZydisRegisterGetId(which), 0));
-  switch (static_cast<int>(ZydisRegisterGetClass(which))) {
+  const auto id = static_cast<std::uint8_t>(std::max<ZyanI8>(zydis().register_id(which), 0));
+  switch (static_cast<int>(zydis().register_class(which))) {
     case ZYDIS_REGCLASS_GPR64:
       return {id, 0, ~0ULL};
     case ZYDIS_REGCLASS_GPR32:
@@ -50,8 +48,9 @@ GprPart part_of(ZydisRegister which) noexcept {
       if (which >= ZYDIS_REGISTER_AH && which <= ZYDIS_REGISTER_BH) {
         return {static_cast<std::uint8_t>(which - ZYDIS_REGISTER_AH), 8, 0xff};
       }
-      const auto largest = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, which);
-      return {static_cast<std::uint8_t>(std::max<ZyanI8>(ZydisRegisterGetId(largest), 0)), 0, 0xff};
+      const auto largest = zydis().register_largest(ZYDIS_MACHINE_MODE_LONG_64, which);
+      return {static_cast<std::uint8_t>(std::max<ZyanI8>(zydis().register_id(largest), 0)), 0,
+              0xff};
     }
     default:
       return {};
@@ -68,13 +67,15 @@ CodeSize code_size(const x86::SystemRegisters& system) noexcept {
 std::optional<Instruction> Instruction::decode(std::span<const std::uint8_t> bytes, CodeSize size,
                                                DecodeFailure& why) {
   const DecoderMode mode = decoder_mode(size);
+  why = DecodeFailure::kNoDecoder;
+  if (!load_zydis()) return std::nullopt;
   ZydisDecoder decoder;
   why = DecodeFailure::kInvalid;
-  if (!ZYAN_SUCCESS(ZydisDecoderInit(&decoder, mode.mode, mode.stack))) return std::nullopt;
+  if (!ZYAN_SUCCESS(zydis().decoder_init(&decoder, mode.mode, mode.stack))) return std::nullopt;
   std::optional<Instruction> result(std::in_place);
   const std::size_t n = std::min<std::size_t>(bytes.size(), ZYDIS_MAX_INSTRUCTION_LENGTH);
   const ZyanStatus status =
-      ZydisDecoderDecodeFull(&decoder, bytes.data(), n, &result->info_, result->operands_.data());
+      zydis().decode_full(&decoder, bytes.data(), n, &result->info_, result->operands_.data());
   if (!ZYAN_SUCCESS(status)) {
     if (status == ZYDIS_STATUS_NO_MORE_DATA && n < ZYDIS_MAX_INSTRUCTION_LENGTH) {
       why = DecodeFailure::kTooShort;
@@ -86,7 +87,7 @@ std::optional<Instruction> Instruction::decode(std::span<const std::uint8_t> byt
 }
 
 std::string_view Instruction::mnemonic_text() const noexcept {
-  const char* const text = ZydisMnemonicGetString(info_.mnemonic);
+  const char* const text = zydis().mnemonic_string(info_.mnemonic);
   return text != nullptr ? text : "unknown";
 }
 
@@ -108,10 +109,10 @@ std::size_t Instruction::memory_operand_count() const noexcept {
 std::string Instruction::text(std::uint64_t rip) const {
   ZydisFormatter formatter;
   std::array<char, 256> buffer{};
-  if (!ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
-      !ZYAN_SUCCESS(ZydisFormatterFormatInstruction(&formatter, &info_, operands_.data(),
-                                                    info_.operand_count_visible, buffer.data(),
-                                                    buffer.size(), rip, nullptr))) {
+  if (!ZYAN_SUCCESS(zydis().formatter_init(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)) ||
+      !ZYAN_SUCCESS(zydis().format_instruction(&formatter, &info_, operands_.data(),
+                                               info_.operand_count_visible, buffer.data(),
+                                               buffer.size(), rip, nullptr))) {
     return std::string(mnemonic_text());
   }
   return buffer.data();

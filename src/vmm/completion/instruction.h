@@ -21,8 +21,9 @@ enum class CodeSize : std::uint8_t { k16, k32, k64 };
 CodeSize code_size(const x86::SystemRegisters& system) noexcept;
 
 enum class DecodeFailure : std::uint8_t {
-  kTooShort,  // the bytes end inside the instruction
-  kInvalid,   // no processor that Zydis knows has this instruction
+  kTooShort,   // the bytes end inside the instruction
+  kInvalid,    // no processor that Zydis knows has this instruction
+  kNoDecoder,  // load_zydis() has failed
 };
 
 class Instruction {

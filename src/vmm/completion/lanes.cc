@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "vmm/completion/xsave_layout.h"
+#include "vmm/completion/zydis_library.h"
 
 namespace vmm::completion {
 namespace {
@@ -34,7 +35,7 @@ unsigned vector_elements(const Instruction& instruction) noexcept {
   unsigned width = 0;
   for (const ZydisDecodedOperand& operand : instruction.visible()) {
     if (operand.type != ZYDIS_OPERAND_TYPE_REGISTER) continue;
-    const ZydisRegisterClass which = ZydisRegisterGetClass(operand.reg.value);
+    const ZydisRegisterClass which = zydis().register_class(operand.reg.value);
     if (which != ZYDIS_REGCLASS_XMM && which != ZYDIS_REGCLASS_YMM && which != ZYDIS_REGCLASS_ZMM) {
       continue;
     }
@@ -80,7 +81,7 @@ Touched by_element(const ZydisDecodedOperand& operand, std::uint64_t selected) {
 // Bytes of a vector register: the low half lies in the legacy region, the upper one with AVX's.
 std::vector<std::uint8_t> vector_bytes(const x86::XsaveArea& image, const XsaveLayout& layout,
                                        ZydisRegister which, std::size_t size) {
-  const auto index = static_cast<std::size_t>(std::max<ZyanI8>(ZydisRegisterGetId(which), 0)) & 15;
+  const auto index = static_cast<std::size_t>(std::max<ZyanI8>(zydis().register_id(which), 0)) & 15;
   std::vector<std::uint8_t> bytes(size, 0);
   for (std::size_t i = 0; i < size && i < 32; ++i) {
     const std::size_t base =
@@ -94,7 +95,7 @@ std::vector<std::uint8_t> vector_bytes(const x86::XsaveArea& image, const XsaveL
 std::vector<std::uint8_t> mmx_bytes(const x86::XsaveArea& image, ZydisRegister which) {
   const auto status = xsave_field<std::uint16_t>(image, kXsaveFcw + 2);
   const unsigned top = (status >> 11) & 7;
-  const auto index = static_cast<unsigned>(std::max<ZyanI8>(ZydisRegisterGetId(which), 0));
+  const auto index = static_cast<unsigned>(std::max<ZyanI8>(zydis().register_id(which), 0));
   const std::size_t base = 32 + 16 * std::size_t{(index - top) & 7};
   std::vector<std::uint8_t> bytes(8, 0);
   for (std::size_t i = 0; i < bytes.size(); ++i) {
@@ -148,7 +149,7 @@ Result<std::vector<std::uint8_t>> touched_bytes(Context& context, const Instruct
   }
   const x86::XsaveArea& image = *VMM_TRY(context.xsave());
   const auto& component = context.xsave_layout().components[5];
-  const auto index = static_cast<std::size_t>(std::max<ZyanI8>(ZydisRegisterGetId(mask), 0));
+  const auto index = static_cast<std::size_t>(std::max<ZyanI8>(zydis().register_id(mask), 0));
   const auto value = xsave_field<std::uint64_t>(image, component.offset + 8 * index);
   return by_element(operand, selected_elements(instruction, operand, value));
 }

@@ -11,6 +11,7 @@
 #include "vmm/completion/fpu_checks.h"
 #include "vmm/completion/lanes.h"
 #include "vmm/completion/rebase.h"
+#include "vmm/completion/zydis_library.h"
 
 namespace vmm::completion {
 namespace {
@@ -50,7 +51,7 @@ bool is_allowed_category(ZydisInstructionCategory category) noexcept {
 }
 
 bool is_allowed_register(ZydisRegister which) noexcept {
-  switch (static_cast<int>(ZydisRegisterGetClass(which))) {
+  switch (static_cast<int>(zydis().register_class(which))) {
     case ZYDIS_REGCLASS_GPR8:
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
@@ -91,7 +92,7 @@ std::string refusal(const Instruction& instruction) {
   const auto& info = instruction.info();
   if (!is_allowed_category(info.meta.category) || info.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE ||
       instruction.has(ZYDIS_ATTRIB_IS_PRIVILEGED)) {
-    const char* const category = ZydisCategoryGetString(info.meta.category);
+    const char* const category = zydis().category_string(info.meta.category);
     return fmt::format(
         "there is no rule for it, and instructions of category {} are not run natively",
         category != nullptr ? category : "?");

@@ -1,12 +1,10 @@
 #include "vmm/debug/monitor.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "base/size.h"
@@ -92,7 +90,7 @@ Answer msrs(const MonitorView& view, const Words& words) {
 std::string device_text(const DeviceRef& device) {
   StateWriter writer;
   device.with([&writer](const Device& d) { d.save(writer); });
-  return fmt::format("{} {}\n", device.id(), writer.document().dump(1));
+  return fmt::format("{} {}\n", device.id(), writer.whole().text(1));
 }
 
 std::vector<DeviceRef> all_devices(const MonitorView& view) {

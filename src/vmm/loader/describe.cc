@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/join.h"
 #include "base/size.h"
 #include "vmm/loader/entry.h"
 #include "vmm/loader/load_multiboot.h"
@@ -96,7 +97,7 @@ void add_setup_header(Lines& lines, const SetupHeader& setup) {
   lines.add("initrd", fmt::format("up to address {:#x}", setup.initrd_addr_max));
   if (setup.at_least(0x020c)) {
     lines.add("xloadflags", fmt::format("{:#x} {}", setup.xloadflags,
-                                        fmt::join(xloadflag_names(setup.xloadflags), " ")));
+                                        join(xloadflag_names(setup.xloadflags), " ")));
   }
 }
 
@@ -121,7 +122,7 @@ void add_elf(Lines& lines, const ElfFacts& facts) {
   for (const ElfNote& note : facts.notes) {
     notes.push_back(fmt::format("{}/{:#x}", note.owner, note.type));
   }
-  lines.add("notes", notes.empty() ? "none" : fmt::format("{}", fmt::join(notes, ", ")));
+  lines.add("notes", notes.empty() ? "none" : join(notes, ", "));
 }
 
 constexpr std::array<MultibootVersion, 2> kMultibootVersions{MultibootVersion::k1,

@@ -5,8 +5,10 @@
 #include <slirp/libslirp.h>
 
 #include <memory>
+#include <utility>
 
 #include "base/result.h"
+#include "base/shared_library.h"
 
 namespace vmm {
 
@@ -15,6 +17,9 @@ struct SlirpLibrary {
   // Errors: kUnsupported, naming the package that has it.
   static Result<std::shared_ptr<const SlirpLibrary>> load();
 
+  explicit SlirpLibrary(SharedLibrary loaded) : library(std::move(loaded)) {}
+
+  SharedLibrary library;
   decltype(&::slirp_new) create = nullptr;
   decltype(&::slirp_cleanup) cleanup = nullptr;
   decltype(&::slirp_input) input = nullptr;

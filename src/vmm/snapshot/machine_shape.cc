@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
 #include <type_traits>
 #include <variant>
 
@@ -144,8 +145,9 @@ VmConfig config_of(const MachineShape& shape) {
 
 Result<void> check_fits(const MachineShape& machine, const MachineShape& saved) {
   if (machine == saved) return {};
-  const nlohmann::json ours = detail::to_json(machine);
-  const nlohmann::json theirs = detail::to_json(saved);
+  const StateDocument own = fields_of(machine), other = fields_of(saved);
+  const nlohmann::json& ours = own.json();
+  const nlohmann::json& theirs = other.json();
   for (const auto& [name, value] : theirs.items()) {
     if (ours.at(name) == value) continue;
     return fail(ErrorCode::kBadConfig,

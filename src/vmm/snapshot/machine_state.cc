@@ -1,5 +1,6 @@
 #include "vmm/snapshot/machine_state.h"
 
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "devices/state_io.h"
@@ -8,14 +9,10 @@
 namespace vmm {
 
 // Found by the field lists, which know integers and structures.
-nlohmann::json to_json(const Blob& blob) {
-  const auto* const begin = reinterpret_cast<const std::uint8_t*>(blob.bytes.data());
-  return nlohmann::json::binary({begin, begin + blob.bytes.size()});
-}
+void write_state(StateSlot slot, const Blob& blob) { slot.put_bytes(blob.bytes); }
 
-Result<void> from_json(const nlohmann::json& json, Blob& blob) {
-  if (!json.is_binary()) return fail(ErrorCode::kBadState, "expected bytes");
-  const auto bytes = std::as_bytes(std::span(json.get_binary()));
+Result<void> read_state(StateView view, Blob& blob) {
+  const auto bytes = VMM_TRY(view.bytes());
   blob.bytes.assign(bytes.begin(), bytes.end());
   return {};
 }
@@ -47,7 +44,9 @@ Result<void> MachineState::validate() const {
 nlohmann::json to_document(const WholeState& state) {
   StateWriter writer;
   writer.put(state.machine);
-  return {{"machine", writer.document()}, {"devices", state.devices}};
+  nlohmann::json devices = nlohmann::json::object();
+  for (const auto& [id, device] : state.devices) devices[id] = device.json();
+  return {{"machine", writer.document()}, {"devices", std::move(devices)}};
 }
 
 Result<WholeState> from_document(const nlohmann::json& document) {
@@ -57,7 +56,8 @@ Result<WholeState> from_document(const nlohmann::json& document) {
   }
   WholeState state;
   state.machine = VMM_TRY(StateReader(document["machine"]).get<MachineState>());
-  for (const auto& [id, device] : document["devices"].items()) state.devices.emplace(id, device);
+  for (const auto& [id, device] : document["devices"].items())
+    state.devices.emplace(id, StateDocument(device));
   return state;
 }
 

@@ -3,13 +3,14 @@
 
 #include <cstdint>
 #include <map>
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "devices/state_id.h"
+#include "devices/state_value.h"
 #include "memory/address.h"
 #include "vmm/kvm/chip_state.h"
 #include "vmm/kvm/vcpu_state.h"
@@ -80,7 +81,7 @@ struct MachineState {
 // With the devices' states, each by its id (StateWriter's documents).
 struct WholeState {
   MachineState machine;
-  std::map<std::string, nlohmann::json> devices;
+  std::map<std::string, StateDocument> devices;
 };
 
 nlohmann::json to_document(const WholeState& state);

@@ -1,11 +1,12 @@
 #include "vmm/snapshot/save.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <chrono>
 #include <utility>
 #include <variant>
 
+#include "base/join.h"
 #include "devices/state_io.h"
 #include "devices/virtio/blk.h"
 #include "vmm/hot_plug.h"
@@ -72,7 +73,7 @@ Result<WholeState> save_state(Machine& machine, const MachineShape& shape, const
                               kvm::VcpuStateFormat& format) {
   if (!machine.unsavable.empty()) {
     return fail(ErrorCode::kUnsupported, "The machine cannot be saved: {}",
-                fmt::join(machine.unsavable, "; "));
+                join(machine.unsavable, "; "));
   }
   WholeState state;
   MachineState& saved = state.machine;
@@ -85,7 +86,7 @@ Result<WholeState> save_state(Machine& machine, const MachineShape& shape, const
     for (const DeviceRef& device : roster.devices) {
       StateWriter writer;
       device.with([&](const Device& d) { d.save(writer); });
-      state.devices.emplace(std::string(device.id()), writer.document());
+      state.devices.emplace(std::string(device.id()), writer.whole());
     }
   });
   if (machine.split_irqchip != nullptr) saved.held_interrupt = machine.split_irqchip->held();

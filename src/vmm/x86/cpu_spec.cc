@@ -1,9 +1,10 @@
 #include "vmm/x86/cpu_spec.h"
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 
+#include "base/join.h"
 #include "vmm/x86/cpu_features.h"
 
 namespace vmm::x86 {
@@ -51,7 +52,7 @@ Result<CpuSpec> parse_cpu_spec(std::string_view text) {
   if (!unknown.empty()) {
     return fail(ErrorCode::kBadConfig,
                 "CPU \"{}\": unknown features: {} (names are those of /proc/cpuinfo)", text,
-                fmt::join(unknown, ", "));
+                join(unknown, ", "));
   }
   return spec;
 }

@@ -1,12 +1,13 @@
 #include "vmm/x86/cpuid.h"
 
 #include <cpuid.h>
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 
+#include "base/join.h"
 #include "vmm/x86/cpuid_topology.h"
 
 namespace vmm::x86 {
@@ -161,7 +162,7 @@ Result<void> check_names(const CpuidPolicy& policy) {
   }
   if (unknown.empty()) return {};
   return fail(ErrorCode::kBadConfig, "Unknown CPU features: {} (names are those of /proc/cpuinfo)",
-              fmt::join(unknown, ", "));
+              join(unknown, ", "));
 }
 
 }  // namespace
@@ -192,7 +193,7 @@ Result<std::vector<CpuidEntry>> guest_cpuid(std::span<const CpuidEntry> host,
   }
   if (!missing.empty()) {
     return fail(ErrorCode::kUnsupported, "This host cannot give a guest the CPU features: {}",
-                fmt::join(missing, ", "));
+                join(missing, ", "));
   }
   return table;
 }

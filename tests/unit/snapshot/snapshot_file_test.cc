@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/crc32c.h"
@@ -36,7 +37,8 @@ WholeState small_state() {
   state.machine.cpus[0].msrs = {{0x10, 5}};
   state.machine.tsc_khz = 2'000'000;
   state.machine.files = {{"etc/one", Blob{{std::byte{1}, std::byte{2}}}}};
-  state.devices.emplace("uart0", nlohmann::json{{"type", "uart16550"}, {"version", 1}});
+  state.devices.emplace("uart0",
+                        StateDocument(nlohmann::json{{"type", "uart16550"}, {"version", 1}}));
   return state;
 }
 

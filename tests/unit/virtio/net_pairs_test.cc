@@ -185,7 +185,7 @@ TEST_F(NetPairs, State_isRestoredWithItsPairs) {
   StateWriter saved;
   rig_->transport.save(saved);
   driver_->set_status(0);
-  ASSERT_TRUE(rig_->transport.restore(StateReader(saved.document())));
+  ASSERT_TRUE(rig_->transport.restore(StateReader(saved)));
   rig_->serve();
   EXPECT_EQ(enabled(), (std::array{true, true, false}));
   EXPECT_TRUE(hears(1));
@@ -201,7 +201,7 @@ TEST_F(NetPairs, StateOfAnotherNumberOfPairs_isRefused) {
   MmioRig single(memory_, std::make_unique<Net>("net0", kOwn, std::make_shared<OneOfSeveral>()));
   StateWriter saved;
   single.transport.save(saved);
-  EXPECT_FALSE(rig_->transport.restore(StateReader(saved.document())));
+  EXPECT_FALSE(rig_->transport.restore(StateReader(saved)));
 }
 
 TEST_F(NetPairs, Retired_givesAllQueuesBack) {
