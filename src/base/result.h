@@ -2,7 +2,7 @@
 // exceptions cross its API.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <string>
 #include <tl/expected.hpp>

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <initializer_list>
+
 namespace vmm {
 
 // All signals blocked that come from outside: they are for threads that know what to do with them.

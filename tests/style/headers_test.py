@@ -39,12 +39,18 @@ class Compiler:
                 break
         else:
             # A folder without sources: the flags of a folder that may see all the others.
-            command = self.commands.get("src/vmm") or next(iter(self.commands.values()))
+            other = "tests/unit/virtio" if path.startswith("tests/") else "src/vmm"
+            command = self.commands.get(other) or next(iter(self.commands.values()))
         words, kept, skip = shlex.split(command), [], False
+        dropped = ["-o", "-c", "-MF", "-MQ"]
+        # The library's headers stand without the precompiled one; those of the tests need GoogleTest anyway, which takes
+        # seconds to read.
+        if path.startswith("src/"):
+            dropped.append("-include")
         for word in words:
             if skip:
                 skip = False
-            elif word in ("-o", "-c", "-MF", "-MQ", "-include"):  # without the precompiled header
+            elif word in dropped:
                 skip = True
             elif word not in ("-MD", "-MMD", "-g"):
                 kept.append(word)
@@ -76,7 +82,11 @@ class Headers(unittest.TestCase):
         cls.compiler = Compiler(BUILD)
 
     def test_every_header_compiles_alone(self):
-        headers = [path for path in files("src", "tests", "examples", "bench") if path.endswith(".h")]
+        headers = [
+            path
+            for path in files("src", "tests", "examples", "bench")
+            if path.endswith(".h") and not path.endswith("/precompiled.h")  # those are source files of their own
+        ]
         self.assertGreater(len(headers), 30)
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             answers = pool.map(lambda path: (path, self.compiler.errors(path, alone(path))), headers)

@@ -43,9 +43,10 @@ struct MmioTransportRig {
     fake->change_config();
   }
   void follow(const MmioTransportRig& other) {
-    std::vector<std::byte> ram(kRamSize);
-    EXPECT_TRUE(other.memory.read(Gpa(0), ram));
-    EXPECT_TRUE(memory.write(Gpa(0), ram));
+    // The ring is all of memory that decides about answers.
+    std::vector<std::byte> ram(RingMemory::kSpan);
+    EXPECT_TRUE(other.memory.read(Gpa(0x8'0000), ram));
+    EXPECT_TRUE(memory.write(Gpa(0x8'0000), ram));
   }
 };
 

@@ -317,9 +317,10 @@ struct RemoteBlkRig {
   std::vector<const RecordingIrqPin*> pins() const { return {&rig.irq}; }
   // What is in guest memory belongs to the rig, too.
   void follow(const RemoteBlkRig& other) {
-    std::vector<std::byte> ram(kRamSize);
-    EXPECT_TRUE(other.memory.read(Gpa(0), ram));
-    EXPECT_TRUE(memory.write(Gpa(0), ram));
+    // The ring is all of memory that decides about answers.
+    std::vector<std::byte> ram(RingMemory::kSpan);
+    EXPECT_TRUE(other.memory.read(Gpa(0x8'0000), ram));
+    EXPECT_TRUE(memory.write(Gpa(0x8'0000), ram));
   }
   void mutate() {
     MmioDriver driver(device);
