@@ -25,7 +25,7 @@ Result<PageSet> TrackedMemory::take_written() {
   for (const GuestRegion& region : memory_.regions()) {
     PageSet pages(region.range().size() / PageSet::kPage);
     VMM_TRY(kvm::take_dirty_log(vm_, number++, pages.words()));
-    region.written().take(pages.words());
+    region.written()->take(pages.words());
     pages.for_each([&](std::uint64_t page) { all.add(first + page); });
     first += pages.pages();
   }
