@@ -180,6 +180,28 @@ TEST(ValidateConfig, OneBalloonFitsIntoMemory) {
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("statistics")));
 }
 
+TEST(ValidateConfig, MemoryGrowsByWholeBlocks) {
+  VmConfig config;
+  const std::uint64_t start = config.memory.size;
+  config.virtio = {VirtioMemConfig{.most = start + MiB(64), .size = start + MiB(2)}};
+  EXPECT_THAT(validate(config), IsEmpty());
+  config.virtio = {VirtioMemConfig{.most = start}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("--mem")));
+  config.virtio = {VirtioMemConfig{.most = start + MiB(3)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("multiple of 2 MiB")));
+  config.virtio = {VirtioMemConfig{.most = start + MiB(64), .size = start + MiB(66)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("cannot be")));
+  config.virtio = {VirtioMemConfig{.most = start + MiB(2)},
+                   VirtioMemConfig{.most = start + MiB(2)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("More than one")));
+}
+
+TEST(ValidateConfig, PersistentMemoryHasAFile) {
+  VmConfig config;
+  config.virtio = {VirtioPmemConfig{}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("no file")));
+}
+
 TEST(ValidateConfig, AllProblemsAreReportedAtOnce) {
   VmConfig config = with_cpus(0);
   config.memory.size = 1;
