@@ -126,6 +126,22 @@ TEST_F(HighMemory, WhatIsNotPlugged_hasNothing) {
   EXPECT_FALSE(vm_->memory().read<std::uint32_t>(Gpa(GiB(4))));
 }
 
+TEST_F(HighMemory, Machine_isNotSaved) {
+  if (!run(with_file(GUEST_CODE(high_memory), {}))) return;
+  const auto refused = vm_->snapshot();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kUnsupported);
+  EXPECT_THAT(refused.error().message(), HasSubstr("--pmem"));
+  const std::string path = directory_.file("snapshot");
+  EXPECT_FALSE(vm_->save(path));
+  EXPECT_NE(::access(path.c_str(), F_OK), 0);
+
+  VmConfig growing = flat(GUEST_CODE(high_memory));
+  growing.virtio.emplace_back(VirtioMemConfig{.most = MiB(6)});
+  if (!run(std::move(growing))) return;
+  EXPECT_THAT(vm_->snapshot().error().message(), HasSubstr("--memory-max"));
+}
+
 TEST_F(HighMemory, Size_isAskedForWithinItsBounds) {
   VmConfig config = flat(GUEST_CODE(high_memory));
   config.virtio.emplace_back(VirtioMemConfig{.most = MiB(6), .size = MiB(4)});
