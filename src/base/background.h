@@ -2,12 +2,13 @@
 #pragma once
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
+
+#include "base/signals_blocked.h"
 
 namespace vmm {
 
@@ -40,26 +41,6 @@ class Background {
   }
 
  private:
-  // New threads inherit the mask; the old one comes back also when no thread could be made.
-  class SignalsBlocked {
-   public:
-    SignalsBlocked() {
-      sigset_t mask;
-      sigfillset(&mask);
-      // A thread's own faults stay what they are, for whoever reports crashes.
-      for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
-        sigdelset(&mask, own);
-      }
-      pthread_sigmask(SIG_SETMASK, &mask, &before_);
-    }
-    SignalsBlocked(const SignalsBlocked&) = delete;
-    SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-    ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
-   private:
-    sigset_t before_;
-  };
-
   std::optional<T> result_;
   std::thread thread_;  // the last member: it writes the other
 };

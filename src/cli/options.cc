@@ -30,6 +30,46 @@ class WrappingFormatter final : public CLI::Formatter {
   }
 };
 
+// What of all that could be parsed has to be there for these arguments. An option costs CLI11 some
+// microseconds, and all of them together more than the start of a machine: what no argument names
+// is left out. Help is about everything.
+class Wanted {
+ public:
+  explicit Wanted(const std::vector<std::string>& arguments)
+      : arguments_(arguments),
+        all_(arguments.empty() || any([](const std::string& word) {
+               return word == "--help" || (is_short(word) && word.find('h') != word.npos);
+             })) {}
+
+  bool command(std::string_view name) const {
+    return all_ || any([name](const std::string& word) { return word == name; });
+  }
+  bool option(std::string_view name, char short_name) const {
+    return all_ || any([name, short_name](const std::string& word) {
+             if (is_short(word)) return short_name != 0 && word.find(short_name) != word.npos;
+             const std::string_view text = word;
+             return text.starts_with("--") && text.substr(2, text.find('=') - 2) == name;
+           });
+  }
+
+ private:
+  // One letter or several: "-q", "-qv".
+  static bool is_short(const std::string& word) {
+    return word.size() > 1 && word[0] == '-' && word[1] != '-';
+  }
+  template <typename Predicate>
+  bool any(const Predicate& predicate) const {
+    return std::any_of(arguments_.begin(), arguments_.end(), predicate);
+  }
+
+  const std::vector<std::string>& arguments_;
+  const bool all_;
+};
+
+constexpr const char* kSnapshotAbout = "Write a running guest to a file: ctl SOCKET snapshot FILE";
+constexpr const char* kRestoreAbout = "Let a guest go on from such a file: run --restore FILE";
+constexpr const char* kHelpAbout = "Help on a command";
+
 // Everything that CLI11 writes into, and the parser itself.
 struct Parser {
   CLI::App app{std::string(kAbout), "vmm"};
@@ -43,8 +83,17 @@ struct Parser {
   DoctorCommand doctor_options;
   bool version = false;
 
-  Parser();
+  explicit Parser(const Wanted& wanted);
+
+  // The commands that are there.
+  std::vector<CLI::App*> commands() const {
+    std::vector<CLI::App*> all{run, ctl, inspect, doctor};
+    std::erase(all, nullptr);
+    return all;
+  }
 };
+
+bool is_parsed(const CLI::App* command) { return command != nullptr && command->parsed(); }
 
 void add_run_option(CLI::App& run, const OptionSpec& spec) {
   std::string names = fmt::format("--{}", spec.name);
@@ -69,7 +118,7 @@ void add_run_option(CLI::App& run, const OptionSpec& spec) {
   if (spec.kind == OptionKind::kList) option->allow_extra_args(false);
 }
 
-Parser::Parser() {
+Parser::Parser(const Wanted& wanted) {
   // Subcommands inherit it; what they do not know is complained about here.
   app.formatter(std::make_shared<WrappingFormatter>());
   app.get_formatter()->column_width(30);
@@ -79,37 +128,48 @@ Parser::Parser() {
   app.add_flag("--version", version, "Print the version");
   app.footer(std::string(kMainFooter));
 
-  run = app.add_subcommand("run", "Run a guest");
-  run->footer(std::string(kRunFooter));
-  for (const OptionSpec& spec : run_option_table()) add_run_option(*run, spec);
-  run->add_option("--config", config_file,
-                  "Read options from a JSON file; the command line wins over it")
-      ->type_name("FILE")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
-      ->group("Control");
-
-  ctl = app.add_subcommand("ctl", "Control a running guest");
-  ctl->add_option("socket", ctl_options.socket, "What its --control says")
-      ->type_name("PATH")
-      ->required();
-  ctl->add_option("command", ctl_options.words, "What is to be done, see below")
-      ->type_name("COMMAND...")
-      ->required();
-  ctl->add_flag("--json", ctl_options.json, "For programs");
-  ctl->footer(std::string(kCtlFooter));
-
-  inspect = app.add_subcommand("inspect", "Tell what a kernel image is, or why it cannot boot");
-  inspect->add_option("file", inspect_options.file, "Kernel image")->type_name("FILE")->required();
-  inspect->add_flag("--json", inspect_options.json, "For programs");
-  inspect->footer(std::string(kInspectFooter));
-
-  doctor = app.add_subcommand("doctor", "Tell what this host's KVM offers and lacks");
-  doctor->add_flag("--json", doctor_options.json, "For programs");
-  doctor->footer(std::string(kDoctorFooter));
-
-  app.add_subcommand("snapshot", "Write a running guest to a file: ctl SOCKET snapshot FILE");
-  app.add_subcommand("restore", "Let a guest go on from such a file: run --restore FILE");
-  app.add_subcommand("help", "Help on a command");
+  if (wanted.command("run")) {
+    run = app.add_subcommand("run", "Run a guest");
+    run->footer(std::string(kRunFooter));
+    for (const OptionSpec& spec : run_option_table()) {
+      if (wanted.option(spec.name, spec.short_name)) add_run_option(*run, spec);
+    }
+    run->add_option("--config", config_file,
+                    "Read options from a JSON file; the command line wins over it")
+        ->type_name("FILE")
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
+        ->group("Control");
+  }
+  if (wanted.command("ctl")) {
+    ctl = app.add_subcommand("ctl", "Control a running guest");
+    ctl->add_option("socket", ctl_options.socket, "What its --control says")
+        ->type_name("PATH")
+        ->required();
+    ctl->add_option("command", ctl_options.words, "What is to be done, see below")
+        ->type_name("COMMAND...")
+        ->required();
+    ctl->add_flag("--json", ctl_options.json, "For programs");
+    ctl->footer(std::string(kCtlFooter));
+  }
+  if (wanted.command("inspect")) {
+    inspect = app.add_subcommand("inspect", "Tell what a kernel image is, or why it cannot boot");
+    inspect->add_option("file", inspect_options.file, "Kernel image")
+        ->type_name("FILE")
+        ->required();
+    inspect->add_flag("--json", inspect_options.json, "For programs");
+    inspect->footer(std::string(kInspectFooter));
+  }
+  if (wanted.command("doctor")) {
+    doctor = app.add_subcommand("doctor", "Tell what this host's KVM offers and lacks");
+    doctor->add_flag("--json", doctor_options.json, "For programs");
+    doctor->footer(std::string(kDoctorFooter));
+  }
+  // Other words for what a command can do (expand()), for the help.
+  for (const auto& [name, text] :
+       {std::pair{"snapshot", kSnapshotAbout}, std::pair{"restore", kRestoreAbout},
+        std::pair{"help", kHelpAbout}}) {
+    if (wanted.command(name)) app.add_subcommand(name, text);
+  }
 }
 
 // Commands that are other words for what a command can do.
@@ -171,7 +231,7 @@ std::string suggestion(std::string_view argument) {
 
 // The command that is being given, by name; empty when none was recognised.
 std::string command_name(const Parser& parser) {
-  for (const CLI::App* const sub : {parser.run, parser.ctl, parser.inspect, parser.doctor}) {
+  for (const CLI::App* const sub : parser.commands()) {
     if (sub->parsed()) return sub->get_name();
   }
   return "";
@@ -208,8 +268,10 @@ RawOptions run_results(const CLI::App& run) {
   RawOptions raw;
   for (const OptionSpec& spec : run_option_table()) {
     const std::string name = fmt::format("--{}", spec.name);
-    const CLI::Option& option = *run.get_option(name);
-    if (option.count() != 0) raw[std::string(spec.name)] = {option.results(), name};
+    const CLI::Option* const option = run.get_option_no_throw(name);
+    if (option != nullptr && option->count() != 0) {
+      raw[std::string(spec.name)] = {option->results(), name};
+    }
   }
   return raw;
 }
@@ -231,29 +293,29 @@ Command finish_run(const Parser& parser) {
 }  // namespace
 
 Command parse_command_line(const std::vector<std::string>& given) {
-  Parser parser;
   std::vector<std::string> arguments = given;
   expand(arguments);
+  Parser parser{Wanted(arguments)};
   if (arguments.empty()) return PrintOnly{parser.app.help(), kExitUsage};
   try {
     // CLI11 takes them from the end.
     parser.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
-    for (CLI::App* const sub : {parser.run, parser.ctl, parser.inspect, parser.doctor}) {
+    for (CLI::App* const sub : parser.commands()) {
       if (sub->parsed()) return PrintOnly{sub->help("vmm"), 0};
     }
     return PrintOnly{parser.app.help(), 0};
   } catch (const CLI::ParseError& error) {
     return complain(command_name(parser), {reword(error)});
   }
-  if (parser.run->parsed()) return finish_run(parser);
+  if (is_parsed(parser.run)) return finish_run(parser);
   std::vector<std::string> problems;
   report_extras(parser, problems);
   if (!problems.empty()) return complain(command_name(parser), problems);
   if (parser.version) return PrintOnly{fmt::format("vmm {}\n", VMM_VERSION), 0};
-  if (parser.ctl->parsed()) return parser.ctl_options;
-  if (parser.inspect->parsed()) return parser.inspect_options;
-  if (parser.doctor->parsed()) return parser.doctor_options;
+  if (is_parsed(parser.ctl)) return parser.ctl_options;
+  if (is_parsed(parser.inspect)) return parser.inspect_options;
+  if (is_parsed(parser.doctor)) return parser.doctor_options;
   return complain("",
                   {"a command is missing: run, ctl, snapshot, restore, inspect, doctor or help"});
 }

@@ -29,9 +29,9 @@ int run_command(RunRequest request) {
   Terminal terminal(STDIN_FILENO);
   RunSession session(std::move(request), terminal);
   // Before all other threads, so that they inherit the blocked signals.
-  const auto signals = SignalWatch::start([&session](int signal) { session.on_signal(signal); });
+  const auto signals = SignalWatch::create([&session](int signal) { session.on_signal(signal); });
   if (!signals) return complain(terminal, signals.error());
-  const Result<SessionEnd> end = session.run();
+  const Result<SessionEnd> end = session.run(**signals);
   if (!end) return complain(terminal, end.error());
   terminal.restore();
   if (!quiet) {

@@ -18,6 +18,7 @@
 #include "cli/control_protocol.h"
 #include "cli/escape_parser.h"
 #include "cli/run_options.h"
+#include "cli/signal_watch.h"
 #include "cli/terminal.h"
 #include "vmm/console/console_backend.h"
 #include "vmm/control/line_server.h"
@@ -38,8 +39,9 @@ class RunSession final : private ControlTarget {
  public:
   RunSession(RunRequest request, Terminal& terminal);
 
-  // Runs to the end. Errors: of the host, the configuration, or a boot file.
-  Result<SessionEnd> run();
+  // Runs to the end; starts the watch, which calls on_signal(). Errors: of the host, the
+  // configuration, or a boot file.
+  Result<SessionEnd> run(SignalWatch& signals);
 
   void on_signal(int signal);
   void on_command(EscapeCommand command);
@@ -47,6 +49,7 @@ class RunSession final : private ControlTarget {
   std::vector<std::byte> filter_input(std::span<const std::byte> typed);
 
  private:
+  bool starts_at_once() const;
   Result<void> open_consoles();
   ConsoleOptions options_for(const ConsoleSpec& where);
   bool uses_stdio() const;
@@ -123,6 +126,8 @@ class RunSession final : private ControlTarget {
 
   RunRequest request_;
   Terminal& terminal_;
+  SignalWatch* signals_ = nullptr;  // while run() runs
+  std::shared_ptr<EarlyKvm> early_kvm_;
   EscapeParser escape_;
   std::unique_ptr<ConsoleBackend> console_;
   ConsolePorts ports_;

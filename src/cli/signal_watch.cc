@@ -20,7 +20,7 @@ bool is_ignored(int signal) {
 
 }  // namespace
 
-Result<std::unique_ptr<SignalWatch>> SignalWatch::start(std::function<void(int)> callback) {
+Result<std::unique_ptr<SignalWatch>> SignalWatch::create(std::function<void(int)> callback) {
   sigset_t set;
   sigemptyset(&set);
   for (const int signal : kWatched) {
@@ -42,12 +42,15 @@ SignalWatch::SignalWatch(UniqueFd signals, EventFd wake, sigset_t old_mask,
     : signals_(std::move(signals)),
       wake_(std::move(wake)),
       old_mask_(old_mask),
-      callback_(std::move(callback)),
-      thread_([this] { thread_main(); }) {}
+      callback_(std::move(callback)) {}
+
+void SignalWatch::start() {
+  if (!thread_.joinable()) thread_ = std::thread([this] { thread_main(); });
+}
 
 SignalWatch::~SignalWatch() {
   wake_.signal();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
   pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
 }
 

@@ -14,13 +14,16 @@
 namespace vmm::cli {
 
 // From its creation to its destruction SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT and
-// SIGWINCH are blocked, in this thread and in those that it starts later, and come as calls of
-// `callback` on the thread "signals". A signal that was ignored when the process started stays
-// ignored (nohup). Create it before any other thread.
+// SIGWINCH are blocked, in this thread and in those that it starts later; from start() on they come
+// as calls of `callback` on the thread "signals", those that came before, too. A signal that was
+// ignored when the process started stays ignored (nohup). Create it before any other thread.
 class SignalWatch {
  public:
-  static Result<std::unique_ptr<SignalWatch>> start(std::function<void(int signal)> callback);
+  static Result<std::unique_ptr<SignalWatch>> create(std::function<void(int signal)> callback);
   ~SignalWatch();
+
+  // More than once does no harm. The owner's thread.
+  void start();
 
  private:
   SignalWatch(UniqueFd signals, EventFd wake, sigset_t old_mask, std::function<void(int)> callback);

@@ -1,5 +1,6 @@
 #include "vmm/build_machine.h"
 
+#include <future>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -139,64 +140,105 @@ Result<GuestMemory> map_snapshot_ram(const MemoryConfig& config, const Snapshot&
   return snapshot.ram().map();
 }
 
+Result<std::vector<kvm::VcpuFd>> create_cpus(std::uint32_t count, const kvm::VmFd& vm) {
+  std::vector<kvm::VcpuFd> cpus;
+  for (std::uint32_t id = 0; id < count; ++id) cpus.push_back(VMM_TRY(vm.create_vcpu(id)));
+  return cpus;
+}
+
+// KVM, opened and with an empty VM, here or by somebody who began early.
+struct OpenedKvm {
+  std::shared_ptr<const kvm::System> system;
+  kvm::VmFd vm;
+};
+
+Result<OpenedKvm> open_kvm(EarlyKvm* early) {
+  if (early != nullptr) {
+    kvm::VmFd vm = VMM_TRY(early->take_vm());
+    return OpenedKvm{early->system(), std::move(vm)};
+  }
+  auto system = std::make_shared<const kvm::System>(VMM_TRY(kvm::System::open()));
+  kvm::VmFd vm = VMM_TRY(system->create_vm());
+  return OpenedKvm{std::move(system), std::move(vm)};
+}
+
+// A job on another thread that uses what is here: whoever leaves waits for it. Without such a
+// thread it is done when its result is asked for.
+template <typename T>
+class Job {
+ public:
+  explicit Job(std::future<T> result) : result_(std::move(result)) {}
+  Job(const Job&) = delete;
+  Job& operator=(const Job&) = delete;
+  ~Job() {
+    if (result_.valid()) result_.wait();
+  }
+  T get() { return result_.get(); }
+
+ private:
+  std::future<T> result_;
+};
+
 }  // namespace
 
 Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<EventLoop*>& loops) {
-  const auto early = config.early_kvm ? config.early_kvm : std::make_shared<EarlyKvm>();
+  EarlyKvm* const early = config.early_kvm.get();
 
   // Memory comes first, because the loaders write into it and slots point at it.
   const auto* const saved = std::get_if<SnapshotBoot>(&config.boot);
   GuestMemory memory = VMM_TRY(saved != nullptr ? map_snapshot_ram(config.memory, *saved->snapshot)
                                                 : map_guest_memory(config));
 
-  // A kernel is unpacked while KVM is asked and prepared: both take milliseconds.
-  std::optional<Background<Result<loader::LoadedKernel>>> loading;
-  if (const auto* const source = std::get_if<KernelBoot>(&config.boot)) {
-    loading.emplace("loader", [source, &memory] { return load_kernel(*source, memory); });
-  }
-
   // Is there a KVM at all: before the work that may take long.
-  kvm::VmFd vm = VMM_TRY(early->take_vm());
-  const std::shared_ptr<const kvm::System> host = early->system();
-  const kvm::System& system = *host;
+  auto [host, vm] = VMM_TRY(open_kvm(early));
   VMM_TRY(preallocate_guest_ram(config.memory, memory));
 
   // What kind of host this is decides about chips and quirks.
-  HostPlan plan = VMM_TRY(plan_for_host(config, system));
-
-  // The MSR filter before slots, slots before chips: each waits for a grace period of the kernel,
-  // which is short only as long as there was none before, or nothing that reads.
-  VMM_TRY(place_kvm_pages(system, vm));
-  VMM_TRY(enable_capabilities(system, plan, vm));
-  VMM_TRY(set_ram_slots(memory, vm));
-
-  // Chips before vCPUs: a vCPU gets its local APIC when it is created.
-  VMM_TRY(create_chips(plan, vm));
-  std::vector<kvm::VcpuFd> cpus;
-  for (std::uint32_t id = 0; id < config.cpus.count; ++id)
-    cpus.push_back(VMM_TRY(vm.create_vcpu(id)));
-
-  // The loader is done with memory before memory moves into the machine.
-  loader::LoadedKernel kernel;
-  if (loading) kernel = VMM_TRY(loading->get());
-
-  // Devices, now that their interrupt lines lead somewhere.
+  HostPlan plan = VMM_TRY(plan_for_host(config, *host));
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loops);
+
+  // A kernel is unpacked, and KVM takes the memory, while the rest is made: each takes long.
+  std::optional<Background<Result<loader::LoadedKernel>>> loading;
+  if (const auto* const source = std::get_if<KernelBoot>(&config.boot)) {
+    loading.emplace("loader",
+                    [source, &ram = machine->memory] { return load_kernel(*source, ram); });
+  }
+  // The MSR filter before slots, slots before chips: each waits for a grace period of the kernel,
+  // which is short only as long as there was none before, or nothing that reads.
+  VMM_TRY(place_kvm_pages(*host, machine->vm));
+  VMM_TRY(enable_capabilities(*host, plan, machine->vm));
+  const auto set_slots = [&m = *machine] { return set_ram_slots(m.memory, m.vm); };
+  Job slots(early != nullptr ? early->thread().post(set_slots)
+                             : std::async(std::launch::deferred, set_slots));
+  const bool chips_in_kvm =
+      plan.irqchip == IrqchipMode::kKernel || plan.irqchip == IrqchipMode::kSplit;
+  if (chips_in_kvm) {
+    VMM_TRY(slots.get());
+    // Chips before vCPUs: a vCPU gets its local APIC when it is created.
+    VMM_TRY(create_chips(plan, machine->vm));
+  }
+  std::vector<kvm::VcpuFd> cpus = VMM_TRY(create_cpus(config.cpus.count, machine->vm));
+
+  // Devices, now that their interrupt lines lead somewhere.
   machine->clock.set_time_of_day(config.clock);  // a real-time clock looks at it when it is made
   VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));
+  if (!chips_in_kvm) VMM_TRY(slots.get());
 
   // A snapshot has all that is still missing: Vm puts it in when the CPUs have their threads.
   if (saved != nullptr) return BuiltMachine{std::move(machine), std::move(cpus), std::move(plan)};
 
   // CPUID and MSRs before registers: KVM judges control registers by the features that CPUID shows.
-  const auto host_cpuid = VMM_TRY(early->supported_cpuid());
-  VMM_TRY(set_up_cpus(config, plan, system.capabilities(), host_cpuid, cpus));
+  const auto host_cpuid =
+      VMM_TRY(early != nullptr ? early->supported_cpuid() : host->supported_cpuid());
+  VMM_TRY(set_up_cpus(config, plan, host->capabilities(), host_cpuid, cpus));
   if (plan.irqchip == IrqchipMode::kUser) VMM_TRY(show_local_apics(cpus));
 
   // What else is booted: initrd, command line, tables; and the first CPU at its entry.
+  loader::LoadedKernel kernel;
+  if (loading) kernel = VMM_TRY(loading->get());
   const x86::EntryState entry = VMM_TRY(boot_guest(config, plan, *machine, kernel));
   VMM_TRY(cpus.front().set_system_registers(entry.system));
   VMM_TRY(cpus.front().set_registers(entry.registers));

@@ -13,15 +13,12 @@ Result<kvm::VmFd> open_and_create(const std::string& path,
 
 }  // namespace
 
-EarlyKvm::EarlyKvm(std::string path)
-    : work_("early-kvm", [this, path = std::move(path)] { return work(path); }) {}
-
-Result<std::vector<kvm::CpuidEntry>> EarlyKvm::work(const std::string& path) {
-  Result<kvm::VmFd> vm = open_and_create(path, system_);
-  const bool created = vm.has_value();
-  promise_.set_value(std::move(vm));
-  if (!created) return std::vector<kvm::CpuidEntry>();
-  return system_->supported_cpuid();
+EarlyKvm::EarlyKvm(std::string path) {
+  vm_ = thread_.post([this, path = std::move(path)] { return open_and_create(path, system_); });
+  cpuid_ = thread_.post([this]() -> Result<std::vector<kvm::CpuidEntry>> {
+    if (system_ == nullptr) return {};
+    return system_->supported_cpuid();
+  });
 }
 
 Result<kvm::VmFd> EarlyKvm::take_vm() {

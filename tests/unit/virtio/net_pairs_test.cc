@@ -20,6 +20,7 @@ const MacAddress kOther{{2, 0, 0, 0, 0, 2}};
 constexpr std::uint64_t kWanted = Net::kMac | Net::kMrgRxbuf | Net::kCtrlVq;
 constexpr std::uint16_t kRingSize = 16;
 constexpr std::uint64_t kBuffers = 0x10'0000;
+constexpr std::uint64_t kRings = 0x11'0000;
 
 // A queue of the network that knows whether it takes part.
 class OneOfSeveral final : public NetBackend {
@@ -67,7 +68,7 @@ class NetPairs : public testing::Test {
   }
   void start(std::uint64_t features = kWanted | Net::kMq) {
     for (std::uint16_t i = 0; i <= kControlQueue; ++i) {
-      rings_[i].emplace(memory_, Gpa(0x8'0000 + std::uint64_t{i} * 0x4000), kRingSize);
+      rings_[i].emplace(memory_, Gpa(kRings + i * SplitDriver::kSpan), kRingSize);
     }
     ASSERT_TRUE(driver_->negotiate(SplitDriver::kFeatures | features));
     for (std::uint16_t i = 0; i <= kControlQueue; ++i) {

@@ -286,7 +286,7 @@ TYPED_TEST(NetOn, KeptBuffers_areUsedAfterRestore) {
   NetRig<TypeParam> rig;
   rig.offer(2, 512);
   rig.arrive(frame_to(kOwn, 1200));
-  ASSERT_EQ(rig.net().state().taken.size(), 2U);
+  ASSERT_EQ(rig.net().state().taken.at(0).size(), 2U);
   auto network = std::make_shared<RecordingNetBackend>();
   MmioRig other(rig.memory, std::make_unique<Net>("net0", kOwn, network));
   ASSERT_TRUE(restore_from(other.transport, saved(rig.rig->transport)));

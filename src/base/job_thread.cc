@@ -1,0 +1,45 @@
+#include "base/job_thread.h"
+
+#include <pthread.h>
+
+#include "base/signals_blocked.h"
+
+namespace vmm {
+
+JobThread::JobThread(std::string name) : name_(std::move(name)) {
+  const SignalsBlocked for_the_new_thread;
+  thread_ = std::thread([this] { thread_main(); });
+}
+
+JobThread::~JobThread() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    ending_ = true;
+  }
+  changed_.notify_one();
+  thread_.join();
+}
+
+void JobThread::add(std::function<void()> job) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    jobs_.push_back(std::move(job));
+  }
+  changed_.notify_one();
+}
+
+void JobThread::thread_main() {
+  pthread_setname_np(pthread_self(), name_.c_str());
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (;;) {
+    changed_.wait(lock, [this] { return ending_ || !jobs_.empty(); });
+    if (jobs_.empty()) return;
+    const std::function<void()> job = std::move(jobs_.front());
+    jobs_.pop_front();
+    lock.unlock();
+    job();
+    lock.lock();
+  }
+}
+
+}  // namespace vmm
