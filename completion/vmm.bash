@@ -53,6 +53,17 @@ _vmm_value() {
       _vmm_words "${value##*,}" 'size= deflate-on-oom free-page-reporting stats stats='
       compopt -o nospace 2>/dev/null
       ;;
+    --pmem)
+      case $value in
+        *,*) _vmm_words "${value##*,}" 'size= ro discard-writes' ;;
+        file=*) _vmm_files "${value#file=}" ;;
+        *)
+          _vmm_words "$value" 'file='
+          compopt -o nospace 2>/dev/null
+          ;;
+      esac
+      ;;
+    --memory-max) _vmm_words "$value" '1G 2G 4G' ;;
     --iothreads) _vmm_words "$value" '1 2 4 8' ;;
     --transport) _vmm_words "$value" 'pci mmio mmio-cmdline' ;;
     --disk)
@@ -162,7 +173,7 @@ _vmm() {
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
           --initrd-unpack --restore --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
-          --tick-share --quirk --fw-cfg --uuid --clock --disk --iothreads --rng --balloon --transport --hotplug-slots
+          --tick-share --quirk --fw-cfg --uuid --clock --disk --pmem --memory-max --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net --share
           --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
@@ -189,10 +200,11 @@ _vmm() {
       for word in "${words[@]:2}"; do [[ $word == -* ]] || rest+=("$word"); done
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
-        2:*) _vmm_words "$current" 'status pause resume quit balloon disk net gdb snapshot' ;;
+        2:*) _vmm_words "$current" 'status pause resume quit balloon memory disk net gdb snapshot' ;;
         3:snapshot) _vmm_files "$current" ;;
         3:disk) _vmm_words "$current" 'disk0 add remove' ;;
         3:net) _vmm_words "$current" 'net0 add remove' ;;
+        3:memory) _vmm_words "$current" '512M 1G 2G' ;;
         3:balloon) _vmm_words "$current" '0 256M 512M 1G' ;;
         4:disk | 4:net)
           case ${rest[2]} in

@@ -63,6 +63,13 @@ json to_json(const BalloonStatus& balloon) {
           {"guest", balloon.guest}};
 }
 
+json to_json(const MemoryStatus& memory) {
+  return {{"requested", memory.requested},
+          {"plugged", memory.plugged},
+          {"most", memory.most},
+          {"block", memory.block}};
+}
+
 json to_json(const DiskStatus& disk) {
   return {{"name", disk.name},
           {"size", disk.size},
@@ -98,6 +105,7 @@ json to_json(const ControlStatus& status) {
   object["broken_devices"] = vm.broken_devices;
   object["exits"] = status.stats.exits;
   object["balloon"] = vm.balloon ? to_json(*vm.balloon) : json(nullptr);
+  object["plugged"] = vm.plugged ? to_json(*vm.plugged) : json(nullptr);
   object["disks"] = json::array();
   for (const DiskStatus& disk : vm.disks) object["disks"].push_back(to_json(disk));
   object["nets"] = json::array();
@@ -149,6 +157,12 @@ Outcome balloon(ControlTarget& target, const Arguments& arguments) {
   const auto size = arguments.size("size");
   if (!size) return tl::unexpected<Refusal>(size.error());
   return done(target.control_balloon(*size));
+}
+
+Outcome memory(ControlTarget& target, const Arguments& arguments) {
+  const auto size = arguments.size("size");
+  if (!size) return tl::unexpected<Refusal>(size.error());
+  return done(target.control_memory(*size));
 }
 
 Outcome resize(ControlTarget& target, const Arguments& arguments) {
@@ -258,6 +272,7 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{
           "quit", {}, [](ControlTarget& t, const Arguments&) { return done(t.control_quit()); }},
       CommandSpec{"balloon", {"size"}, balloon},
+      CommandSpec{"memory", {"size"}, memory},
       CommandSpec{"disk-resize", {"disk", "size"}, resize},
       CommandSpec{"disk-limit", {"disk", "limits"}, limit},
       CommandSpec{"disk-add", {"options"}, add_disk},

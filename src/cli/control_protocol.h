@@ -32,6 +32,7 @@ class ControlTarget {
   virtual Result<void> control_resume() = 0;
   virtual Result<void> control_quit() = 0;
   virtual Result<void> control_balloon(std::uint64_t bytes) = 0;
+  virtual Result<void> control_memory(std::uint64_t bytes) = 0;
   // Tells the guest the image's size, after it has grown to `bytes` when that is given. The size.
   virtual Result<std::uint64_t> control_resize(const std::string& disk,
                                                std::optional<std::uint64_t> bytes) = 0;

@@ -62,6 +62,11 @@ std::string status_text(const json& status) {
   if (!status.contains("cpus")) return text;
   text +=
       fmt::format("machine  {} CPUs, {} of memory\n", number("cpus"), bytes(status.at("memory")));
+  if (!status.at("plugged").is_null()) {
+    const json& memory = status.at("plugged");
+    text += fmt::format("memory   {} of {} wanted; {} at most\n", bytes(memory.at("plugged")),
+                        bytes(memory.at("requested")), bytes(memory.at("most")));
+  }
   if (!status.at("balloon").is_null()) text += balloon_text(status.at("balloon"));
   for (const json& disk : status.at("disks")) {
     text += fmt::format("{:<8} {}, {} requests, {} errors\n", disk.at("name").get<std::string>(),
@@ -137,8 +142,8 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     if (words[1].empty() || error) return fail(ErrorCode::kBadConfig, "the file has no name");
     return request_text(command, {{"file", file}});
   }
-  if (command == "balloon") {
-    if (words.size() != 2) return usage("balloon SIZE");
+  if (command == "balloon" || command == "memory") {
+    if (words.size() != 2) return usage(command + " SIZE");
     return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});
   }
   if ((command == "disk" || command == "net") && words.size() > 1) {
@@ -170,8 +175,8 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     return request_text("gdb", {{"address", words[1]}});
   }
   return fail(ErrorCode::kBadConfig,
-              "there is no command '{}': status, pause, resume, quit, balloon, disk, net, gdb and "
-              "snapshot are known",
+              "there is no command '{}': status, pause, resume, quit, balloon, memory, disk, net, "
+              "gdb and snapshot are known",
               command);
 }
 

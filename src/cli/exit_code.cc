@@ -24,6 +24,8 @@ int exit_code(const StopInfo& stop) noexcept {
       return kExitEntryFailure;
     case StopReason::kInternalError:
       return kExitInternalError;
+    case StopReason::kMemoryFault:
+      return kExitMemoryFault;
     case StopReason::kDeadline:
       return kExitTimeout;
     case StopReason::kCancelled:

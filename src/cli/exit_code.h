@@ -29,6 +29,7 @@ enum ExitCode : int {
   kExitInternalError = 24,     // KVM reported an internal error
   kExitTimeout = 26,           // --timeout passed
   kExitWatchdog = 28,          // the watchdog expired, with --watchdog action=stop
+  kExitMemoryFault = 30,       // the host had no page for the guest's memory
   kExitInterrupted = 130,      // a signal, Ctrl-A x, or quit in the menu
 };
 
@@ -38,7 +39,7 @@ struct ExitCodeText {
 };
 
 // Every status but those of the debug-exit port, in ascending order.
-inline constexpr std::array<ExitCodeText, 16> kExitCodes{{
+inline constexpr std::array<ExitCodeText, 17> kExitCodes{{
     {kExitOk, "the guest powered off"},
     {kExitHostError, "host error"},
     {kExitUsage, "bad usage or configuration"},
@@ -54,6 +55,7 @@ inline constexpr std::array<ExitCodeText, 16> kExitCodes{{
     {kExitInternalError, "KVM reported an internal error"},
     {kExitTimeout, "the --timeout passed"},
     {kExitWatchdog, "the watchdog expired (with --watchdog action=stop)"},
+    {kExitMemoryFault, "the host had no page for the guest's memory"},
     {kExitInterrupted, "interrupted: a signal, Ctrl-A x, or quit in the menu"},
 }};
 

@@ -54,6 +54,7 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   resume                   let it go on
   quit                     end it at once
   balloon SIZE             how much of its memory the guest is to give back
+  memory SIZE              how much memory the guest is to have, up to --memory-max
   disk NAME resize [SIZE]  tell the guest a disk's new size; with SIZE, grow its image first
   disk NAME limit LIMIT=N[,...]|none
                            how much the guest may do on a disk in a second: bps, iops, ...

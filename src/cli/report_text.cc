@@ -27,6 +27,8 @@ std::string_view headline(StopReason reason) {
       return "the processor refused the guest's state";
     case StopReason::kInternalError:
       return "KVM reported an internal error";
+    case StopReason::kMemoryFault:
+      return "guest lost a part of its memory";
     case StopReason::kDeadline:
       return "guest ended by --timeout";
     case StopReason::kCancelled:
@@ -66,6 +68,7 @@ std::string end_text(const StopInfo& stop, std::string_view quit_why) {
     case StopReason::kEmulationFailure:
     case StopReason::kEntryFailure:
     case StopReason::kInternalError:
+    case StopReason::kMemoryFault:
       break;
   }
   if (!stop.detail.empty()) line += fmt::format(": {}", stop.detail);

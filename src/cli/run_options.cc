@@ -11,6 +11,7 @@
 #include "cli/balloon_option.h"
 #include "cli/net_option.h"
 #include "cli/option_values.h"
+#include "cli/pmem_option.h"
 #include "vmm/vcpu_exit.h"
 
 namespace vmm::cli {
@@ -53,6 +54,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"mem-backing", kValue, "KIND", "anonymous (default), memfd (shared) or hugetlbfs", kMachine},
     {"thp", kFlag, "", "Ask for transparent huge pages", kMachine},
     {"mem-prealloc", kFlag, "", "Populate all memory before the guest starts", kMachine},
+    {"memory-max", kValue, "SIZE",
+     "Guest memory may grow to this while it runs: vmm ctl ... memory SIZE (virtio-mem)", kMachine},
     {"cpus", kValue, "N", "Number of CPUs, 1 to 255 (default 1)", kMachine},
     {"cpu", kValue, "MODEL",
      "host (default), with features taken away or added: host,-avx512f,+x2apic", kMachine},
@@ -84,6 +87,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"balloon", kOptionalValue, "OPTION,...",
      "Add a memory balloon: "
      "[size=SIZE][,deflate-on-oom][,free-page-reporting][,stats[=SECONDS]]",
+     kDevices},
+    {"pmem", kList, "file=FILE[,OPTION]...",
+     "Persistent memory that a file holds: file=FILE[,size=SIZE][,ro][,discard-writes]. May be "
+     "repeated",
      kDevices},
     {"transport", kValue, "HOW",
      "How the guest reaches virtio devices: pci (default), mmio, or mmio-cmdline, for a Linux "
@@ -237,6 +244,10 @@ class Reader {
 
 void read_machine(Reader& reader, VmConfig& config) {
   config.memory.size = reader.value<std::uint64_t>("mem", config.memory.size, parse_size);
+  if (reader.has("memory-max")) {
+    config.virtio.emplace_back(
+        VirtioMemConfig{.most = reader.value<std::uint64_t>("memory-max", 0, parse_size)});
+  }
   config.memory.backing = reader.word("mem-backing", config.memory.backing, kBackings);
   config.memory.transparent_huge_pages = reader.flag("thp");
   config.memory.preallocate = reader.flag("mem-prealloc");
@@ -294,6 +305,17 @@ void read_disks(Reader& reader, RunRequest& request) {
       request.disks.push_back(*std::move(disk));
     } else {
       reader.problem("disk", disk.error().message());
+    }
+  }
+}
+
+void read_pmem(Reader& reader, RunRequest& request) {
+  for (const std::string& text : reader.list("pmem")) {
+    auto pmem = parse_pmem(text);
+    if (pmem) {
+      request.pmem.push_back(*std::move(pmem));
+    } else {
+      reader.problem("pmem", pmem.error().message());
     }
   }
 }
@@ -589,6 +611,7 @@ RunRequest interpret(const RawOptions& raw, std::vector<std::string>& problems) 
   read_virtio(reader, request.config);
   read_io_threads(reader, request.config);
   read_disks(reader, request);
+  read_pmem(reader, request);
   read_boot(reader, request);
   read_networks(reader, request);
   read_vsock(reader, request);

@@ -20,6 +20,7 @@
 #include "vmm/console/console_backend.h"
 #include "vmm/debug/server.h"
 #include "vmm/net/network.h"
+#include "vmm/open_pmem.h"
 
 namespace vmm::cli {
 
@@ -65,6 +66,7 @@ struct RunRequest {
   std::optional<ConsoleSpec> debug_console;
   std::vector<NetworkSpec> networks;
   std::vector<DiskSpec> disks;
+  std::vector<PmemSpec> pmem;
   std::optional<VsockSpec> vsock;
   std::vector<ShareSpec> shares;
   std::optional<std::string> control;  // path of the control socket

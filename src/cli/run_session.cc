@@ -290,6 +290,16 @@ Result<void> RunSession::open_disks() {
   return {};
 }
 
+// Once for all machines, as with disks: writes that are to be discarded stay across resets.
+Result<void> RunSession::open_pmem() {
+  for (const PmemSpec& spec : request_.pmem) {
+    auto file = VMM_TRY(
+        with_context(vmm::open_pmem(spec, make_log()), "Open a persistent memory (--pmem)"));
+    request_.config.virtio.emplace_back(VirtioPmemConfig{.file = std::move(file)});
+  }
+  return {};
+}
+
 std::uint32_t RunSession::io_thread_for(std::uint32_t chosen) {
   const std::uint32_t threads = request_.config.io_threads;
   if (chosen != 0 || threads == 0) return chosen;
@@ -335,7 +345,7 @@ Result<void> RunSession::load_flat_image() {
 VmConfig RunSession::make_config() {
   VmConfig config;
   {
-    const std::lock_guard guard(mutex_);  // the balloon's size may be changed meanwhile
+    const std::lock_guard guard(mutex_);  // sizes may be changed meanwhile
     config = request_.config;
   }
   // It is for one machine, and a reset makes another. Its thread ends when the guest runs.
@@ -397,6 +407,7 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
   VMM_TRY(open_snapshot());
   VMM_TRY(open_consoles());
   VMM_TRY(open_disks());
+  VMM_TRY(open_pmem());
   VMM_TRY(open_networks());
   VMM_TRY(open_vsock());
   VMM_TRY(open_gdb());

@@ -60,6 +60,7 @@ class RunSession final : private ControlTarget {
   Result<void> open_vsock();
   Result<void> open_shares();
   std::string identity() const;
+  Result<void> open_pmem();
   Result<void> open_disks();
   DiskImage image_of(const DiskSpec& disk) const;
   // The I/O thread of a device that asks for this one, or for none.
@@ -104,6 +105,7 @@ class RunSession final : private ControlTarget {
   Result<void> control_resume() override;
   Result<void> control_quit() override;
   Result<void> control_balloon(std::uint64_t bytes) override;
+  Result<void> control_memory(std::uint64_t bytes) override;
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override;
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;

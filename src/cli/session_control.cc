@@ -99,6 +99,17 @@ Result<void> RunSession::control_balloon(std::uint64_t bytes) {
   return {};
 }
 
+Result<void> RunSession::control_memory(std::uint64_t bytes) {
+  const std::lock_guard guard(mutex_);
+  Vm* const vm = VMM_TRY(machine());
+  VMM_TRY(vm->set_memory(bytes));
+  // For the machine after a reset.
+  for (VirtioConfig& device : request_.config.virtio) {
+    if (auto* const memory = std::get_if<VirtioMemConfig>(&device)) memory->size = bytes;
+  }
+  return {};
+}
+
 Result<std::uint64_t> RunSession::control_resize(const std::string& disk,
                                                  std::optional<std::uint64_t> bytes) {
   const std::lock_guard guard(mutex_);

@@ -27,7 +27,7 @@ Result<std::uint64_t> discard(const GuestRegion& region, std::uint64_t offset, s
   const std::uint64_t end = align_down(offset + size, unit);
   if (begin >= end) return std::uint64_t{0};
   // A shared file keeps what is only unmapped: its pages have to be punched out.
-  region.written().mark(begin, end - begin);
+  region.mark_written(begin, end - begin);
   const int advice = region.fd() >= 0 ? MADV_REMOVE : MADV_DONTNEED;
   while (::madvise(region.hva() + begin, end - begin, advice) != 0) {
     if (errno == EINTR || errno == EAGAIN) continue;

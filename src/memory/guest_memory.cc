@@ -20,8 +20,17 @@ Result<GuestMemory> GuestMemory::create(std::vector<GuestRegion> regions) {
 
 std::uint64_t GuestMemory::size() const noexcept {
   std::uint64_t total = 0;
-  for (const GuestRegion& region : regions_) total += region.range().size();
+  for (const GuestRegion& region : regions_) {
+    if (region.kind() == RegionKind::kRam) total += region.range().size();
+  }
   return total;
+}
+
+const GuestRegion* GuestMemory::region(RegionKind kind, std::size_t number) const noexcept {
+  for (const GuestRegion& region : regions_) {
+    if (region.kind() == kind && number-- == 0) return &region;
+  }
+  return nullptr;
 }
 
 const GuestRegion* GuestMemory::find(Gpa address) const noexcept {
@@ -32,23 +41,36 @@ const GuestRegion* GuestMemory::find(Gpa address) const noexcept {
   return nullptr;
 }
 
-std::uint64_t GuestMemory::available(Gpa from, std::uint64_t wanted) const noexcept {
+std::uint64_t GuestMemory::available(Gpa from, std::uint64_t wanted, bool files) const noexcept {
   std::uint64_t done = 0;
   while (done < wanted) {
     const auto at = from.plus(done);
     const GuestRegion* const region = at ? find(*at) : nullptr;
-    if (region == nullptr) break;
-    done += std::min(wanted - done, region->range().end().offset_from(*at));
+    if (region == nullptr || (region->kind() == RegionKind::kFile && !files)) break;
+    const std::uint64_t most = std::min(wanted - done, region->range().end().offset_from(*at));
+    const MemoryBlocks* const blocks = region->blocks();
+    if (blocks == nullptr) {
+      done += most;
+      continue;
+    }
+    const std::uint64_t there =
+        blocks->plugged_bytes(at->offset_from(region->range().base()), most);
+    done += there;
+    if (there < most) break;
   }
   return done;
 }
 
 bool GuestMemory::contains(const GpaRange& range) const noexcept {
-  return available(range.base(), range.size()) == range.size();
+  return available(range.base(), range.size(), false) == range.size();
+}
+
+bool GuestMemory::reaches(const GpaRange& range) const noexcept {
+  return available(range.base(), range.size(), true) == range.size();
 }
 
 Result<void> GuestMemory::check(Gpa from, std::uint64_t size, const char* verb) const {
-  const std::uint64_t there = available(from, size);
+  const std::uint64_t there = available(from, size, true);
   if (there == size) return {};
   return fail(ErrorCode::kOutOfRange,
               "{} {} bytes of guest memory at GPA {}: RAM ends after {} bytes", verb, size, from,
@@ -57,56 +79,50 @@ Result<void> GuestMemory::check(Gpa from, std::uint64_t size, const char* verb) 
 
 void GuestMemory::mark_written(Gpa from, std::uint64_t size) const noexcept {
   const GuestRegion* const region = find(from);
-  if (region != nullptr) region->written().mark(from.offset_from(region->range().base()), size);
+  if (region != nullptr) region->mark_written(from.offset_from(region->range().base()), size);
 }
 
 template <typename Fn>
-void GuestMemory::for_each_piece(Gpa from, std::uint64_t size, Fn&& fn) const {
+Result<void> GuestMemory::for_each_piece(Gpa from, std::uint64_t size, Fn&& fn) const {
   for (std::uint64_t done = 0; done < size;) {
     const Gpa at(from.value + done);
     const GuestRegion* const region = find(at);
     const std::uint64_t n = std::min(size - done, region->range().end().offset_from(at));
-    fn(*region, at.offset_from(region->range().base()), static_cast<std::size_t>(done),
-       static_cast<std::size_t>(n));
+    VMM_TRY(fn(*region, at.offset_from(region->range().base()), static_cast<std::size_t>(done),
+               static_cast<std::size_t>(n)));
     done += n;
   }
+  return {};
 }
 
 Result<void> GuestMemory::read(Gpa from, std::span<std::byte> bytes) const {
   VMM_TRY(check(from, bytes.size(), "Read"));
-  for_each_piece(
-      from, bytes.size(),
-      [&](const GuestRegion& region, std::uint64_t offset, std::size_t done, std::size_t n) {
-        std::memcpy(bytes.data() + done, region.hva() + offset, n);
-      });
-  return {};
+  return for_each_piece(from, bytes.size(),
+                        [&](const GuestRegion& region, std::uint64_t offset, std::size_t done,
+                            std::size_t n) { return region.read(offset, bytes.subspan(done, n)); });
 }
 
 Result<void> GuestMemory::write(Gpa to, std::span<const std::byte> bytes) const {
   VMM_TRY(check(to, bytes.size(), "Write"));
-  for_each_piece(
+  return for_each_piece(
       to, bytes.size(),
       [&](const GuestRegion& region, std::uint64_t offset, std::size_t done, std::size_t n) {
-        region.written().mark(offset, n);
-        std::memcpy(region.hva() + offset, bytes.data() + done, n);
+        return region.write(offset, bytes.subspan(done, n));
       });
-  return {};
 }
 
 Result<void> GuestMemory::fill(const GpaRange& range, std::byte value) const {
   VMM_TRY(check(range.base(), range.size(), "Fill"));
-  for_each_piece(range.base(), range.size(),
-                 [&](const GuestRegion& region, std::uint64_t offset, std::size_t, std::size_t n) {
-                   region.written().mark(offset, n);
-                   std::memset(region.hva() + offset, std::to_integer<int>(value), n);
-                 });
-  return {};
+  return for_each_piece(range.base(), range.size(),
+                        [&](const GuestRegion& region, std::uint64_t offset, std::size_t,
+                            std::size_t n) { return region.fill(offset, n, value); });
 }
 
 Result<bool> GuestMemory::compare_exchange(Gpa at, Bytes16& expected,
                                            const Bytes16& desired) const {
-  std::byte* const p = VMM_TRY(aligned(at, sizeof expected));
+  const HeldBytes place = VMM_TRY(aligned(at, sizeof expected));
   mark_written(at, sizeof expected);
+  std::byte* const p = place.data;
   std::array<std::uint64_t, 2> old{};
   std::array<std::uint64_t, 2> next{};
   std::memcpy(old.data(), expected.data(), sizeof old);
@@ -122,22 +138,31 @@ Result<bool> GuestMemory::compare_exchange(Gpa at, Bytes16& expected,
   return swapped;
 }
 
-Result<std::byte*> GuestMemory::contiguous(const GpaRange& range) const {
+Result<HeldBytes> GuestMemory::hold(const GpaRange& range) const {
+  HeldBytes held = VMM_TRY(enter(range));
+  mark_written(range.base(), range.size());
+  return held;
+}
+
+Result<HeldBytes> GuestMemory::enter(const GpaRange& range) const {
   const GuestRegion* const region = find(range.base());
   if (region == nullptr || !region->range().contains(range)) {
     return fail(ErrorCode::kOutOfRange, "Guest memory {} does not lie in one region of RAM", range);
   }
-  return region->hva() + range.base().offset_from(region->range().base());
+  HeldBytes held;
+  held.data = VMM_TRY(
+      region->enter(range.base().offset_from(region->range().base()), range.size(), held.use));
+  return held;
 }
 
-Result<std::byte*> GuestMemory::aligned(Gpa address, std::size_t size) const {
+Result<HeldBytes> GuestMemory::aligned(Gpa address, std::size_t size) const {
   if (address.value % size != 0) {
     return fail(ErrorCode::kBadConfig, "Atomic access of {} bytes at misaligned GPA {}", size,
                 address);
   }
   const auto range = GpaRange::create(address, size);
   if (!range) return fail(ErrorCode::kOutOfRange, "Atomic access past the end at GPA {}", address);
-  return contiguous(*range);
+  return enter(*range);
 }
 
 }  // namespace vmm

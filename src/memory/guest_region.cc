@@ -2,12 +2,18 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <bit>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "base/size.h"
+#include "memory/aligned_map.h"
 
 namespace vmm {
 namespace {
@@ -37,39 +43,15 @@ Result<UniqueFd> backing_file(GpaRange range, MemoryBacking backing) {
   return fd;
 }
 
-// Maps `range` where host-virtual and guest-physical addresses agree within a huge page: only then
-// can the host back the guest by huge pages in its second-level page tables, too.
-void* map_aligned(GpaRange range, int flags, int fd, std::uint64_t offset = 0) {
-  const std::uint64_t size = range.size();
-  const auto from = static_cast<off_t>(offset);
-  if (size < kHugePage) return ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, from);
-  const auto room = checked_add(size, kHugePage);
-  if (!room) {
-    errno = ENOMEM;
-    return MAP_FAILED;
-  }
-  void* const reserved =
-      ::mmap(nullptr, *room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (reserved == MAP_FAILED) return MAP_FAILED;
-  std::byte* const begin = static_cast<std::byte*>(reserved);
-  const auto at = reinterpret_cast<std::uintptr_t>(reserved);
-  const std::uint64_t before = (range.base().value - at) % kHugePage;
-  void* const mapped =
-      ::mmap(begin + before, size, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd, from);
-  if (mapped == MAP_FAILED) {
-    const int errnum = errno;
-    ::munmap(reserved, *room);
-    errno = errnum;
-    return MAP_FAILED;
-  }
-  if (before != 0) ::munmap(begin, before);
-  ::munmap(begin + before + size, kHugePage - before);  // never empty: before < kHugePage
-  return mapped;
-}
-
 }  // namespace
 
 Result<GuestRegion> GuestRegion::create(GpaRange range, const Options& options) {
+  GuestRegion region = VMM_TRY(map(range, PROT_READ | PROT_WRITE, options));
+  region.written_ = std::make_unique<DirtyPages>(range.size());
+  return region;
+}
+
+Result<GuestRegion> GuestRegion::map(GpaRange range, int protection, const Options& options) {
   const bool huge = options.backing == MemoryBacking::kHugetlbfs;
   const std::uint64_t unit = huge ? kHugePage : kPage;
   if (range.empty() || range.base().value % unit != 0 || range.size() % unit != 0) {
@@ -79,7 +61,8 @@ Result<GuestRegion> GuestRegion::create(GpaRange range, const Options& options) 
   UniqueFd fd = VMM_TRY(backing_file(range, options.backing));
   int flags = fd ? MAP_SHARED : (MAP_PRIVATE | MAP_ANONYMOUS);
   if (!options.reserve) flags |= MAP_NORESERVE;
-  void* const address = map_aligned(range, flags, fd ? fd.get() : -1);
+  void* const address =
+      map_aligned(range.base().value, range.size(), protection, flags, fd ? fd.get() : -1, 0);
   if (address == MAP_FAILED) {
     return fail_errno(errno, "Map {} of guest memory at GPA {}{}", format_size(range.size()), range,
                       huge ? " from huge pages (see /proc/sys/vm/nr_hugepages)" : "");
@@ -99,34 +82,142 @@ Result<GuestRegion> GuestRegion::map_private(GpaRange range, int file, std::uint
     return fail(ErrorCode::kBadConfig, "Guest memory {} is not a multiple of {}", range,
                 format_size(kPage));
   }
-  void* const address = map_aligned(range, MAP_PRIVATE | MAP_NORESERVE, file, offset);
+  void* const address = map_aligned(range.base().value, range.size(), PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_NORESERVE, file, offset);
   if (address == MAP_FAILED) {
     return fail_errno(errno, "Map {} of guest memory at GPA {} from a snapshot",
                       format_size(range.size()), range);
   }
   (void)::madvise(address, range.size(), MADV_DONTDUMP);
-  return GuestRegion(range, static_cast<std::byte*>(address), UniqueFd());
+  GuestRegion region(range, static_cast<std::byte*>(address), UniqueFd());
+  region.written_ = std::make_unique<DirtyPages>(range.size());
+  return region;
+}
+
+Result<GuestRegion> GuestRegion::reserve(GpaRange range, std::uint64_t block_size,
+                                         const Options& options) {
+  if (!std::has_single_bit(block_size) || block_size < kPage || range.size() % block_size != 0) {
+    return fail(ErrorCode::kBadConfig, "Guest memory {} does not consist of blocks of {}", range,
+                format_size(block_size));
+  }
+  GuestRegion region = VMM_TRY(map(range, PROT_NONE, options));
+  region.blocks_ = std::make_unique<MemoryBlocks>(
+      region.hva_, region.fd(), block_size, static_cast<std::size_t>(range.size() / block_size));
+  return region;
+}
+
+Result<GuestRegion> GuestRegion::of_file(GpaRange range, std::shared_ptr<const FileMapping> file) {
+  if (file == nullptr || range.size() != file->size() || range.base().value % kHugePage != 0) {
+    return fail(ErrorCode::kBadConfig, "Guest memory {} is no place for its file", range);
+  }
+  GuestRegion region(range, file->hva(), UniqueFd());
+  region.file_ = std::move(file);
+  return region;
 }
 
 GuestRegion::GuestRegion(GuestRegion&& other) noexcept
     : range_(other.range_),
       hva_(std::exchange(other.hva_, nullptr)),
       fd_(std::move(other.fd_)),
-      written_(std::move(other.written_)) {}
+      written_(std::move(other.written_)),
+      blocks_(std::move(other.blocks_)),
+      file_(std::move(other.file_)) {}
 
 GuestRegion& GuestRegion::operator=(GuestRegion&& other) noexcept {
   if (this != &other) {
-    if (hva_ != nullptr) ::munmap(hva_, range_.size());
+    unmap();
     range_ = other.range_;
     hva_ = std::exchange(other.hva_, nullptr);
     fd_ = std::move(other.fd_);
     written_ = std::move(other.written_);
+    blocks_ = std::move(other.blocks_);
+    file_ = std::move(other.file_);
   }
   return *this;
 }
 
-GuestRegion::~GuestRegion() {
-  if (hva_ != nullptr) ::munmap(hva_, range_.size());
+GuestRegion::~GuestRegion() { unmap(); }
+
+// A file's mapping is its own to undo.
+void GuestRegion::unmap() noexcept {
+  if (hva_ != nullptr && !file_) ::munmap(hva_, range_.size());
+}
+
+Result<std::byte*> GuestRegion::enter(std::uint64_t offset, std::uint64_t size,
+                                      BlockUse& use) const {
+  if (file_) {
+    return fail(ErrorCode::kOutOfRange, "Guest memory {} is a file's: it is only copied", range_);
+  }
+  if (blocks_ && !blocks_->enter(offset, size, use)) {
+    return fail(ErrorCode::kOutOfRange, "Not all of {:#x}+{:#x} of guest memory {} is plugged",
+                offset, size, range_);
+  }
+  return hva_ + offset;
+}
+
+namespace {
+
+using CopyCall = ssize_t (*)(pid_t, const iovec*, unsigned long, const iovec*, unsigned long,
+                             unsigned long);
+
+// The kernel copies: a page that is not there is an error of the call, and no signal.
+bool copy_by_kernel(CopyCall call, std::byte* here, std::byte* there, std::size_t size) {
+  const iovec local{here, size};
+  const iovec remote{there, size};
+  ssize_t done = -1;
+  do {
+    done = call(::getpid(), &local, 1, &remote, 1, 0);
+  } while (done < 0 && errno == EINTR);
+  return done >= 0 && static_cast<std::size_t>(done) == size;
+}
+
+}  // namespace
+
+Result<void> GuestRegion::read(std::uint64_t offset, std::span<std::byte> bytes) const {
+  if (file_) {
+    if (copy_by_kernel(::process_vm_readv, bytes.data(), hva_ + offset, bytes.size())) return {};
+    return fail(ErrorCode::kIo, "Guest memory at {:#x} of {} is gone with its file's pages", offset,
+                range_);
+  }
+  BlockUse use;
+  std::memcpy(bytes.data(), VMM_TRY(enter(offset, bytes.size(), use)), bytes.size());
+  return {};
+}
+
+Result<void> GuestRegion::write(std::uint64_t offset, std::span<const std::byte> bytes) const {
+  if (read_only()) {
+    return fail(ErrorCode::kOutOfRange, "Guest memory {} is read-only", range_);
+  }
+  if (file_) {
+    // The call writes from `bytes`, whatever its parameter's type says.
+    auto* const from = const_cast<std::byte*>(bytes.data());
+    if (copy_by_kernel(::process_vm_writev, from, hva_ + offset, bytes.size())) return {};
+    return fail(ErrorCode::kIo, "Guest memory at {:#x} of {} is gone with its file's pages", offset,
+                range_);
+  }
+  BlockUse use;
+  std::byte* const to = VMM_TRY(enter(offset, bytes.size(), use));
+  mark_written(offset, bytes.size());
+  std::memcpy(to, bytes.data(), bytes.size());
+  return {};
+}
+
+Result<void> GuestRegion::fill(std::uint64_t offset, std::uint64_t size, std::byte value) const {
+  if (file_) {
+    std::array<std::byte, kPage> page;
+    page.fill(value);
+    for (std::uint64_t done = 0; done < size;) {
+      const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(size - done, page.size()));
+      VMM_TRY(write(offset + done, std::span(page).first(n)));
+      done += n;
+    }
+    return {};
+  }
+  BlockUse use;
+  std::byte* const to = VMM_TRY(enter(offset, size, use));
+  mark_written(offset, size);
+  std::memset(to, std::to_integer<int>(value), size);
+  return {};
 }
 
 void GuestRegion::prefer_huge_pages(std::uint64_t offset, std::uint64_t size) const {

@@ -215,7 +215,8 @@ Result<void> add_fw_cfg(const VmConfig& config, Machine& machine) {
 // It stays accessible all the time: a change of rights forth and back is what makes KVM drop it.
 void remap_page(const GuestMemory& memory, Gpa address) {
   const auto page = GpaRange::create(address.align_down(x86::kPageSize), x86::kPageSize);
-  if (!page) return;
+  const GuestRegion* const region = memory.find(address);
+  if (!page || region == nullptr || region->kind() != RegionKind::kRam) return;
   (void)memory.with_view(*page, [](std::span<std::byte> view) {
     (void)::mprotect(view.data(), view.size(), PROT_READ | PROT_WRITE | PROT_EXEC);
     (void)::mprotect(view.data(), view.size(), PROT_READ | PROT_WRITE);

@@ -187,7 +187,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   // Memory comes first, because the loaders write into it and slots point at it.
   const auto* const saved = std::get_if<SnapshotBoot>(&config.boot);
   GuestMemory memory = VMM_TRY(saved != nullptr ? map_snapshot_ram(config.memory, *saved->snapshot)
-                                                : map_guest_ram(config.memory));
+                                                : map_guest_memory(config));
 
   // Is there a KVM at all: before the work that may take long.
   auto [host, vm] = VMM_TRY(open_kvm(early));

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <set>
 
 #include "devices/virtio/console.h"
@@ -145,6 +146,12 @@ void check_disk_queues(std::uint16_t queues, std::vector<std::string>& problems)
   }
 }
 
+template <typename D>
+bool has_device(const VmConfig& config) {
+  return std::any_of(config.virtio.begin(), config.virtio.end(),
+                     [](const VirtioConfig& one) { return std::holds_alternative<D>(one); });
+}
+
 // What another process serves.
 void check_remote(const VmConfig& config, std::vector<std::string>& problems) {
   constexpr std::size_t kMostTag = 36;
@@ -179,6 +186,11 @@ void check_remote(const VmConfig& config, std::vector<std::string>& problems) {
     problems.emplace_back(
         "Devices that another process serves (vhost-user, --share) need memory that it can map: "
         "memfd or hugetlbfs (--mem-backing)");
+  }
+  if (any && has_device<VirtioMemConfig>(config)) {
+    problems.emplace_back(
+        "Devices that another process serves (vhost-user, --share) cannot be told of memory that "
+        "comes and goes: leave out --memory-max, or have them served here");
   }
 }
 
@@ -261,6 +273,35 @@ void check_io_threads(const VmConfig& config, std::vector<std::string>& problems
   }
 }
 
+void check_growing_memory(const VmConfig& config, std::vector<std::string>& problems) {
+  std::size_t count = 0;
+  for (const VirtioConfig& device : config.virtio) {
+    const auto* const memory = std::get_if<VirtioMemConfig>(&device);
+    if (memory == nullptr) continue;
+    if (++count == 2) problems.emplace_back("More than one memory device is not possible");
+    const std::uint64_t start = config.memory.size;
+    if (memory->most <= start || memory->most > kMostMemory) {
+      problems.push_back(
+          fmt::format("Memory that may grow to {} has no use: choose more than the {} it starts "
+                      "with (--mem), and at most {}",
+                      format_size(memory->most), format_size(start), format_size(kMostMemory)));
+      continue;
+    }
+    const std::uint64_t block = virtio_mem_block(memory->most - start);
+    if ((memory->most - start) % block != 0) {
+      problems.push_back(
+          fmt::format("Memory cannot grow from {} to {}: the difference is not a multiple of {}",
+                      format_size(start), format_size(memory->most), format_size(block)));
+    }
+    if (memory->size != 0 &&
+        (memory->size < start || memory->size > memory->most || (memory->size - start) % block)) {
+      problems.push_back(fmt::format("Memory cannot be {} where it is from {} to {}, by {}",
+                                     format_size(memory->size), format_size(start),
+                                     format_size(memory->most), format_size(block)));
+    }
+  }
+}
+
 void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& problems) {
   if (vsock.backend == nullptr) problems.emplace_back("A guest's vsock has no host's side");
   if (vsock.cid < virtio::kFirstGuestCid || vsock.cid > virtio::kLastGuestCid) {
@@ -273,10 +314,18 @@ void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& probl
 
 std::vector<std::string> validate(const VirtioConfig& device) {
   std::vector<std::string> problems;
+  if (const auto* pmem = std::get_if<VirtioPmemConfig>(&device); pmem && !pmem->file) {
+    problems.emplace_back("A persistent memory has no file");
+  }
   if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
   if (const auto* net = std::get_if<VirtioNetConfig>(&device)) check_network(*net, problems);
   if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
   return problems;
+}
+
+std::uint64_t virtio_mem_block(std::uint64_t bytes) noexcept {
+  constexpr std::uint64_t kMostBlocks = 8192;
+  return std::max(MiB(2), std::bit_ceil(bytes / kMostBlocks));
 }
 
 std::vector<std::string> validate(const VmConfig& config) {
@@ -312,6 +361,13 @@ std::vector<std::string> validate(const VmConfig& config) {
   check_remote(config, problems);
   check_consoles(config.virtio, problems);
   check_io_threads(config, problems);
+  check_growing_memory(config, problems);
+  if (std::holds_alternative<SnapshotBoot>(config.boot) &&
+      (has_device<VirtioPmemConfig>(config) || has_device<VirtioMemConfig>(config))) {
+    problems.emplace_back(
+        "A machine that goes on from a snapshot has the memory of that: --pmem and --memory-max "
+        "are not possible");
+  }
   for (const VirtioConfig& device : config.virtio) {
     const std::vector<std::string> own = validate(device);
     problems.insert(problems.end(), own.begin(), own.end());

@@ -26,6 +26,7 @@ namespace vmm {
 class BlockBackend;
 class EarlyKvm;
 class NetBackend;
+class PmemFile;
 class Snapshot;
 class VsockBackend;
 namespace virtio {
@@ -223,9 +224,30 @@ struct VirtioConsoleConfig {
   std::vector<ConsolePortConfig> ports = {};  // 1 to 31
 };
 
-using VirtioConfig = std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig,
-                                  VirtioBalloonConfig, VirtioVsockConfig, VhostDiskConfig,
-                                  VhostNetConfig, VhostShareConfig, VirtioConsoleConfig>;
+// Persistent memory that a file of the host holds (VIRTIO 1.2, 5.19).
+struct VirtioPmemConfig {
+  // vmm/open_pmem.h. It serves one machine at a time, and may be given to the next one when that is
+  // gone.
+  std::shared_ptr<PmemFile> file = {};
+};
+
+// Memory that a running guest is given, and gives back (VIRTIO 1.2, 5.15). At most one.
+struct VirtioMemConfig {
+  // Bytes that the guest may have in all, MemoryConfig::size included. What is above that is a
+  // multiple of virtio_mem_block().
+  std::uint64_t most = 0;
+  // Bytes that it is to have in all from the start; Vm::set_memory() changes it. 0:
+  // MemoryConfig::size.
+  std::uint64_t size = 0;
+};
+// The unit in which a VirtioMemConfig adds memory, for `bytes` above what the guest starts with: 2
+// MiB, and more from 16 GiB on, so that there are no more than 8192.
+std::uint64_t virtio_mem_block(std::uint64_t bytes) noexcept;
+
+using VirtioConfig =
+    std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig, VirtioBalloonConfig,
+                 VirtioVsockConfig, VhostDiskConfig, VhostNetConfig, VhostShareConfig,
+                 VirtioConsoleConfig, VirtioPmemConfig, VirtioMemConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

@@ -97,7 +97,13 @@ void ExitDispatch::write_mmio(std::uint64_t address, std::span<const std::byte> 
   machine_.mmio.write(mmio_cache_, address, data);
 }
 
-Result<void> ExitDispatch::on(kvm::VcpuFd&, MmioExit& exit) {
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MmioExit& exit) {
+  // KVM's emulator comes here with memory that it could not get at, too.
+  const GuestRegion* const region = machine_.memory.find(exit.address);
+  if (region != nullptr && region->kind() == RegionKind::kFile) {
+    if (exit.is_write && region->read_only()) return {};  // as ROM
+    return on_lost_memory(cpu);
+  }
   if (exit.is_write) {
     write_mmio(exit.address.value, exit.data);
   } else {
@@ -176,8 +182,14 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
     return {};
   }
   completion::KvmCpu completed(cpu, debug().stepping() || !debug().wish().slots.empty());
-  const completion::Outcome outcome =
-      VMM_TRY(completion().completer.complete(completed, std::span(exit.bytes).first(exit.size)));
+  auto completion_outcome =
+      completion().completer.complete(completed, std::span(exit.bytes).first(exit.size));
+  // An operand in a file that was cut, or in a block that was unplugged meanwhile.
+  if (!completion_outcome &&
+      (completion_outcome.error().code() == ErrorCode::kOutOfRange || machine_.lost_file())) {
+    return on_lost_memory(cpu);
+  }
+  const completion::Outcome outcome = VMM_TRY(std::move(completion_outcome));
   if (const auto* finished = std::get_if<completion::Finished>(&outcome)) {
     count_completed(finished->mnemonic, finished->ahead);
     return after_instruction(cpu);
@@ -216,6 +228,17 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MsrExit& exit) {
     return syscall_fixup_->on_msr_write(cpu, exit.index, exit.value);
   }
   cpu.answer_msr(0, true);
+  return {};
+}
+
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MemoryFaultExit&) { return on_lost_memory(cpu); }
+
+Result<void> ExitDispatch::on_lost_memory(kvm::VcpuFd& cpu) {
+  constexpr const char* kCauses =
+      "the host has no page for an access of the guest to its memory: memory that is not plugged "
+      "(--memory-max), a full disk under a sparse file (--pmem), no huge page left, or a memory "
+      "error";
+  stop(cpu, StopReason::kMemoryFault, machine_.lost_file().value_or(kCauses), 0, crash_report(cpu));
   return {};
 }
 

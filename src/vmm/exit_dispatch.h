@@ -68,7 +68,9 @@ class ExitDispatch final : public ExitHandler {
   Result<void> on(kvm::VcpuFd& cpu, InternalErrorExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, IoapicEoiExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, MsrExit& exit);
+  Result<void> on(kvm::VcpuFd& cpu, MemoryFaultExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, UnknownExit& exit);
+  Result<void> on_lost_memory(kvm::VcpuFd& cpu);
 
   void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
             std::string report = {});

@@ -10,7 +10,9 @@
 #include <thread>
 #include <vector>
 
+#include "base/checked.h"
 #include "base/size.h"
+#include "vmm/pmem_file.h"
 #include "vmm/x86/layout.h"
 
 namespace vmm {
@@ -37,6 +39,7 @@ struct Chunk {
 std::vector<Chunk> chunks_of(const GuestMemory& memory) {
   std::vector<Chunk> chunks;
   for (const GuestRegion& region : memory.regions()) {
+    if (region.kind() != RegionKind::kRam) continue;
     for (std::uint64_t at = 0; at < region.range().size(); at += kPopulateChunk) {
       chunks.push_back({&region, at, std::min(kPopulateChunk, region.range().size() - at)});
     }
@@ -44,21 +47,67 @@ std::vector<Chunk> chunks_of(const GuestMemory& memory) {
   return chunks;
 }
 
+const VirtioMemConfig* memory_device(const VmConfig& config) {
+  for (const VirtioConfig& device : config.virtio) {
+    if (const auto* const found = std::get_if<VirtioMemConfig>(&device)) return found;
+  }
+  return nullptr;
+}
+
+// Hands out the address space above RAM, from its bottom.
+class HighSpace {
+ public:
+  explicit HighSpace(const std::vector<GpaRange>& ram) {
+    for (const GpaRange& range : ram) next_ = std::max(next_, range.end());
+  }
+  Result<GpaRange> take(std::uint64_t size, std::uint64_t alignment) {
+    const auto base = checked_align_up(next_.value, alignment);
+    const auto range = base ? GpaRange::create(Gpa(*base), size) : std::nullopt;
+    if (!range || range->end() > x86::kEndOfMemory) {
+      return fail(ErrorCode::kBadConfig, "{} more of memory are beyond what a guest can address",
+                  format_size(size));
+    }
+    next_ = range->end();
+    return *range;
+  }
+
+ private:
+  Gpa next_ = x86::kHighRamBase;
+};
+
 }  // namespace
 
-Result<GuestMemory> map_guest_ram(const MemoryConfig& config) {
+Result<GuestMemory> map_guest_memory(const VmConfig& config) {
+  const MemoryConfig& memory = config.memory;
+  const VirtioMemConfig* const growing = memory_device(config);
+  const std::uint64_t most = growing != nullptr ? growing->most : memory.size;
   // Memory is populated lazily and may be overcommitted, but what no page could ever back is a
   // mistake.
   const std::uint64_t host = host_memory();
-  if (host != 0 && config.size > host) {
+  if (host != 0 && most > host) {
     return fail(ErrorCode::kResource, "The guest's {} of memory are more than this host's {}",
-                format_size(config.size), format_size(host));
+                format_size(most), format_size(host));
   }
+  const GuestRegion::Options options{.backing = memory.backing,
+                                     .transparent_huge_pages = memory.transparent_huge_pages};
+  const std::vector<GpaRange> ram = x86::ram_ranges(memory.size);
   std::vector<GuestRegion> regions;
-  for (const GpaRange& range : x86::ram_ranges(config.size)) {
-    regions.push_back(VMM_TRY(GuestRegion::create(
-        range,
-        {.backing = config.backing, .transparent_huge_pages = config.transparent_huge_pages})));
+  for (const GpaRange& range : ram) {
+    regions.push_back(VMM_TRY(GuestRegion::create(range, options)));
+  }
+  HighSpace space(ram);
+  for (const VirtioConfig& device : config.virtio) {
+    const auto* const pmem = std::get_if<VirtioPmemConfig>(&device);
+    if (pmem == nullptr) continue;
+    const auto& file = pmem->file->mapping();
+    const GpaRange range = VMM_TRY(space.take(file->size(), x86::kMemorySection));
+    regions.push_back(VMM_TRY(GuestRegion::of_file(range, file)));
+  }
+  if (growing != nullptr) {
+    const std::uint64_t size = growing->most - memory.size;
+    const std::uint64_t block = virtio_mem_block(size);
+    const GpaRange range = VMM_TRY(space.take(size, std::max(block, x86::kMemoryBlock)));
+    regions.push_back(VMM_TRY(GuestRegion::reserve(range, block, options)));
   }
   return GuestMemory::create(std::move(regions));
 }
@@ -108,7 +157,10 @@ Result<void> preallocate_guest_ram(const MemoryConfig& config, const GuestMemory
 Result<void> set_ram_slots(const GuestMemory& memory, const kvm::VmFd& vm) {
   std::uint32_t number = 0;
   for (const GuestRegion& region : memory.regions()) {
-    VMM_TRY(vm.set_slot({.number = number++, .range = region.range(), .hva = region.hva()}));
+    VMM_TRY(vm.set_slot({.number = number++,
+                         .range = region.range(),
+                         .hva = region.hva(),
+                         .read_only = region.read_only()}));
   }
   return {};
 }

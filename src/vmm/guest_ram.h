@@ -1,4 +1,5 @@
-// Lays out guest memory: maps it on the host, as the machine's memory map wants it.
+// Lays out guest memory: maps it on the host, as the machine's memory map wants it. Above RAM come
+// the files of persistent memory, and above these what can be plugged.
 #pragma once
 
 #include "base/result.h"
@@ -10,9 +11,9 @@ namespace vmm {
 
 // Maps the regions. Refuses more than the host could ever give, with both numbers. Errors:
 // kResource, kBadConfig.
-Result<GuestMemory> map_guest_ram(const MemoryConfig& config);
+Result<GuestMemory> map_guest_memory(const VmConfig& config);
 
-// Populates all of it on several threads, telling `config.on_progress`; nothing to do unless
+// Populates all RAM on several threads, telling `config.on_progress`; nothing to do unless
 // config.preallocate.
 Result<void> preallocate_guest_ram(const MemoryConfig& config, const GuestMemory& memory);
 

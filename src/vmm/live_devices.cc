@@ -11,6 +11,7 @@
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
+#include "devices/virtio/mem.h"
 #include "devices/virtio/net.h"
 #include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/transport_core.h"
@@ -22,6 +23,7 @@ namespace {
 using virtio::Balloon;
 using virtio::Blk;
 using virtio::Console;
+using virtio::Mem;
 using virtio::Net;
 using virtio::Remote;
 using virtio::RemoteBlk;
@@ -154,6 +156,17 @@ std::future<Result<void>> remove(Machine& machine, std::string_view kind, std::s
 
 }  // namespace
 
+namespace {
+
+MemoryStatus status_of(const Mem& memory, std::uint64_t start) {
+  return {.requested = start + memory.requested(),
+          .plugged = start + memory.plugged(),
+          .most = start + memory.region_size(),
+          .block = memory.block_size()};
+}
+
+}  // namespace
+
 void add_device_status(const Machine& machine, VmStatus& status) {
   machine.roster.with([&](const Roster& roster) {
     for (const VirtioHandle& handle : roster.virtio) {
@@ -163,6 +176,10 @@ void add_device_status(const Machine& machine, VmStatus& status) {
   });
   visit<Balloon>(machine, [&](const Balloon& balloon) {
     status.balloon = status_of(balloon);
+    return true;
+  });
+  visit<Mem>(machine, [&](const Mem& memory) {
+    status.plugged = status_of(memory, machine.memory.size());
     return true;
   });
   visit<Blk>(machine, [&](const Blk& disk) {
@@ -195,6 +212,26 @@ Result<void> set_balloon(const Machine& machine, std::uint64_t bytes) {
   });
   if (found) return {};
   return fail(ErrorCode::kUnsupported, "The machine has no balloon (--balloon)");
+}
+
+Result<void> set_memory(const Machine& machine, std::uint64_t bytes) {
+  const std::uint64_t start = machine.memory.size();
+  Result<void> result =
+      fail(ErrorCode::kUnsupported, "The machine's memory is fixed: start it with --memory-max");
+  visit<Mem>(machine, [&](Mem& memory) {
+    const MemoryStatus status = status_of(memory, start);
+    if (bytes < start || bytes > status.most || (bytes - start) % status.block != 0) {
+      result =
+          fail(ErrorCode::kBadConfig, "The guest's memory cannot be {}: it is from {} to {}, by {}",
+               format_size(bytes), format_size(start), format_size(status.most),
+               format_size(status.block));
+    } else {
+      memory.set_requested(bytes - start);
+      result = {};
+    }
+    return true;
+  });
+  return result;
 }
 
 Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name) {

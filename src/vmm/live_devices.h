@@ -24,6 +24,8 @@ void add_device_status(const Machine& machine, VmStatus& status);
 
 // Errors: kUnsupported when the machine has no balloon; kBadConfig when it is too large.
 Result<void> set_balloon(const Machine& machine, std::uint64_t bytes);
+// Errors: kUnsupported when the memory is fixed; kBadConfig when the size does not fit.
+Result<void> set_memory(const Machine& machine, std::uint64_t bytes);
 // The disk's size now. Errors: kOutOfRange when there is no such disk; kIo.
 Result<std::uint64_t> refresh_disk(const Machine& machine, std::string_view name);
 // Errors: kOutOfRange when there is no such disk; kUnsupported when it was opened without limits.

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include "base/size.h"
+#include "vmm/pmem_file.h"
+
 namespace vmm {
 
 void Machine::add(DeviceRef device) {
@@ -48,6 +51,17 @@ StopReason reason_for(WatchdogAction action) {
 }
 
 }  // namespace
+
+std::optional<std::string> Machine::lost_file() const {
+  for (std::size_t i = 0; i < pmem_files.size(); ++i) {
+    const auto left = pmem_files[i]->cut_to();
+    if (!left) continue;
+    return fmt::format("the file '{}' of pmem{} was cut to {} while the guest used {} of it",
+                       pmem_files[i]->name(), i, format_size(*left),
+                       format_size(pmem_files[i]->mapping()->size()));
+  }
+  return std::nullopt;
+}
 
 void Machine::request(GuestRequest request, std::uint32_t value) {
   StopInfo stop;

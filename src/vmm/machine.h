@@ -39,6 +39,8 @@
 namespace vmm {
 
 class HotPlug;
+class PmemFile;
+
 namespace virtio {
 class Device;
 class TransportCore;
@@ -115,6 +117,7 @@ struct Machine final : MachineEvents {
   std::optional<DeviceHandle<AcpiPm>> acpi_pm;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
   Locked<Roster> roster;
+  std::vector<std::shared_ptr<const PmemFile>> pmem_files;  // in the order of their devices
   std::shared_ptr<HotPlug> hot_plug;  // none on a transport that knows no such thing
 
   // One more device of the roster.
@@ -131,6 +134,8 @@ struct Machine final : MachineEvents {
 
   // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
   StopReason call_it_panic_if_it_is(StopReason reason) const;
+  // A sentence on the file whose pages the guest has lost; nothing when all are whole.
+  std::optional<std::string> lost_file() const;
 };
 
 }  // namespace vmm

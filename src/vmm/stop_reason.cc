@@ -24,6 +24,8 @@ std::string_view to_string(StopReason reason) noexcept {
       return "entry failure";
     case StopReason::kInternalError:
       return "KVM internal error";
+    case StopReason::kMemoryFault:
+      return "memory fault";
     case StopReason::kDeadline:
       return "deadline";
     case StopReason::kCancelled:

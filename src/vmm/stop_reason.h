@@ -21,6 +21,7 @@ enum class StopReason : std::uint8_t {
   kEmulationFailure,  // KVM met an instruction that neither it nor completion could finish
   kEntryFailure,      // the processor refused the guest's state
   kInternalError,     // KVM reported an error of its own
+  kMemoryFault,       // the host has no page for the guest's memory: a file was cut, a disk is full
   kDeadline,          // the caller's deadline passed
   kCancelled,         // the caller asked for an end
 };

@@ -74,6 +74,9 @@ struct MsrExit {
   std::uint64_t value = 0;  // of a write
 };
 
+// The host had no page for an access of the guest to its memory (KVM_RUN failed with EFAULT).
+struct MemoryFaultExit {};
+
 struct UnknownExit {
   std::uint32_t reason = 0;
 };
@@ -81,13 +84,13 @@ struct UnknownExit {
 using VcpuExit =
     std::variant<PioExit, MmioExit, HltExit, ShutdownExit, IrqWindowExit, TprExit, InterruptedExit,
                  SystemEventExit, DebugTrapExit, FailEntryExit, EmulationFailureExit,
-                 InternalErrorExit, IoapicEoiExit, MsrExit, UnknownExit>;
+                 InternalErrorExit, IoapicEoiExit, MsrExit, MemoryFaultExit, UnknownExit>;
 
 // Names of the alternatives by index, for statistics and traces.
 inline constexpr std::array<std::string_view, std::variant_size_v<VcpuExit>> kExitNames{
-    "pio",         "mmio",   "hlt",     "shutdown",   "irq-window",        "tpr",
-    "interrupted", "system", "debug",   "fail-entry", "emulation-failure", "internal-error",
-    "ioapic-eoi",  "msr",    "unknown",
+    "pio",         "mmio",   "hlt",          "shutdown",   "irq-window",        "tpr",
+    "interrupted", "system", "debug",        "fail-entry", "emulation-failure", "internal-error",
+    "ioapic-eoi",  "msr",    "memory-fault", "unknown",
 };
 
 }  // namespace vmm

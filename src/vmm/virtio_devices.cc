@@ -16,11 +16,14 @@
 #include "devices/virtio/balloon.h"
 #include "devices/virtio/blk.h"
 #include "devices/virtio/console.h"
+#include "devices/virtio/mem.h"
 #include "devices/virtio/mmio_transport.h"
 #include "devices/virtio/net.h"
+#include "devices/virtio/pmem.h"
 #include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/rng.h"
 #include "devices/virtio/vsock.h"
+#include "vmm/pmem_file.h"
 #include "vmm/virtio_on_pci.h"
 #include "vmm/x86/virtio_mmio.h"
 
@@ -121,6 +124,29 @@ Result<VirtioParts> make(const VirtioVsockConfig& config, Machine&, std::size_t 
   return parts;
 }
 
+Result<VirtioParts> make(const VirtioPmemConfig& config, Machine& machine, std::size_t number) {
+  using virtio::Pmem;
+  // guest_ram.cc has put the files' regions in the order of their devices.
+  const GuestRegion* const region = machine.memory.region(RegionKind::kFile, number);
+  if (region == nullptr) return fail(ErrorCode::kBadConfig, "pmem{} has no memory", number);
+  auto device = std::make_unique<Pmem>(numbered("pmem", number), region->range(), config.file);
+  Pmem& pmem = *device;  // lives as long as its doorbells are bound
+  machine.pmem_files.push_back(config.file);
+  VirtioParts parts{.device = std::move(device)};
+  parts.sources.push_back({config.file->event_fd(), [&pmem] { pmem.completed(); }});
+  return parts;
+}
+
+Result<VirtioParts> make(const VirtioMemConfig& config, Machine& machine, std::size_t number) {
+  const GuestRegion* const region = machine.memory.region(RegionKind::kBlocks, number);
+  if (region == nullptr) return fail(ErrorCode::kBadConfig, "There is no memory to plug");
+  const std::uint64_t start = machine.memory.size();
+  const std::uint64_t wanted = config.size == 0 ? 0 : config.size - start;
+  return VirtioParts{.device = std::make_unique<virtio::Mem>(numbered("mem", number),
+                                                             region->range().base(),
+                                                             *region->blocks(), wanted)};
+}
+
 Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t number) {
   using virtio::Blk;
   auto device = std::make_unique<Blk>(
@@ -174,6 +200,8 @@ struct KindName {
   const char* operator()(const VhostNetConfig&) const { return "net"; }
   const char* operator()(const VhostShareConfig&) const { return "fs"; }
   const char* operator()(const VirtioConsoleConfig&) const { return "console"; }
+  const char* operator()(const VirtioPmemConfig&) const { return "pmem"; }
+  const char* operator()(const VirtioMemConfig&) const { return "mem"; }
 };
 
 }  // namespace

@@ -330,6 +330,8 @@ Result<void> Vm::set_balloon(std::uint64_t bytes) {
   return vmm::set_balloon(*impl_->machine, bytes);
 }
 
+Result<void> Vm::set_memory(std::uint64_t bytes) { return vmm::set_memory(*impl_->machine, bytes); }
+
 Result<std::uint64_t> Vm::refresh_disk(std::string_view name) {
   return vmm::refresh_disk(*impl_->machine, name);
 }
@@ -387,6 +389,7 @@ Result<void> Vm::Impl::check_memory() const {
 
 Result<WholeState> Vm::Impl::state() {
   VMM_TRY(check_memory());
+  VMM_TRY(check_savable(*machine));
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
   return save_state(*machine, shape, cpus(), *format);
@@ -419,6 +422,7 @@ Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>
 Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   const auto lock = VMM_TRY(at_rest());
   VMM_TRY(check_memory());
+  VMM_TRY(check_savable(*machine));
   VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));

@@ -114,6 +114,10 @@ class Vm {
   // How much of the guest's memory its balloon is to hold, in bytes: the driver works towards it.
   // Errors: kUnsupported without a balloon; kBadConfig when the guest does not have as much.
   Result<void> set_balloon(std::uint64_t bytes);
+  // How much memory the guest is to have, in bytes, what it started with included: the driver works
+  // towards it. Errors: kUnsupported when its memory is fixed; kBadConfig when the size is below
+  // what it started with, above VirtioMemConfig::most, or no multiple of the unit.
+  Result<void> set_memory(std::uint64_t bytes);
   // The image of a disk ("disk0") has changed its size: tells the guest. The size now. Errors:
   // kOutOfRange when there is no such disk; kIo.
   Result<std::uint64_t> refresh_disk(std::string_view name);

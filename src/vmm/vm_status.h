@@ -20,6 +20,14 @@ struct BalloonStatus {
   std::map<std::string, std::uint64_t> guest = {};
 };
 
+// Memory that comes and goes while the guest runs.
+struct MemoryStatus {
+  std::uint64_t requested = 0;  // bytes that the guest is to have, those it started with included
+  std::uint64_t plugged = 0;    // bytes that it has, counted likewise
+  std::uint64_t most = 0;       // bytes that it may have, counted likewise
+  std::uint64_t block = 0;      // bytes; the unit in which memory is added
+};
+
 struct DiskStatus {
   std::string name;            // "disk0": the first of the configuration
   std::uint64_t size = 0;      // bytes
@@ -53,9 +61,10 @@ struct WatchdogStatus {
 struct VmStatus {
   bool running = false;  // a Vm::run() is active
   std::uint32_t cpus = 0;
-  std::uint64_t memory = 0;          // bytes of RAM
+  std::uint64_t memory = 0;          // bytes of RAM that the guest started with
   std::uint64_t broken_devices = 0;  // times that a virtio device wanted a reset of its driver
   std::optional<BalloonStatus> balloon = {};
+  std::optional<MemoryStatus> plugged = {};  // of a machine whose memory can grow
   std::vector<DiskStatus> disks = {};
   std::vector<NetStatus> nets = {};
   std::vector<RemoteStatus> remotes = {};

@@ -30,7 +30,11 @@ class VirtioBoard {
   static constexpr std::uint64_t kRings = 0x8'0000, kData = 0x20'0000;
   static constexpr std::uint16_t kPlaces = 16;
 
-  explicit VirtioBoard(Factory make) : make_(std::move(make)) { rig_ = make_rig(); }
+  // `memory` has the regions of test::make_ram(), and maybe more above.
+  explicit VirtioBoard(Factory make, GuestMemory memory = test::make_ram())
+      : make_(std::move(make)), memory_(std::move(memory)) {
+    rig_ = make_rig();
+  }
 
   virtio::Device& device() { return rig_->transport.device(); }
   const GuestMemory& memory() const { return memory_; }
@@ -156,7 +160,7 @@ class VirtioBoard {
   }
 
   Factory make_;
-  GuestMemory memory_ = test::make_ram();
+  const GuestMemory memory_;
   std::unique_ptr<typename Driver::Rig> rig_;
   std::vector<Ring> rings_;
 };

@@ -15,6 +15,7 @@ CLI_MAY_INCLUDE = {
     "vmm/debug/server.h",
     "vmm/loader/describe.h",
     "vmm/net/network.h",
+    "vmm/open_pmem.h",
     "vmm/snapshot/snapshot.h",
     "vmm/stop_reason.h",
     "vmm/vcpu_exit.h",

@@ -90,6 +90,7 @@ struct Blk::Header {
 
 struct Blk::Slot {
   InFlight request;
+  HostView memory;             // in use by the host
   std::uint64_t written = 0;   // of the answer, status included, when it goes well
   bool flush_follows = false;  // writethrough: the request is done when its data is durable
   bool busy = false;           // not in idle_
@@ -243,13 +244,14 @@ void Blk::begin_transfer(Slot& slot, bool in, std::uint64_t sector) {
       (!in && (offered_ & kReadOnly) != 0)) {
     return finish(slot, Status::kIoError, 1);
   }
-  const HostView view(host().memory(), data.take(length));
+  slot.memory = HostView(host().memory(), data.take(length));
+  if (slot.memory.bytes() != length) return finish(slot, Status::kIoError, 1);
   if (in) slot.written = length + 1;
   slot.flush_follows = !in && !writeback();
   submit(slot, {.op = in ? BlockOp::kRead : BlockOp::kWrite,
                 .offset = *offset,
                 .length = length,
-                .buffers = {view.pieces().begin(), view.pieces().end()}});
+                .buffers = {slot.memory.pieces().begin(), slot.memory.pieces().end()}});
 }
 
 void Blk::begin_range(Slot& slot, bool discard) {
@@ -312,6 +314,7 @@ void Blk::block_done(std::uint64_t tag, int error) {
 void Blk::finish(Slot& slot, Status status, std::uint64_t written) {
   const InFlight& request = slot.request;
   slot.busy = false;
+  slot.memory = HostView();
   idle_.push_back(&slot);
   if (slot.orphaned) {
     --orphans_;

@@ -55,13 +55,15 @@ std::vector<Segment> SegmentCursor::take(std::uint64_t bytes) {
   return taken;
 }
 
-// A chain's segments were found to be RAM, which stays where it is: the copies below cannot fail.
+// A chain's segments were found to be RAM. What has been unplugged since reads as zeroes, and is
+// not written.
 
 std::size_t ChainReader::read(std::span<std::byte> bytes) {
   std::size_t done = 0;
   while (done < bytes.size() && remaining() != 0) {
     const Segment next = piece(bytes.size() - done);
-    (void)memory_.read(Gpa(next.address), bytes.subspan(done, next.length));
+    const auto part = bytes.subspan(done, next.length);
+    if (!memory_.read(Gpa(next.address), part)) std::fill(part.begin(), part.end(), std::byte{0});
     advance(next.length);
     done += next.length;
   }
@@ -82,27 +84,31 @@ std::size_t ChainWriter::write(std::span<const std::byte> bytes) {
 HostView::HostView(const GuestMemory& memory, std::span<const Segment> segments) {
   pieces_.reserve(segments.size());
   for (const Segment& segment : segments) {
-    std::uint64_t done = 0;
-    while (done < segment.length) {
-      // A segment may lie across regions that touch; a piece does not.
-      const Gpa at(segment.address + done);
-      const auto region =
-          std::find_if(memory.regions().begin(), memory.regions().end(),
-                       [at](const GuestRegion& r) { return r.range().contains(at); });
-      if (region == memory.regions().end()) {
-        pieces_.clear();
-        return;
-      }
-      const std::uint64_t size =
-          std::min(segment.length - done, region->range().end().offset_from(at));
-      const auto range = GpaRange::create(at, size);
-      if (!range) return;
-      (void)memory.with_view(*range, [this](std::span<std::byte> view) {
-        pieces_.push_back({view.data(), view.size()});
-      });
-      done += size;
-    }
+    if (add(memory, segment)) continue;
+    pieces_.clear();
+    uses_.clear();
+    return;
   }
+}
+
+bool HostView::add(const GuestMemory& memory, const Segment& segment) {
+  std::uint64_t done = 0;
+  while (done < segment.length) {
+    // A segment may lie across regions that touch; a piece does not.
+    const Gpa at(segment.address + done);
+    const GuestRegion* const region = memory.find(at);
+    if (region == nullptr) return false;
+    const std::uint64_t size =
+        std::min(segment.length - done, region->range().end().offset_from(at));
+    const auto range = GpaRange::create(at, size);
+    if (!range) return false;
+    auto held = memory.hold(*range);
+    if (!held) return false;
+    pieces_.push_back({held->data, static_cast<std::size_t>(size)});
+    if (region->kind() == RegionKind::kBlocks) uses_.push_back(std::move(held->use));
+    done += size;
+  }
+  return true;
 }
 
 std::uint64_t HostView::bytes() const noexcept {

@@ -123,19 +123,24 @@ class ChainWriter : public SegmentCursor {
 };
 
 // The host's view of segments, for I/O straight into guest memory: the one place where pointers to
-// it leave. Made for one transfer and dropped when that is over; the guest may change the bytes
-// meanwhile, so nothing may be decided by them. Valid as long as the GuestMemory is.
+// it leave. Made for one transfer and dropped when that is over: memory in use cannot be unplugged.
+// The guest may change the bytes meanwhile, so nothing may be decided by them. Movable; valid as
+// long as the GuestMemory is.
 class HostView {
  public:
   HostView() = default;
-  // Empty when a segment is not RAM, which a chain's segments always are.
+  // Empty when a segment is no RAM any more: it was when its chain was made, but may have been
+  // unplugged.
   HostView(const GuestMemory& memory, std::span<const Segment> segments);
 
   std::span<const ::iovec> pieces() const noexcept { return pieces_; }
   std::uint64_t bytes() const noexcept;
 
  private:
+  bool add(const GuestMemory& memory, const Segment& segment);
+
   std::vector<::iovec> pieces_;
+  std::vector<BlockUse> uses_;  // of what could be unplugged
 };
 
 }  // namespace vmm::virtio

@@ -248,9 +248,10 @@ bool Net::send(Pair& pair, const Chain& chain) {
       !admit_header(header, static_cast<std::size_t>(reader.remaining()), to_host_)) {
     return false;
   }
-  const std::vector<Segment> segments = reader.take(reader.remaining());
+  const std::uint64_t size = reader.remaining();
+  const std::vector<Segment> segments = reader.take(size);
   const HostView frame(host().memory(), segments);
-  return pair.backend->send(header, frame.pieces());
+  return frame.bytes() == size && pair.backend->send(header, frame.pieces());
 }
 
 void Net::backend_ready(std::size_t index) {

@@ -16,27 +16,28 @@ namespace {
 
 constexpr std::uint32_t kMostAlignment = 4096;
 
-tl::unexpected<Error> cannot_open(int error, const std::string& path, bool read_only) {
+tl::unexpected<Error> cannot_open(int error, const std::string& path, const ImageAccess& access) {
   switch (error) {
     case ENOENT:
       return fail(ErrorCode::kBadConfig,
-                  "Disk image '{}' does not exist; 'truncate -s 1G {}' makes an empty one", path,
-                  path);
+                  "{} '{}' does not exist; 'truncate -s 1G {}' makes an empty one", access.noun,
+                  path, path);
     case EISDIR:
-      return fail(ErrorCode::kBadConfig, "Disk image '{}' is a directory", path);
+      return fail(ErrorCode::kBadConfig, "{} '{}' is a directory", access.noun, path);
     case EACCES:
     case EPERM:
     case EROFS:
-      if (!read_only) {
+      if (!access.read_only) {
         return fail(ErrorCode::kBadConfig,
-                    "Disk image '{}' may not be written: add ',ro' to only read it, or ',cow' to "
+                    "{} '{}' may not be written: add ',ro' to only read it, or ',{}' to "
                     "keep writes elsewhere",
-                    path);
+                    access.noun, path, access.aside);
       }
       [[fallthrough]];
     default:
-      return tl::unexpected<Error>(Error::from_errno(
-          error, ErrorCode::kBadConfig, fmt::format("Disk image '{}' cannot be opened", path)));
+      return tl::unexpected<Error>(
+          Error::from_errno(error, ErrorCode::kBadConfig,
+                            fmt::format("{} '{}' cannot be opened", access.noun, path)));
   }
 }
 
@@ -50,7 +51,7 @@ Result<ImageFile> ImageFile::open(const std::string& path, const ImageAccess& ac
   // A FIFO must not be waited for; on what is taken in the end the flag has no effect.
   const int flags = (access.read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
   UniqueFd fd(::open(path.c_str(), flags));
-  if (!fd) return cannot_open(errno, path, access.read_only);
+  if (!fd) return cannot_open(errno, path, access);
   ImageFile image(std::move(fd), path, access);
   VMM_TRY(image.check_kind());
   VMM_TRY(image.lock());
@@ -64,7 +65,7 @@ ImageFile ImageFile::unnamed(UniqueFd fd, std::string name) {
 
 Result<void> ImageFile::check_kind() {
   struct stat status {};
-  if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, "Look at disk image '{}'", name_);
+  if (::fstat(fd_.get(), &status) != 0) return fail_errno(errno, "Look at '{}'", name_);
   if (S_ISBLK(status.st_mode)) {
     int logical = 0;
     unsigned physical = 0;
@@ -78,8 +79,8 @@ Result<void> ImageFile::check_kind() {
     return {};
   }
   if (!S_ISREG(status.st_mode)) {
-    return fail(ErrorCode::kBadConfig,
-                "Disk image '{}' is neither a regular file nor a block device", name_);
+    return fail(ErrorCode::kBadConfig, "{} '{}' is neither a regular file nor a block device",
+                access_.noun, name_);
   }
   const auto preferred = static_cast<std::uint64_t>(status.st_blksize);
   if (std::has_single_bit(preferred) && preferred >= 512 && preferred <= kMostAlignment) {
@@ -99,14 +100,14 @@ Result<void> ImageFile::lock() {
   if (errno != EAGAIN && errno != EACCES) return {};  // a file system without locks
   if (access_.read_only) {
     return fail(ErrorCode::kBadConfig,
-                "Disk image '{}' is in use: another virtual machine or program writes it. Wait for "
+                "{} '{}' is in use: another virtual machine or program writes it. Wait for "
                 "its end, or give each a copy",
-                name_);
+                access_.noun, name_);
   }
   return fail(ErrorCode::kBadConfig,
-              "Disk image '{}' is in use by another virtual machine or program. Only readers can "
-              "share an image: give each of them ',ro' or ',cow'",
-              name_);
+              "{} '{}' is in use by another virtual machine or program. Only readers can "
+              "share an image: give each of them ',ro' or ',{}'",
+              access_.noun, name_, access_.aside);
 }
 
 bool ImageFile::try_direct(std::uint32_t alignment) const {
@@ -132,7 +133,7 @@ Result<void> ImageFile::open_direct(const std::string& path) {
 
 Result<std::uint64_t> ImageFile::size() const {
   const off_t end = ::lseek(fd_.get(), 0, SEEK_END);
-  if (end < 0) return fail_errno(errno, "Find the size of disk image '{}'", name_);
+  if (end < 0) return fail_errno(errno, "Find the size of '{}'", name_);
   return static_cast<std::uint64_t>(end);
 }
 

@@ -12,6 +12,9 @@ namespace vmm::block {
 struct ImageAccess {
   bool read_only = false;
   bool direct = false;  // past the host's page cache (O_DIRECT)
+  // For messages: what it is, and the word that keeps a user's writes out of it.
+  const char* noun = "Disk image";
+  const char* aside = "cow";
 };
 
 // Holds an open-file-description lock for as long as it is open: shared by readers, or one writer's

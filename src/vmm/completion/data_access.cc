@@ -116,8 +116,9 @@ Result<Step> DataAccess::translate(const Context& context, const LinearOperand& 
     if (!walk.mapped()) return Step::page_fault(at + skipped, walk.error_code);
     const Gpa gpa(walk.gpa.value - skipped);
     const auto range = GpaRange::create(gpa, n);
-    const bool ram = range && context.memory().contains(*range);
-    access.all_ram_ = access.all_ram_ && ram;
+    const bool ram = range && context.memory().reaches(*range);
+    // A file's memory is copied, not touched in place: no atomic access, as with a device's.
+    access.all_ram_ = access.all_ram_ && ram && context.memory().contains(*range);
     access.pieces_.push_back({gpa, done, n, ram});
     done += n;
   }
@@ -162,11 +163,23 @@ void for_each_bus_access(Gpa gpa, std::uint32_t size, Fn&& fn) {
 
 }  // namespace
 
+namespace {
+
+// Memory that cannot be written, or was unplugged a moment ago, is as if nothing were there.
+Result<bool> was_there(const Result<void>& copied) {
+  if (copied) return true;
+  if (copied.error().code() == ErrorCode::kOutOfRange) return false;
+  return tl::unexpected<Error>(copied.error());
+}
+
+}  // namespace
+
 Result<void> DataAccess::gather(const Context& context, std::span<std::byte> to) const {
   return for_each_run([&](const Piece& piece) -> Result<void> {
     const auto part = to.subspan(piece.offset, piece.size);
-    if (piece.ram) return context.memory().read(piece.gpa, part);
+    if (piece.ram && VMM_TRY(was_there(context.memory().read(piece.gpa, part)))) return {};
     std::fill(part.begin(), part.end(), std::byte{0xff});
+    if (piece.ram) return {};
     for_each_bus_access(piece.gpa, piece.size, [&](Gpa at, std::uint32_t from, std::uint32_t n) {
       context.bus().read(at, part.subspan(from, n));
     });
@@ -177,7 +190,10 @@ Result<void> DataAccess::gather(const Context& context, std::span<std::byte> to)
 Result<void> DataAccess::scatter(const Context& context, std::span<const std::byte> from) const {
   return for_each_run([&](const Piece& piece) -> Result<void> {
     const auto part = from.subspan(piece.offset, piece.size);
-    if (piece.ram) return context.memory().write(piece.gpa, part);
+    if (piece.ram) {
+      VMM_TRY(was_there(context.memory().write(piece.gpa, part)));
+      return {};
+    }
     for_each_bus_access(piece.gpa, piece.size, [&](Gpa at, std::uint32_t offset, std::uint32_t n) {
       context.bus().write(at, part.subspan(offset, n));
     });

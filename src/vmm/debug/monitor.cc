@@ -127,11 +127,28 @@ Answer ioapic(const MonitorView& view, const Words&) { return chip(view, "ioapic
 Answer pic(const MonitorView& view, const Words&) { return chip(view, "pic"); }
 Answer pit(const MonitorView& view, const Words&) { return chip(view, "pit"); }
 
+std::string kind_text(const GuestRegion& region) {
+  switch (region.kind()) {
+    case RegionKind::kBlocks: {
+      const MemoryBlocks& blocks = *region.blocks();
+      return fmt::format("pluggable, {} of it in use, {}",
+                         format_size(blocks.plugged_count() * blocks.block_size()),
+                         format_size(region.range().size()));
+    }
+    case RegionKind::kFile:
+      return fmt::format("persistent{}, {}", region.read_only() ? " (read-only)" : "",
+                         format_size(region.range().size()));
+    case RegionKind::kRam:
+      break;
+  }
+  return fmt::format("RAM, {}", format_size(region.range().size()));
+}
+
 Answer memory(const MonitorView& view, const Words&) {
   std::string text;
   for (const GuestRegion& region : view.control.machine().memory.regions()) {
-    text += fmt::format("{:#014x} {:#014x} RAM, {}\n", region.range().base().value,
-                        region.range().end().value - 1, format_size(region.range().size()));
+    text += fmt::format("{:#014x} {:#014x} {}\n", region.range().base().value,
+                        region.range().end().value - 1, kind_text(region));
   }
   for (const Window& window : view.control.machine().mmio.windows()) {
     text += fmt::format("{:#014x} {:#014x} device\n", window.base, window.base + (window.size - 1));

@@ -122,6 +122,7 @@ Result<void> VcpuFd::set(unsigned long request, const void* from, const char* na
 Result<VcpuExit> VcpuFd::run() {
   if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
     if (errno == EINTR || errno == EAGAIN) return VcpuExit(InterruptedExit{});
+    if (errno == EFAULT) return VcpuExit(MemoryFaultExit{});
     return fail_errno(errno, "KVM_RUN on vCPU {}", id_);
   }
   return decode_exit(run_);

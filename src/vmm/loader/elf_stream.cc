@@ -91,7 +91,7 @@ void ElfStream::populate() const {
     const auto bytes = GpaRange::create(place_of(s), s.file.size());
     if (!bytes || bytes->empty()) continue;
     for (const GuestRegion& region : options_.memory->regions()) {
-      if (!region.range().contains(*bytes)) continue;
+      if (region.kind() != RegionKind::kRam || !region.range().contains(*bytes)) continue;
       const std::uint64_t from =
           align_down(bytes->base().offset_from(region.range().base()), kPage);
       const std::uint64_t to = bytes->end().offset_from(region.range().base());

@@ -22,6 +22,7 @@ std::optional<GpaRange> between(Gpa low, Gpa high) {
 std::vector<GpaRange> free_ranges(const GuestMemory& memory, const InitrdOptions& options) {
   std::vector<GpaRange> ranges;
   for (const GuestRegion& region : memory.regions()) {
+    if (region.kind() != RegionKind::kRam) continue;
     const Gpa low = std::max(region.range().base(), options.lowest);
     const Gpa high = std::min(region.range().end(), options.highest);
     const bool split = !options.kernel.empty();

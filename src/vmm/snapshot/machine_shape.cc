@@ -41,6 +41,20 @@ VirtioShape shape_of(const VirtioBalloonConfig& balloon) {
 
 VirtioShape shape_of(const VirtioVsockConfig& vsock) { return {.kind = "vsock", .cid = vsock.cid}; }
 
+// Why a device without a shape cannot be saved.
+std::string reason(const VirtioPmemConfig&, std::size_t) {
+  return "persistent memory (--pmem) is its file's, which goes on changing";
+}
+
+std::string reason(const VirtioMemConfig&, std::size_t) {
+  return "memory that may grow (--memory-max) is not saved yet";
+}
+
+template <typename T>
+std::string reason(const T&, std::size_t index) {
+  return fmt::format("the state of virtio device {} cannot be saved", index);
+}
+
 template <typename T>
 concept HasShape = requires(const T& config) {
   { shape_of(config) } -> std::same_as<VirtioShape>;
@@ -113,8 +127,7 @@ MachineShape shape_of(const VmConfig& config, const HostPlan& plan,
           if constexpr (HasShape<std::remove_cvref_t<decltype(one)>>) {
             shape.virtio.push_back(shape_of(one));
           } else {
-            unsavable.push_back(fmt::format("The state of virtio device {} cannot be saved",
-                                            &device - &config.virtio[0]));
+            unsavable.push_back(reason(one, static_cast<std::size_t>(&device - &config.virtio[0])));
           }
         },
         device);

@@ -22,9 +22,18 @@ constexpr std::uint64_t kPage = RamImage::kPage;
 constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
 constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;
 
+// The others lie above it, and no machine that has them is saved.
+std::span<const GuestRegion> ram_of(const GuestMemory& memory) {
+  const std::span<const GuestRegion> all = memory.regions();
+  const auto end = std::find_if(all.begin(), all.end(), [](const GuestRegion& region) {
+    return region.kind() != RegionKind::kRam;
+  });
+  return all.first(static_cast<std::size_t>(end - all.begin()));
+}
+
 std::vector<GpaRange> ranges_of(const GuestMemory& memory) {
   std::vector<GpaRange> ranges;
-  for (const GuestRegion& region : memory.regions()) ranges.push_back(region.range());
+  for (const GuestRegion& region : ram_of(memory)) ranges.push_back(region.range());
   return ranges;
 }
 
@@ -184,7 +193,7 @@ Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* ba
   PageSet touched(image.pages_.pages());
   const TouchedPages finder(base);
   std::uint64_t first = 0;
-  for (const GuestRegion& region : memory.regions()) {
+  for (const GuestRegion& region : ram_of(memory)) {
     finder.add(region, first, touched);
     first += region.range().size() / kPage;
   }

@@ -69,12 +69,15 @@ Result<void> bring_to_rest(Machine& machine, const CpuAccess& cpus) {
   return {};
 }
 
+Result<void> check_savable(const Machine& machine) {
+  if (machine.unsavable.empty()) return {};
+  return fail(ErrorCode::kUnsupported, "The machine cannot be saved: {}",
+              join(machine.unsavable, "; "));
+}
+
 Result<WholeState> save_state(Machine& machine, const MachineShape& shape, const CpuAccess& cpus,
                               kvm::VcpuStateFormat& format) {
-  if (!machine.unsavable.empty()) {
-    return fail(ErrorCode::kUnsupported, "The machine cannot be saved: {}",
-                join(machine.unsavable, "; "));
-  }
+  VMM_TRY(check_savable(machine));
   WholeState state;
   MachineState& saved = state.machine;
   saved.shape = shape;

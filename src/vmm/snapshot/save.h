@@ -24,6 +24,9 @@ namespace vmm {
 // What KVM is asked for of this machine's CPUs.
 Result<kvm::VcpuStateFormat> vcpu_format(const Machine& machine, const HostPlan& plan);
 
+// Errors: kUnsupported naming what the machine has that cannot be saved, nor put back.
+Result<void> check_savable(const Machine& machine);
+
 // Steps 2 to 4: afterwards nothing changes the machine until it runs again.
 Result<void> bring_to_rest(Machine& machine, const CpuAccess& cpus);
 

@@ -11,8 +11,10 @@ Result<void> TrackedMemory::log_writes() {
   if (logging_) return {};
   std::uint32_t number = 0;
   for (const GuestRegion& region : memory_.regions()) {
+    const std::uint32_t slot = number++;
+    if (region.kind() != RegionKind::kRam) continue;
     VMM_TRY(vm_.set_slot(
-        {.number = number++, .range = region.range(), .hva = region.hva(), .log_dirty = true}));
+        {.number = slot, .range = region.range(), .hva = region.hva(), .log_dirty = true}));
   }
   logging_ = true;
   return {};
@@ -23,9 +25,11 @@ Result<PageSet> TrackedMemory::take_written() {
   std::uint64_t first = 0;
   std::uint32_t number = 0;
   for (const GuestRegion& region : memory_.regions()) {
+    const std::uint32_t slot = number++;
+    if (region.kind() != RegionKind::kRam) continue;
     PageSet pages(region.range().size() / PageSet::kPage);
-    VMM_TRY(kvm::take_dirty_log(vm_, number++, pages.words()));
-    region.written().take(pages.words());
+    VMM_TRY(kvm::take_dirty_log(vm_, slot, pages.words()));
+    region.written()->take(pages.words());
     pages.for_each([&](std::uint64_t page) { all.add(first + page); });
     first += pages.pages();
   }

@@ -101,6 +101,8 @@ void VhostPeer::start(const GuestMemory& memory, std::uint64_t features, std::ui
               .queues = queues,
               .patient = patient};
   for (const GuestRegion& region : memory.regions()) {
+    // Nobody else holds on to memory that may go; devices do not use a file's.
+    if (region.kind() != RegionKind::kRam) continue;
     start.regions.push_back({.guest_address = region.range().base().value,
                              .size = region.range().size(),
                              .user_address = region.range().base().value});

@@ -12,7 +12,8 @@
 //   0x00100000  RAM up to at most 3 GiB
 //   0xc0000000  hole for devices: PCI BARs, PCI configuration, I/O APIC, local APIC, KVM's own
 //               pages
-//   0x100000000 the rest of RAM
+//   0x100000000 the rest of RAM; above it persistent memory and what can be plugged, which no map
+//               names: drivers learn of them from their devices
 #pragma once
 
 #include <cstdint>
@@ -37,6 +38,13 @@ inline constexpr GpaRange kDeviceHole = fixed_range(0xc000'0000, GiB(1));
 inline constexpr Gpa kHighRamBase{GiB(4)};
 // What 46 bits of physical address reach; more RAM than that has no place.
 inline constexpr std::uint64_t kMaxRamBytes = (std::uint64_t{1} << 46) - GiB(1);
+
+// Nothing of the guest's memory is beyond it.
+inline constexpr Gpa kEndOfMemory{std::uint64_t{1} << 46};
+// What is added above RAM starts at multiples of these: what Linux adds and removes at once (on
+// guests with much memory), and the unit of its memory map.
+inline constexpr std::uint64_t kMemoryBlock = GiB(2);
+inline constexpr std::uint64_t kMemorySection = MiB(128);
 
 // Where `size` bytes of RAM go: below the hole, and what does not fit there from 4 GiB on. Sorted;
 // empty when size is 0 or above kMaxRamBytes.

@@ -384,6 +384,7 @@ TEST_F(VmTest, Balloon_isToldItsSizeAndItsStatus) {
 TEST_F(VmTest, DevicesThatAreNotThere_areNamed) {
   CREATE_OR_RETURN(vm, flat(GUEST_CODE(hello)));
   EXPECT_EQ(vm->set_balloon(0).error().code(), ErrorCode::kUnsupported);
+  EXPECT_EQ(vm->set_memory(MiB(4)).error().code(), ErrorCode::kUnsupported);
   EXPECT_EQ(vm->refresh_disk("disk0").error().code(), ErrorCode::kOutOfRange);
   EXPECT_EQ(vm->set_link("net0", false).error().code(), ErrorCode::kOutOfRange);
   EXPECT_FALSE(vm->status().balloon);

@@ -77,9 +77,10 @@ class BackEnd {
     socket_.reset();
   }
 
-  std::atomic<std::uint64_t> acked{0};  // features
-  std::atomic<int> served{0};           // requests answered
-  std::atomic<int> stopped{0};          // GET_VRING_BASE
+  std::atomic<std::uint64_t> acked{0};    // features
+  std::atomic<std::uint32_t> regions{0};  // of the memory that it was told of last
+  std::atomic<int> served{0};             // requests answered
+  std::atomic<int> stopped{0};            // GET_VRING_BASE
   std::atomic<std::uint8_t> written_config{0};
   // What the used ring says instead of the truth.
   std::atomic<int> used_id{-1}, used_count{1};
@@ -270,6 +271,7 @@ class BackEnd {
     const auto table = take<vhost::MemoryTable>();
     for (const auto& [base, region] : regions_) ::munmap(region.at, region.size);
     regions_.clear();
+    regions = table.count;
     for (std::uint32_t i = 0; i < table.count; ++i) {
       const vhost::MemoryRegion& region = table.regions[i];
       void* const at =

@@ -28,6 +28,8 @@ class RecordingTarget final : public ControlTarget {
     status.vm = VmStatus{.running = true, .cpus = 2, .memory = MiB(512)};
     status.vm->balloon = BalloonStatus{.target = MiB(2), .actual = MiB(1)};
     status.vm->balloon->guest["free"] = MiB(300);
+    status.vm->plugged =
+        MemoryStatus{.requested = GiB(2), .plugged = GiB(1), .most = GiB(4), .block = MiB(2)};
     status.vm->disks.push_back({.name = "disk0", .size = GiB(1), .requests = 7, .errors = 1});
     status.vm->watchdog = WatchdogStatus{.counting = true, .expirations = 3};
     status.vm->nets.push_back({.name = "net0", .mac = {{2, 0, 0, 0, 0, 1}}, .link = false});
@@ -39,6 +41,9 @@ class RecordingTarget final : public ControlTarget {
   Result<void> control_quit() override { return note("quit"); }
   Result<void> control_balloon(std::uint64_t bytes) override {
     return note(fmt::format("balloon {}", bytes));
+  }
+  Result<void> control_memory(std::uint64_t bytes) override {
+    return note(fmt::format("memory {}", bytes));
   }
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override {
@@ -213,6 +218,7 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
                                              {"resume"},
                                              {"quit"},
                                              {"balloon", "1G"},
+                                             {"memory", "2G"},
                                              {"disk", "disk0", "resize"},
                                              {"disk", "disk0", "resize", "1M"},
                                              {"disk", "disk0", "limit", "bps=1K"},
@@ -227,13 +233,15 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
   }
   EXPECT_THAT(
       target_.asked,
-      ElementsAre("pause", "resume", "quit", "balloon 1073741824", "resize disk0 0",
-                  "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0", "link net0 true", "link net0 false", "add disk path=a,ro",
+      ElementsAre("pause", "resume", "quit", "balloon 1073741824", "memory 2147483648",
+                  "resize disk0 0", "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0",
+                  "link net0 true", "link net0 false", "add disk path=a,ro",
                   "remove disk disk0 false", "add net user", "remove net net0 true"));
 }
 
 TEST(CtlCommand, WrongWords_areToldTheForm) {
   EXPECT_THAT(request({"balloon"}), HasSubstr("balloon SIZE"));
+  EXPECT_THAT(request({"memory"}), HasSubstr("memory SIZE"));
   EXPECT_THAT(request({"balloon", "much"}), HasSubstr("much"));
   EXPECT_THAT(request({"disk", "disk0", "shrink"}), HasSubstr("resize"));
   EXPECT_THAT(request({"net", "net0", "sideways"}), HasSubstr("up|down"));
@@ -250,6 +258,7 @@ TEST_F(ControlProtocol, Status_isReadable) {
   EXPECT_THAT(text, HasSubstr("running, 12.3 s"));
   EXPECT_THAT(text, HasSubstr("balloon  1 MiB of 2 MiB wanted"));
   EXPECT_THAT(text, HasSubstr("free 300 MiB"));
+  EXPECT_THAT(text, HasSubstr("memory   1 GiB of 2 GiB wanted; 4 GiB at most"));
   EXPECT_THAT(text, HasSubstr("disk0    1 GiB, 7 requests, 1 errors"));
   EXPECT_THAT(text, HasSubstr("link down"));
   EXPECT_EQ(json::parse(control_answer_text(line, true).value())["cpus"], 2);

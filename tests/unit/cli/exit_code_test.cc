@@ -12,7 +12,7 @@ constexpr std::array kReasons{
     StopReason::kPowerOff,     StopReason::kReset,         StopReason::kGuestPanic,
     StopReason::kHalted,       StopReason::kTripleFault,   StopReason::kEmulationFailure,
     StopReason::kEntryFailure, StopReason::kInternalError, StopReason::kDeadline,
-    StopReason::kCancelled,    StopReason::kWatchdog,
+    StopReason::kCancelled,    StopReason::kWatchdog,      StopReason::kMemoryFault,
 };
 
 TEST(ExitCode, TableIsAscendingAndUnique) {

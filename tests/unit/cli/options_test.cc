@@ -125,6 +125,27 @@ TEST(Options, BalloonMayComeWithoutAValue) {
   EXPECT_THAT(refused({"run", "--balloon=sise=1M"}).text, HasSubstr("--balloon: "));
 }
 
+TEST(Options, MemoryMayGrow) {
+  const VmConfig config = run({"--mem", "512M", "--memory-max", "2G"}).config;
+  EXPECT_EQ(std::get<VirtioMemConfig>(config.virtio.at(0)).most, GiB(2));
+  EXPECT_THAT(refused({"run", "--memory-max=much"}).text, HasSubstr("--memory-max: "));
+  EXPECT_THAT(refused({"run", "--mem=1G", "--memory-max=1G"}).text, HasSubstr("--mem"));
+}
+
+TEST(Options, PersistentMemoriesAreListed) {
+  const RunRequest request = run({"--pmem", "file=a,size=64M,ro", "--pmem=file=b,discard-writes"});
+  ASSERT_EQ(request.pmem.size(), 2U);
+  EXPECT_EQ(request.pmem[0].file, "a");
+  EXPECT_EQ(request.pmem[0].size, MiB(64));
+  EXPECT_TRUE(request.pmem[0].read_only);
+  EXPECT_FALSE(request.pmem[1].size);
+  EXPECT_TRUE(request.pmem[1].discard_writes);
+  for (const char* const text : {"size=1M", "file=", "file=a,rw", "file=a,size=x", "file=a,ro=1",
+                                 "file=a,ro,discard-writes"}) {
+    EXPECT_THAT(refused({"run", "--pmem", text}).text, HasSubstr("--pmem: ")) << text;
+  }
+}
+
 TEST(Options, ClockFollowsTheHostOrStandsStill) {
   EXPECT_FALSE(run({}).config.clock.frozen);
   const ClockConfig frozen = run({"--clock", "frozen"}).config.clock;

@@ -23,7 +23,7 @@ GuestMemory memory() {
 // The pages that have been written since the last look: a bit each.
 std::uint64_t written(const GuestMemory& guest) {
   std::array<std::uint64_t, 1> bitmap{};
-  guest.regions()[0].written().take(bitmap);
+  guest.regions()[0].written()->take(bitmap);
   return bitmap[0];
 }
 

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <poll.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <functional>
 #include <memory>
@@ -146,6 +148,33 @@ TEST_F(VhostPeerTest, Request_isAnswered) {
   EXPECT_EQ(done->written, 100U);
   EXPECT_EQ(memory_.read<std::uint8_t>(Gpa(0x80'2000 + 99)).value(), 0xab);
   EXPECT_EQ(memory_.read<std::uint8_t>(Gpa(0x80'2000 + 100)).value(), 0);
+}
+
+// Neither can be mapped by another process.
+TEST_F(VhostPeerTest, MemoryThatMayGo_isNotShared) {
+  std::vector<GuestRegion> regions;
+  for (const std::uint64_t base : {0x0ULL, 0x80'0000ULL}) {
+    regions.push_back(GuestRegion::create(*GpaRange::create(Gpa(base), 0x40'0000),
+                                          {.backing = MemoryBacking::kMemfd})
+                          .value());
+  }
+  const UniqueFd file(::memfd_create("test", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.get(), 0x20'0000), 0);
+  regions.push_back(
+      GuestRegion::of_file(
+          *GpaRange::create(Gpa(0x1'0000'0000), 0x20'0000),
+          FileMapping::create(file.get(), 0x20'0000, FileMapping::Writes::kShared).value())
+          .value());
+  regions.push_back(GuestRegion::reserve(*GpaRange::create(Gpa(0x2'0000'0000), 0x40'0000),
+                                         0x20'0000, {.backing = MemoryBacking::kMemfd})
+                        .value());
+  memory_ = GuestMemory::create(std::move(regions)).value();
+  ASSERT_TRUE(open());
+  start();
+  ASSERT_TRUE(reaches(State::kRunning));
+  ask();
+  EXPECT_TRUE(answer());
+  EXPECT_EQ(shared_->back_end->regions, 3U);  // two of RAM, and the rings
 }
 
 TEST_F(VhostPeerTest, BackEnd_isToldNothingOfTheDriversRings) {

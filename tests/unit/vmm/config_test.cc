@@ -9,9 +9,11 @@ namespace vmm {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 VmConfig with_memory(std::uint64_t size, MemoryBacking backing = MemoryBacking::kAnonymous) {
@@ -178,6 +180,48 @@ TEST(ValidateConfig, OneBalloonFitsIntoMemory) {
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("More than one")));
   config.virtio = {VirtioBalloonConfig{.statistics = std::chrono::seconds(0)}};
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("statistics")));
+}
+
+TEST(ValidateConfig, MemoryGrowsByWholeBlocks) {
+  VmConfig config;
+  const std::uint64_t start = config.memory.size;
+  config.virtio = {VirtioMemConfig{.most = start + MiB(64), .size = start + MiB(2)}};
+  EXPECT_THAT(validate(config), IsEmpty());
+  config.virtio = {VirtioMemConfig{.most = start}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("--mem")));
+  config.virtio = {VirtioMemConfig{.most = start + MiB(3)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("multiple of 2 MiB")));
+  config.virtio = {VirtioMemConfig{.most = start + MiB(64), .size = start + MiB(66)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("cannot be")));
+  config.virtio = {VirtioMemConfig{.most = start + MiB(2)},
+                   VirtioMemConfig{.most = start + MiB(2)}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("More than one")));
+}
+
+TEST(ValidateConfig, OtherProcessesAreNotToldOfMemoryThatGrows) {
+  VmConfig config;
+  config.memory.backing = MemoryBacking::kMemfd;
+  config.virtio = {VhostShareConfig{.tag = "share"},
+                   VirtioMemConfig{.most = config.memory.size + MiB(64)}};
+  EXPECT_THAT(validate(config), Contains(HasSubstr("leave out --memory-max")));
+  config.virtio.pop_back();
+  EXPECT_THAT(validate(config), Not(Contains(HasSubstr("--memory-max"))));
+}
+
+TEST(ValidateConfig, SnapshotBringsItsMemory) {
+  VmConfig config;
+  config.boot = SnapshotBoot{};
+  EXPECT_THAT(validate(config), Not(Contains(HasSubstr("--memory-max"))));
+  config.virtio = {VirtioMemConfig{.most = config.memory.size + MiB(64)}};
+  EXPECT_THAT(validate(config), Contains(HasSubstr("--memory-max")));
+  config.virtio = {VirtioPmemConfig{}};
+  EXPECT_THAT(validate(config), Contains(HasSubstr("--pmem")));
+}
+
+TEST(ValidateConfig, PersistentMemoryHasAFile) {
+  VmConfig config;
+  config.virtio = {VirtioPmemConfig{}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("no file")));
 }
 
 TEST(ValidateConfig, AllProblemsAreReportedAtOnce) {
