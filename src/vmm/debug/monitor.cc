@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "devices/state_io.h"
 #include "memory/page_walk.h"
+#include "vmm/crash_report.h"
 #include "vmm/debug/packet.h"
 #include "vmm/x86/format.h"
 #include "vmm/x86/paging_context.h"
@@ -158,6 +159,19 @@ Answer exits(const MonitorView& view, const Words&) {
   text += fmt::format("{:<18} {}\n{:<18} {}\n", "unclaimed", stats.unclaimed, "completed",
                       stats.completed_instructions);
   return text;
+}
+
+// The flight recorder: the last exits of each CPU.
+Answer trace(const MonitorView& view, const Words& words) {
+  constexpr std::uint64_t kLines = 16;
+  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(number(words[0]));
+  KernelNames names{.symbols = view.symbols};
+  if (view.symbols != nullptr) {
+    names.offset = view.symbols->kernel_offset(VMM_TRY(view.state(view.cpu))).value_or(0);
+  }
+  const std::string text =
+      last_exits_text(view.control.machine(), static_cast<std::size_t>(most), names);
+  return text.empty() ? std::string("No exits are recorded.\n") : text;
 }
 
 Answer breakpoints(const MonitorView& view, const Words&) {
@@ -318,6 +332,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info registers", "", "general, control and segment registers", registers},
     {"info slots", "", "KVM's memory slots", slots},
     {"info tlb", "", "the page tables' top level", tlb},
+    {"info trace", "[N]", "the last N exits of each CPU", trace},
     {"info version", "", "which monitor this is", version},
     {"irq", "NUMBER", "raises and lowers an interrupt line", interrupt_line},
     {"kaslr", "", "how far the kernel lies from its symbols", kaslr},
