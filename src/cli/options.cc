@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "cli/config_file.h"
 #include "cli/exit_code.h"
@@ -35,15 +37,26 @@ struct Parser {
   CLI::App app{std::string(kAbout), "vmm"};
   CLI::App* run = nullptr;
   CLI::App* ctl = nullptr;
+  CLI::App* stat = nullptr;
+  CLI::App* top = nullptr;
+  CLI::App* trace = nullptr;
+  CLI::App* profile = nullptr;
   CLI::App* inspect = nullptr;
   CLI::App* doctor = nullptr;
   std::string config_file;
   CtlCommand ctl_options;
+  StatCommand stat_options;
+  TraceCommand trace_options;
+  ProfileCommand profile_options;
   InspectCommand inspect_options;
   DoctorCommand doctor_options;
   bool version = false;
 
   Parser();
+  // All commands that have options of their own.
+  std::array<CLI::App*, 8> commands() const {
+    return {run, ctl, stat, top, trace, profile, inspect, doctor};
+  }
 };
 
 void add_run_option(CLI::App& run, const OptionSpec& spec) {
@@ -69,6 +82,10 @@ void add_run_option(CLI::App& run, const OptionSpec& spec) {
   if (spec.kind == OptionKind::kList) option->allow_extra_args(false);
 }
 
+void add_socket(CLI::App& command, std::string& socket) {
+  command.add_option("socket", socket, "What its --control says")->type_name("PATH")->required();
+}
+
 Parser::Parser() {
   // Subcommands inherit it; what they do not know is complained about here.
   app.formatter(std::make_shared<WrappingFormatter>());
@@ -89,14 +106,39 @@ Parser::Parser() {
       ->group("Control");
 
   ctl = app.add_subcommand("ctl", "Control a running guest");
-  ctl->add_option("socket", ctl_options.socket, "What its --control says")
-      ->type_name("PATH")
-      ->required();
+  add_socket(*ctl, ctl_options.socket);
   ctl->add_option("command", ctl_options.words, "What is to be done, see below")
       ->type_name("COMMAND...")
       ->required();
   ctl->add_flag("--json", ctl_options.json, "For programs");
   ctl->footer(std::string(kCtlFooter));
+
+  stat = app.add_subcommand("stat", "Count what a running guest does");
+  add_socket(*stat, stat_options.socket);
+  stat->add_flag("--json", stat_options.json, "For programs");
+  stat->footer(std::string(kStatFooter));
+  top = app.add_subcommand("top", "The same every second, until q is typed");
+  add_socket(*top, stat_options.socket);
+  trace = app.add_subcommand("trace", "Tell the last exits of a running guest");
+  add_socket(*trace, trace_options.socket);
+  trace->add_option("-o,--output", trace_options.output, "A file instead of standard output")
+      ->type_name("FILE");
+  trace->add_flag("--chrome", trace_options.chrome, "For Perfetto and chrome://tracing");
+  trace->footer(std::string(kTraceFooter));
+
+  profile = app.add_subcommand("profile", "Find out where a running guest spends its time");
+  add_socket(*profile, profile_options.socket);
+  profile
+      ->add_option("-o,--output", profile_options.output,
+                   "A file instead of standard output; a name that ends in .svg: a flame graph")
+      ->type_name("FILE");
+  profile->add_option("--seconds", profile_options.seconds, "For how long (default 5)")
+      ->type_name("N")
+      ->check(CLI::Range(0.01, 3600.0));
+  profile->add_option("--hz", profile_options.hz, "How often in a second (default 99)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 10000));
+  profile->footer(std::string(kProfileFooter));
 
   inspect = app.add_subcommand("inspect", "Tell what a kernel image is, or why it cannot boot");
   inspect->add_option("file", inspect_options.file, "Kernel image")->type_name("FILE")->required();
@@ -108,6 +150,7 @@ Parser::Parser() {
   doctor->footer(std::string(kDoctorFooter));
 
   app.add_subcommand("snapshot", "Write a running guest to a file: ctl SOCKET snapshot FILE");
+  app.add_subcommand("core", "Write its memory and registers to a core file: ctl SOCKET core FILE");
   app.add_subcommand("restore", "Let a guest go on from such a file: run --restore FILE");
   app.add_subcommand("help", "Help on a command");
 }
@@ -125,10 +168,10 @@ void expand(std::vector<std::string>& arguments) {
     arguments.front() = "run";
     const bool named = arguments.size() > 1 && !arguments[1].starts_with("-");
     if (named) arguments.insert(arguments.begin() + 1, "--restore");
-  } else if (arguments.front() == "snapshot") {
-    arguments.front() = "ctl";
+  } else if (arguments.front() == "snapshot" || arguments.front() == "core") {
+    const std::string command = std::exchange(arguments.front(), "ctl");
     if (arguments.size() > 1 && !arguments[1].starts_with("-")) {
-      arguments.insert(arguments.begin() + 2, "snapshot");
+      arguments.insert(arguments.begin() + 2, command);
     }
   }
 }
@@ -171,7 +214,7 @@ std::string suggestion(std::string_view argument) {
 
 // The command that is being given, by name; empty when none was recognised.
 std::string command_name(const Parser& parser) {
-  for (const CLI::App* const sub : {parser.run, parser.ctl, parser.inspect, parser.doctor}) {
+  for (const CLI::App* const sub : parser.commands()) {
     if (sub->parsed()) return sub->get_name();
   }
   return "";
@@ -239,7 +282,7 @@ Command parse_command_line(const std::vector<std::string>& given) {
     // CLI11 takes them from the end.
     parser.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::CallForHelp&) {
-    for (CLI::App* const sub : {parser.run, parser.ctl, parser.inspect, parser.doctor}) {
+    for (CLI::App* const sub : parser.commands()) {
       if (sub->parsed()) return PrintOnly{sub->help("vmm"), 0};
     }
     return PrintOnly{parser.app.help(), 0};
@@ -252,10 +295,17 @@ Command parse_command_line(const std::vector<std::string>& given) {
   if (!problems.empty()) return complain(command_name(parser), problems);
   if (parser.version) return PrintOnly{fmt::format("vmm {}\n", VMM_VERSION), 0};
   if (parser.ctl->parsed()) return parser.ctl_options;
+  if (parser.stat->parsed()) return parser.stat_options;
+  if (parser.top->parsed()) {
+    return StatCommand{.socket = parser.stat_options.socket, .live = true};
+  }
+  if (parser.trace->parsed()) return parser.trace_options;
+  if (parser.profile->parsed()) return parser.profile_options;
   if (parser.inspect->parsed()) return parser.inspect_options;
   if (parser.doctor->parsed()) return parser.doctor_options;
-  return complain("",
-                  {"a command is missing: run, ctl, snapshot, restore, inspect, doctor or help"});
+  return complain("", {"a command is missing: run, ctl, stat, top, trace, profile, snapshot, core, "
+                       "restore, inspect, "
+                       "doctor or help"});
 }
 
 }  // namespace vmm::cli
