@@ -20,7 +20,13 @@ _vmm_words() {
 _vmm_value() {
   local option=$1 value=$2
   case $option in
-    --on-crash) _vmm_words "$value" 'stop gdb' ;;
+    --on-crash)
+      case $value in
+        core=*) _vmm_files "${value#core=}" ;;
+        *) _vmm_words "$value" 'stop gdb core core=' ;;
+      esac
+      ;;
+    --record-exits) _vmm_words "$value" '0 1024 16384' ;;
     --kernel | --initrd | --module | --config | --control | --symbols | --restore) _vmm_files "$value" ;;
     --boot) _vmm_words "$value" 'auto linux64 bzimage pvh multiboot multiboot2 flat' ;;
     --initrd-unpack) _vmm_words "$value" 'auto on off' ;;
@@ -161,7 +167,7 @@ _vmm() {
   local current=${words[count - 1]} previous=${words[count - 2]} command=${words[1]}
 
   if [[ $count -le 2 ]]; then
-    _vmm_words "$current" 'run ctl snapshot restore inspect doctor help --help --version'
+    _vmm_words "$current" 'run ctl stat top trace profile snapshot core restore inspect doctor help --help --version'
     return
   fi
   case $command in
@@ -175,7 +181,7 @@ _vmm() {
           --initrd-unpack --restore --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --pmem --memory-max --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net --share
-          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --symbols --no-reboot --timeout --debug-exit --trace --verbose
+          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --record-exits --symbols --no-reboot --timeout --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;
@@ -186,7 +192,19 @@ _vmm() {
         _vmm_value "$previous" "$current" || _vmm_files "$current"
       fi
       ;;
-    snapshot) _vmm_files "$current" ;;
+    snapshot | core) _vmm_files "$current" ;;
+    stat)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
+      ;;
+    top)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--help'; else _vmm_files "$current"; fi
+      ;;
+    profile)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--output --seconds --hz --help'; else _vmm_files "$current"; fi
+      ;;
+    trace)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--output --chrome --help'; else _vmm_files "$current"; fi
+      ;;
     inspect)
       if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
       ;;
@@ -200,8 +218,8 @@ _vmm() {
       for word in "${words[@]:2}"; do [[ $word == -* ]] || rest+=("$word"); done
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
-        2:*) _vmm_words "$current" 'status pause resume quit balloon memory disk net gdb snapshot' ;;
-        3:snapshot) _vmm_files "$current" ;;
+        2:*) _vmm_words "$current" 'status pause resume quit balloon memory disk net gdb snapshot core' ;;
+        3:snapshot | 3:core) _vmm_files "$current" ;;
         3:disk) _vmm_words "$current" 'disk0 add remove' ;;
         3:net) _vmm_words "$current" 'net0 add remove' ;;
         3:memory) _vmm_words "$current" '512M 1G 2G' ;;
@@ -218,7 +236,7 @@ _vmm() {
       esac
       ;;
     doctor) _vmm_words "$current" '--json --help' ;;
-    help) _vmm_words "$current" 'run ctl snapshot restore inspect doctor' ;;
+    help) _vmm_words "$current" 'run ctl stat top trace profile snapshot core restore inspect doctor' ;;
   esac
 }
 

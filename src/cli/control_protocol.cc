@@ -8,6 +8,7 @@
 
 #include "base/size.h"
 #include "cli/disk_rates.h"
+#include "cli/stat_json.h"
 
 namespace vmm::cli {
 namespace {
@@ -20,6 +21,9 @@ struct Refusal {
   std::string message;
 };
 using Outcome = tl::expected<json, Refusal>;
+
+// Of one answer: it is to stay below what ask_line() takes.
+constexpr std::uint64_t kMostExits = 16384;
 
 tl::unexpected<Refusal> refuse(std::string_view code, std::string message) {
   return tl::unexpected<Refusal>(Refusal{code, std::move(message)});
@@ -147,6 +151,15 @@ class Arguments {
     }
     return refuse("bad_arguments", fmt::format("'{}' is missing, or is no size", key));
   }
+  // `otherwise` when it is not given.
+  tl::expected<std::uint64_t, Refusal> number(const char* key, std::uint64_t otherwise) const {
+    const auto found = object_.find(key);
+    if (found == object_.end()) return otherwise;
+    if (!found->is_number_unsigned()) {
+      return refuse("bad_arguments", fmt::format("'{}' is no number", key));
+    }
+    return found->get<std::uint64_t>();
+  }
   bool has(const char* key) const { return object_.contains(key); }
 
  private:
@@ -193,6 +206,37 @@ Outcome snapshot(ControlTarget& target, const Arguments& arguments) {
   const auto file = arguments.text("file");
   if (!file) return tl::unexpected<Refusal>(file.error());
   return done(target.control_snapshot(*file));
+}
+
+Outcome core(ControlTarget& target, const Arguments& arguments) {
+  const auto file = arguments.text("file");
+  if (!file) return tl::unexpected<Refusal>(file.error());
+  return done(target.control_core(*file));
+}
+
+Outcome stat(ControlTarget& target, const Arguments&) {
+  const ControlStatus status = target.control_status();
+  json object = to_json(status);
+  if (status.vm) add_statistics(status.stats, object);
+  return object;
+}
+
+Outcome trace(ControlTarget& target, const Arguments& arguments) {
+  const auto cpu = arguments.number("cpu", 0);
+  if (!cpu) return tl::unexpected<Refusal>(cpu.error());
+  const auto most = arguments.number("most", kMostExits);
+  if (!most) return tl::unexpected<Refusal>(most.error());
+  const auto exits =
+      target.control_exits(static_cast<std::uint32_t>(std::min<std::uint64_t>(*cpu, UINT32_MAX)),
+                           static_cast<std::size_t>(std::min(*most, kMostExits)));
+  if (!exits) return refuse(exits.error());
+  return to_json(*exits);
+}
+
+Outcome sample(ControlTarget& target, const Arguments&) {
+  const auto stacks = target.control_sample();
+  if (!stacks) return refuse(stacks.error());
+  return to_json(*stacks);
 }
 
 Outcome link(ControlTarget& target, const Arguments& arguments) {
@@ -282,6 +326,10 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{"net-add", {"options"}, add_net},
       CommandSpec{"net-remove", {"net", "force"}, remove_net},
       CommandSpec{"snapshot", {"file"}, snapshot},
+      CommandSpec{"core", {"file"}, core},
+      CommandSpec{"stat", {}, stat},
+      CommandSpec{"sample", {}, sample},
+      CommandSpec{"trace", {"cpu", "most"}, trace},
   };
   const auto name = request.find("command");
   if (name == request.end() || !name->is_string()) {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "devices/block_rates.h"
@@ -20,6 +21,20 @@ struct ControlStatus {
   std::uint64_t resets = 0;             // of the guest
   std::optional<VmStatus> vm = {};
   VmStats stats = {};
+};
+
+// What `trace` tells of one CPU.
+struct ControlExits {
+  std::uint32_t cpus = 0;  // that the machine has
+  std::vector<ExitRecord> records = {};
+  std::vector<std::string> symbols = {};  // of each record's RIP; empty when they are not known
+};
+
+// What `sample` tells: for each CPU what it executes, the innermost function first.
+struct ControlStack {
+  std::uint32_t cpu = 0;
+  bool user = false;
+  std::vector<std::string> frames = {};  // names where they are known, else hexadecimal addresses
 };
 
 // What the commands act on. Called on the control socket's thread.
@@ -39,6 +54,11 @@ class ControlTarget {
   virtual Result<void> control_limit(const std::string& disk, const BlockRates& rates) = 0;
   // Writes the guest to a file, in a moment of rest, and returns when it is on the disk.
   virtual Result<void> control_snapshot(const std::string& file) = 0;
+  // The same as an ELF core file.
+  virtual Result<void> control_core(const std::string& file) = 0;
+  // The last exits of a CPU, at most `most`.
+  virtual Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) = 0;
+  virtual Result<std::vector<ControlStack>> control_sample() = 0;
   virtual Result<void> control_link(const std::string& net, bool up) = 0;
   // Lets a debugger connect there. Where it listens.
   virtual Result<std::string> control_gdb(const std::string& address) = 0;

@@ -30,11 +30,12 @@ tl::unexpected<Error> usage(std::string_view form) {
   return fail(ErrorCode::kBadConfig, "the command is written '{}'", form);
 }
 
+bool writes_file(std::string_view command) { return command == "snapshot" || command == "core"; }
+
 Result<std::string> converse(const CtlCommand& command) {
   const std::string request = VMM_TRY(control_request(command.words));
-  const std::string answer =
-      VMM_TRY(ask_line(command.socket, request,
-                       command.words.front() == "snapshot" ? kSnapshotPatience : kPatience));
+  const std::string answer = VMM_TRY(ask_line(
+      command.socket, request, writes_file(command.words.front()) ? kSnapshotPatience : kPatience));
   return control_answer_text(answer, command.json);
 }
 
@@ -134,8 +135,8 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     if (words.size() != 1) return usage(command);
     return request_text(command);
   }
-  if (command == "snapshot") {
-    if (words.size() != 2) return usage("snapshot FILE");
+  if (writes_file(command)) {
+    if (words.size() != 2) return usage(command + " FILE");
     // The other process has a directory of its own.
     std::error_code error;
     const std::string file = std::filesystem::absolute(words[1], error).string();
@@ -176,7 +177,7 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
   }
   return fail(ErrorCode::kBadConfig,
               "there is no command '{}': status, pause, resume, quit, balloon, memory, disk, net, "
-              "gdb and snapshot are known",
+              "gdb, snapshot and core are known",
               command);
 }
 

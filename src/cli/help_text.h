@@ -13,6 +13,7 @@ inline constexpr std::string_view kMainFooter = R"(Examples:
   vmm ctl /tmp/vm.ctl status                 how a guest is that runs with --control
   vmm snapshot /tmp/vm.ctl vm.snap           write that guest to a file
   vmm restore vm.snap                        let it go on from there
+  vmm top /tmp/vm.ctl                        what keeps it busy, as it goes
   vmm inspect bzImage                        what is in a kernel image
   vmm doctor                                 what this host's KVM can do
 
@@ -65,6 +66,7 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   net remove NAME [force]  let the guest give it up, as a disk
   gdb WHERE                let a debugger connect: unix:PATH or tcp:127.0.0.1:PORT
   snapshot FILE            write the guest to a file, for vmm restore; it goes on
+  core FILE                write it to an ELF core file, for gdb, crash and drgn; it goes on
 
 Examples:
   vmm run --kernel bzImage --control /tmp/vm.ctl --balloon --disk path=root.img
@@ -73,6 +75,27 @@ Examples:
   vmm ctl /tmp/vm.ctl disk add path=more.img
   vmm ctl /tmp/vm.ctl snapshot vm.snap
   vmm ctl --json /tmp/vm.ctl status | jq .disks
+
+Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
+
+inline constexpr std::string_view kStatFooter = R"(Examples:
+  vmm stat /tmp/vm.ctl
+  vmm stat --json /tmp/vm.ctl | jq '.accesses[:5]'
+
+Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
+
+inline constexpr std::string_view kTraceFooter = R"(Examples:
+  vmm trace /tmp/vm.ctl | tail
+  vmm trace /tmp/vm.ctl --chrome -o trace.json     then open it in ui.perfetto.dev
+
+Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
+
+inline constexpr std::string_view kProfileFooter =
+    R"(Names come from --symbols of vmm run; callers are found by frame pointers.
+
+Examples:
+  vmm profile /tmp/vm.ctl -o guest.svg --seconds 10
+  vmm profile /tmp/vm.ctl | sort -k2 -n -t' ' | tail      folded stacks, as for flamegraph.pl
 
 Exit status: 0 it was done, 1 it was refused or nobody listens, 2 bad usage.)";
 

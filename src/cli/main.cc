@@ -9,7 +9,11 @@
 #include "cli/doctor_command.h"
 #include "cli/inspect_command.h"
 #include "cli/options.h"
+#include "cli/profile_command.h"
 #include "cli/run_command.h"
+#include "cli/stat_command.h"
+#include "cli/top_command.h"
+#include "cli/trace_command.h"
 #include "vmm/vm.h"
 
 namespace {
@@ -19,6 +23,11 @@ using namespace vmm::cli;
 struct Dispatch {
   int operator()(RunCommand& command) const { return run_command(std::move(command.request)); }
   int operator()(const CtlCommand& command) const { return ctl_command(command); }
+  int operator()(const StatCommand& command) const {
+    return command.live ? top_command(command) : stat_command(command);
+  }
+  int operator()(const TraceCommand& command) const { return trace_command(command); }
+  int operator()(const ProfileCommand& command) const { return profile_command(command); }
   int operator()(const InspectCommand& command) const { return inspect_command(command); }
   int operator()(const DoctorCommand& command) const { return doctor_command(command); }
   int operator()(const PrintOnly& print) const {

@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "cli/config_file.h"
 #include "cli/exit_code.h"
@@ -67,6 +69,8 @@ class Wanted {
 };
 
 constexpr const char* kSnapshotAbout = "Write a running guest to a file: ctl SOCKET snapshot FILE";
+constexpr const char* kCoreAbout =
+    "Write its memory and registers to a core file: ctl SOCKET core FILE";
 constexpr const char* kRestoreAbout = "Let a guest go on from such a file: run --restore FILE";
 constexpr const char* kHelpAbout = "Help on a command";
 
@@ -75,19 +79,26 @@ struct Parser {
   CLI::App app{std::string(kAbout), "vmm"};
   CLI::App* run = nullptr;
   CLI::App* ctl = nullptr;
+  CLI::App* stat = nullptr;
+  CLI::App* top = nullptr;
+  CLI::App* trace = nullptr;
+  CLI::App* profile = nullptr;
   CLI::App* inspect = nullptr;
   CLI::App* doctor = nullptr;
   std::string config_file;
   CtlCommand ctl_options;
+  StatCommand stat_options;
+  TraceCommand trace_options;
+  ProfileCommand profile_options;
   InspectCommand inspect_options;
   DoctorCommand doctor_options;
   bool version = false;
 
   explicit Parser(const Wanted& wanted);
 
-  // The commands that are there.
+  // Those of the commands with options of their own that are there.
   std::vector<CLI::App*> commands() const {
-    std::vector<CLI::App*> all{run, ctl, inspect, doctor};
+    std::vector<CLI::App*> all{run, ctl, stat, top, trace, profile, inspect, doctor};
     std::erase(all, nullptr);
     return all;
   }
@@ -118,6 +129,10 @@ void add_run_option(CLI::App& run, const OptionSpec& spec) {
   if (spec.kind == OptionKind::kList) option->allow_extra_args(false);
 }
 
+void add_socket(CLI::App& command, std::string& socket) {
+  command.add_option("socket", socket, "What its --control says")->type_name("PATH")->required();
+}
+
 Parser::Parser(const Wanted& wanted) {
   // Subcommands inherit it; what they do not know is complained about here.
   app.formatter(std::make_shared<WrappingFormatter>());
@@ -142,14 +157,45 @@ Parser::Parser(const Wanted& wanted) {
   }
   if (wanted.command("ctl")) {
     ctl = app.add_subcommand("ctl", "Control a running guest");
-    ctl->add_option("socket", ctl_options.socket, "What its --control says")
-        ->type_name("PATH")
-        ->required();
+    add_socket(*ctl, ctl_options.socket);
     ctl->add_option("command", ctl_options.words, "What is to be done, see below")
         ->type_name("COMMAND...")
         ->required();
     ctl->add_flag("--json", ctl_options.json, "For programs");
     ctl->footer(std::string(kCtlFooter));
+  }
+  if (wanted.command("stat")) {
+    stat = app.add_subcommand("stat", "Count what a running guest does");
+    add_socket(*stat, stat_options.socket);
+    stat->add_flag("--json", stat_options.json, "For programs");
+    stat->footer(std::string(kStatFooter));
+  }
+  if (wanted.command("top")) {
+    top = app.add_subcommand("top", "The same every second, until q is typed");
+    add_socket(*top, stat_options.socket);
+  }
+  if (wanted.command("trace")) {
+    trace = app.add_subcommand("trace", "Tell the last exits of a running guest");
+    add_socket(*trace, trace_options.socket);
+    trace->add_option("-o,--output", trace_options.output, "A file instead of standard output")
+        ->type_name("FILE");
+    trace->add_flag("--chrome", trace_options.chrome, "For Perfetto and chrome://tracing");
+    trace->footer(std::string(kTraceFooter));
+  }
+  if (wanted.command("profile")) {
+    profile = app.add_subcommand("profile", "Find out where a running guest spends its time");
+    add_socket(*profile, profile_options.socket);
+    profile
+        ->add_option("-o,--output", profile_options.output,
+                     "A file instead of standard output; a name that ends in .svg: a flame graph")
+        ->type_name("FILE");
+    profile->add_option("--seconds", profile_options.seconds, "For how long (default 5)")
+        ->type_name("N")
+        ->check(CLI::Range(0.01, 3600.0));
+    profile->add_option("--hz", profile_options.hz, "How often in a second (default 99)")
+        ->type_name("N")
+        ->check(CLI::Range(1, 10000));
+    profile->footer(std::string(kProfileFooter));
   }
   if (wanted.command("inspect")) {
     inspect = app.add_subcommand("inspect", "Tell what a kernel image is, or why it cannot boot");
@@ -166,8 +212,8 @@ Parser::Parser(const Wanted& wanted) {
   }
   // Other words for what a command can do (expand()), for the help.
   for (const auto& [name, text] :
-       {std::pair{"snapshot", kSnapshotAbout}, std::pair{"restore", kRestoreAbout},
-        std::pair{"help", kHelpAbout}}) {
+       {std::pair{"snapshot", kSnapshotAbout}, std::pair{"core", kCoreAbout},
+        std::pair{"restore", kRestoreAbout}, std::pair{"help", kHelpAbout}}) {
     if (wanted.command(name)) app.add_subcommand(name, text);
   }
 }
@@ -185,10 +231,10 @@ void expand(std::vector<std::string>& arguments) {
     arguments.front() = "run";
     const bool named = arguments.size() > 1 && !arguments[1].starts_with("-");
     if (named) arguments.insert(arguments.begin() + 1, "--restore");
-  } else if (arguments.front() == "snapshot") {
-    arguments.front() = "ctl";
+  } else if (arguments.front() == "snapshot" || arguments.front() == "core") {
+    const std::string command = std::exchange(arguments.front(), "ctl");
     if (arguments.size() > 1 && !arguments[1].starts_with("-")) {
-      arguments.insert(arguments.begin() + 2, "snapshot");
+      arguments.insert(arguments.begin() + 2, command);
     }
   }
 }
@@ -314,10 +360,16 @@ Command parse_command_line(const std::vector<std::string>& given) {
   if (!problems.empty()) return complain(command_name(parser), problems);
   if (parser.version) return PrintOnly{fmt::format("vmm {}\n", VMM_VERSION), 0};
   if (is_parsed(parser.ctl)) return parser.ctl_options;
+  if (is_parsed(parser.stat)) return parser.stat_options;
+  if (is_parsed(parser.top)) {
+    return StatCommand{.socket = parser.stat_options.socket, .live = true};
+  }
+  if (is_parsed(parser.trace)) return parser.trace_options;
+  if (is_parsed(parser.profile)) return parser.profile_options;
   if (is_parsed(parser.inspect)) return parser.inspect_options;
   if (is_parsed(parser.doctor)) return parser.doctor_options;
-  return complain("",
-                  {"a command is missing: run, ctl, snapshot, restore, inspect, doctor or help"});
+  return complain("", {"a command is missing: run, ctl, stat, top, trace, profile, snapshot, core, "
+                       "restore, inspect, doctor or help"});
 }
 
 }  // namespace vmm::cli

@@ -21,6 +21,23 @@ struct CtlCommand {
   std::vector<std::string> words;
   bool json = false;
 };
+// `vmm stat` and `vmm top`.
+struct StatCommand {
+  std::string socket;
+  bool json = false;
+  bool live = false;
+};
+struct TraceCommand {
+  std::string socket;
+  std::string output = "-";
+  bool chrome = false;
+};
+struct ProfileCommand {
+  std::string socket;
+  std::string output = "-";
+  double seconds = 5;
+  unsigned hz = 99;
+};
 struct DoctorCommand {
   bool json = false;
 };
@@ -31,7 +48,8 @@ struct PrintOnly {
   int exit_code = 0;
 };
 
-using Command = std::variant<RunCommand, CtlCommand, InspectCommand, DoctorCommand, PrintOnly>;
+using Command = std::variant<RunCommand, CtlCommand, StatCommand, TraceCommand, ProfileCommand,
+                             InspectCommand, DoctorCommand, PrintOnly>;
 
 // `given` are the arguments without the program's name. Reads the configuration file that they
 // name, and nothing else.

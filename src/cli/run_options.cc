@@ -146,7 +146,11 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"gdb-wait", kFlag, "", "Stand before the first instruction until gdb lets the guest run",
      kDebug},
     {"on-crash", kValue, "WHAT",
-     "When the guest cannot go on: stop (default) ends it, gdb keeps it for a debugger to look at",
+     "When the guest cannot go on: stop (default) ends it, gdb keeps it for a debugger to look at, "
+     "core[=FILE] writes it to a core file first",
+     kDebug},
+    {"record-exits", kValue, "N",
+     "How many of its last exits each CPU keeps for crash reports and vmm trace (default 1024)",
      kDebug},
     {"symbols", kValue, "FILE",
      "The kernel's System.map or vmlinux: names, and how far the kernel was moved (KASLR)", kDebug},
@@ -176,7 +180,6 @@ constexpr std::array<std::pair<std::string_view, VirtioTransport>, 3> kTransport
      {"mmio-cmdline", VirtioTransport::kMmioCmdline}}};
 constexpr std::array<std::pair<std::string_view, Toggle>, 3> kUnpack{
     {{"auto", Toggle::kAuto}, {"on", Toggle::kOn}, {"off", Toggle::kOff}}};
-constexpr std::array<std::pair<std::string_view, bool>, 2> kCrash{{{"stop", false}, {"gdb", true}}};
 constexpr std::array<std::pair<std::string_view, bool>, 6> kBooleans{
     {{"true", true}, {"false", false}, {"on", true}, {"off", false}, {"1", true}, {"0", false}}};
 
@@ -511,13 +514,17 @@ void read_debugging(Reader& reader, RunRequest& request) {
         reader.value<debug::ServerAddress>("gdb", debug::StdioAddress{}, debug::parse_address);
   }
   request.gdb_wait = reader.flag("gdb-wait");
-  request.crash_to_gdb = reader.word("on-crash", false, kCrash);
+  request.on_crash = reader.value<CrashAction>("on-crash", {}, parse_crash_action);
   request.symbols = reader.text("symbols", "");
+  constexpr std::uint64_t kMostRecorded = 65536;
+  request.config.recorded_exits = static_cast<std::uint32_t>(reader.value<std::uint64_t>(
+      "record-exits", request.config.recorded_exits,
+      [](std::string_view text) { return parse_number(text, kMostRecorded); }));
   const bool reachable = request.gdb || request.control;
   if (request.gdb_wait && !reachable) {
     reader.problem("gdb-wait", "nobody could let the guest run: add --gdb unix:PATH");
   }
-  if (request.crash_to_gdb && !reachable) {
+  if (request.on_crash.to_gdb && !reachable) {
     reader.problem("on-crash", "no debugger could come: add --gdb unix:PATH");
   }
   if (reader.has("symbols") && request.symbols.empty()) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/console_option.h"
+#include "cli/crash_option.h"
 #include "cli/disk_option.h"
 #include "cli/share_option.h"
 #include "cli/vsock_option.h"
@@ -72,8 +73,8 @@ struct RunRequest {
   std::optional<std::string> control;  // path of the control socket
   std::optional<debug::ServerAddress> gdb;
   bool gdb_wait = false;
-  bool crash_to_gdb = false;  // a guest that crashed stays, to be looked at
-  std::string symbols;        // a file, or empty
+  CrashAction on_crash;
+  std::string symbols;  // a file, or empty
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
   std::optional<bool> escape;  // nothing: when the input is a terminal

@@ -150,6 +150,7 @@ std::vector<Config*> RunSession::devices_of_snapshot() {
 Result<void> RunSession::open_snapshot() {
   if (!request_.snapshot_file) return {};
   VmConfig config = Snapshot::config(VMM_TRY(Snapshot::open(*request_.snapshot_file)));
+  config.recorded_exits = request_.config.recorded_exits;
   config.quirks = std::move(request_.config.quirks);
   config.early_kvm = std::move(request_.config.early_kvm);
   request_.config = std::move(config);
@@ -469,14 +470,17 @@ Result<StopInfo> RunSession::run_machine(Vm& vm) {
       options.deadline = std::max<nanoseconds>(*end_time_ - steady_clock::now(), nanoseconds(0));
     }
     StopInfo stop = VMM_TRY(vm.run(options));
-    if (request_.crash_to_gdb && is_crash(stop.reason)) keep_crashed(stop);
+    if (is_crash(stop.reason)) {
+      if (request_.on_crash.core) write_crash_core(vm);
+      if (request_.on_crash.to_gdb) keep_crashed(stop);
+    }
     // A pause that somebody asked for is not an end, unless it was to quit.
     if (stop.reason != StopReason::kCancelled || !serve_requests(vm)) return stop;
   }
 }
 
 Result<void> RunSession::open_gdb() {
-  if (!request_.gdb && !request_.control) return {};
+  if (!request_.gdb && !request_.control && request_.symbols.empty()) return {};
   const auto let_go = [this] {
     const std::lock_guard guard(mutex_);
     keeps_crashed_ = false;

@@ -112,6 +112,15 @@ class RunSession final : private ControlTarget {
   Result<void> control_snapshot(const std::string& file) override;
   // Writes the snapshot that is wanted. mutex_ held, not while it is written.
   void serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock);
+  Result<void> control_core(const std::string& file) override;
+  // Writes the guest to a file of that kind when it is at rest, and waits for that.
+  Result<void> write_file(const std::string& file, bool core);
+  // session_debug.cc
+  Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) override;
+  Result<std::vector<ControlStack>> control_sample() override;
+  // How far the kernel lies from its symbols: asked of the machine until it knows.
+  std::uint64_t kernel_offset();
+  void write_crash_core(Vm& vm);
   Result<void> control_link(const std::string& net, bool up) override;
   Result<std::string> control_gdb(const std::string& address) override;
   Result<std::string> control_add_disk(const std::string& options) override;
@@ -147,9 +156,11 @@ class RunSession final : private ControlTarget {
   std::uint64_t resets_ = 0;
   std::set<std::string> links_down_;  // stays so when the guest resets
   bool show_processors_ = false;
-  // A snapshot that a client waits for: the main thread, which owns the machine, writes it.
+  // A snapshot or core file that a client waits for: the main thread, which owns the machine,
+  // writes it.
   struct SnapshotWish {
     std::string file;
+    bool core = false;
     std::optional<Result<void>> outcome = {};
   };
   std::shared_ptr<SnapshotWish> snapshot_wish_;
@@ -159,6 +170,8 @@ class RunSession final : private ControlTarget {
   // When the first signal asked; only the thread of signals looks at it.
   std::chrono::steady_clock::time_point quit_signal_at_{};
 
+  std::optional<std::uint64_t> kernel_offset_;  // the control thread's alone
+  std::uint64_t offset_of_reset_ = 0;           // the machine that it is of
   bool keeps_crashed_ = false;
   std::unique_ptr<debug::Server> gdb_;   // calls into the rest, as the next
   std::unique_ptr<LineServer> control_;  // last: it calls into the rest

@@ -138,9 +138,17 @@ Result<std::string> RunSession::control_gdb(const std::string& address) {
 }
 
 Result<void> RunSession::control_snapshot(const std::string& file) {
+  return write_file(file, /*core=*/false);
+}
+
+Result<void> RunSession::control_core(const std::string& file) {
+  return write_file(file, /*core=*/true);
+}
+
+Result<void> RunSession::write_file(const std::string& file, bool core) {
   std::unique_lock lock(mutex_);
   Vm* const vm = VMM_TRY(machine());
-  const auto wish = std::make_shared<SnapshotWish>(SnapshotWish{.file = file});
+  const auto wish = std::make_shared<SnapshotWish>(SnapshotWish{.file = file, .core = core});
   snapshot_wish_ = wish;
   vm->cancel();
   changed_.notify_all();
@@ -154,7 +162,9 @@ void RunSession::serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock) {
   const auto wish = snapshot_wish_;
   lock.unlock();
   // Whoever wants to end the guest does not wait for the disk.
-  Result<void> outcome = vm.save(wish->file, [this] { return quit_.load(); });
+  const auto given_up = [this] { return quit_.load(); };
+  Result<void> outcome =
+      wish->core ? vm.write_core(wish->file, given_up) : vm.save(wish->file, given_up);
   lock.lock();
   wish->outcome = std::move(outcome);
   snapshot_wish_.reset();

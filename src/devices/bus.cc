@@ -250,6 +250,14 @@ BusStats Bus::stats() const noexcept {
           .refused_writes = refused_writes_.load(std::memory_order_relaxed)};
 }
 
+std::string Bus::device_at(std::uint64_t address) const {
+  std::lock_guard<std::mutex> guard(mutex_);
+  const std::size_t at = first_not_below(*map_, address);
+  if (at == map_->entries.size()) return {};
+  const BusEntry& entry = map_->entries[at];
+  return address < entry.window.base ? std::string() : std::string(entry.device.id());
+}
+
 std::vector<Window> Bus::windows() const {
   std::lock_guard<std::mutex> guard(mutex_);
   std::vector<Window> all;

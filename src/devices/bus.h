@@ -132,6 +132,8 @@ class Bus {
   void set_trace(BusTraceHook hook);
 
   BusStats stats() const noexcept;
+  // The id of the device that answers at an address; empty when none does.
+  std::string device_at(std::uint64_t address) const;
   // In the order of their addresses.
   std::vector<Window> windows() const;
 

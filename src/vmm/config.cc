@@ -254,6 +254,8 @@ void check_consoles(const std::vector<VirtioConfig>& devices, std::vector<std::s
   }
 }
 
+constexpr std::uint32_t kMostRecordedExits = 65536;
+
 void check_io_threads(const VmConfig& config, std::vector<std::string>& problems) {
   constexpr std::uint32_t kMostIoThreads = 64;
   if (config.io_threads > kMostIoThreads) {
@@ -367,6 +369,10 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.emplace_back(
         "A machine that goes on from a snapshot has the memory of that: --pmem and --memory-max "
         "are not possible");
+  }
+  if (config.recorded_exits > kMostRecordedExits) {
+    problems.push_back(fmt::format("{} exits of each CPU cannot be recorded: at most {}",
+                                   config.recorded_exits, kMostRecordedExits));
   }
   for (const VirtioConfig& device : config.virtio) {
     const std::vector<std::string> own = validate(device);

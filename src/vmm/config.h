@@ -304,6 +304,9 @@ struct VmConfig {
                         // Process-wide, see docs/vcpu.md
   // KVM that was made ready beforehand, for one machine (Vm::prepare_kvm); else Vm::create() does.
   std::shared_ptr<EarlyKvm> early_kvm = {};
+  // How many exits of each CPU are kept for Vm::last_exits() and crash reports: a power of two is
+  // used, at most 65536; 0: none.
+  std::uint32_t recorded_exits = 1024;
   Log log = {};
   std::function<void(const std::string& line)>
       trace;  // one line for each exit while set; off and free when empty

@@ -86,7 +86,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
   if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
   if (debugger_ == nullptr || !debug().wish().attached) {
     stop(cpu, StopReason::kInternalError,
-         fmt::format("a debug exit at {:#x} that nobody asked for", exit.pc), 0, crash_report(cpu));
+         fmt::format("a debug exit at {:#x} that nobody asked for", exit.pc));
     return {};
   }
   if (const kvm::DebugSlot* const watched = debug().watchpoint(exit.dr6)) {

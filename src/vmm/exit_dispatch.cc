@@ -8,8 +8,7 @@
 
 #include "base/le.h"
 #include "vmm/completion/kvm_cpu.h"
-#include "vmm/x86/format.h"
-#include "vmm/x86/paging_context.h"
+#include "vmm/trace/describe_exit.h"
 
 namespace vmm {
 namespace {
@@ -25,7 +24,12 @@ constexpr std::chrono::milliseconds kQuirkRefresh{10};
 }  // namespace
 
 ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
-    : id_(id), machine_(machine), options_(std::move(options)), pio_cache_(id), mmio_cache_(id) {
+    : id_(id),
+      machine_(machine),
+      options_(std::move(options)),
+      ring_(*machine.exit_rings[static_cast<std::uint32_t>(id)]),
+      pio_cache_(id),
+      mmio_cache_(id) {
   if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory, debug());
 }
 
@@ -33,15 +37,24 @@ ExitDispatch::~ExitDispatch() = default;
 
 AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
   counts_[exit.index()].fetch_add(1, std::memory_order_relaxed);
+  record(cpu, exit);
   UserIrqchip* const chips = machine_.user_irqchip;
   if (chips != nullptr) chips->on_exit(cpu);
   auto done = dispatch(cpu, exit);
   if (chips != nullptr) chips->after_exit(id_);
+  if (ring_.enabled()) ring_.finish(value_read(exit));
   if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
   if (done && syscall_fixup_) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
   const bool parks = std::exchange(parks_, false) || machine_.stops.posted();
   return parks ? AfterExit::kPark : AfterExit::kRunOn;
+}
+
+void ExitDispatch::record(const kvm::VcpuFd& cpu, const VcpuExit& exit) noexcept {
+  if (!ring_.enabled()) return;
+  const ExitRecord record = describe_exit(exit, cpu.exit_rip());
+  ring_.begin(record);
+  if (record.is_access()) places_.count(record);
 }
 
 Result<NextStep> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
@@ -125,7 +138,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, HltExit&) {
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, ShutdownExit&) {
   stop(cpu, StopReason::kTripleFault, "an exception could not be delivered, nor its double fault",
-       0, crash_report(cpu));
+       0);
   return {};
 }
 
@@ -149,7 +162,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, SystemEventExit& exit) {
       break;
     default:
       stop(cpu, StopReason::kInternalError,
-           fmt::format("KVM system event {} is not known", exit.type), 0, crash_report(cpu));
+           fmt::format("KVM system event {} is not known", exit.type));
   }
   return {};
 }
@@ -158,7 +171,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, FailEntryExit& exit) {
   stop(cpu, StopReason::kEntryFailure,
        fmt::format("the processor refused to enter the guest, hardware reason {:#x}",
                    exit.hardware_reason),
-       static_cast<std::uint32_t>(exit.hardware_reason), crash_report(cpu));
+       static_cast<std::uint32_t>(exit.hardware_reason));
   return {};
 }
 
@@ -177,8 +190,7 @@ void ExitDispatch::count_completed(std::string_view mnemonic, std::uint32_t ahea
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
   if (VMM_TRY(on_planted(cpu))) return {};
   if (!options_.complete_instructions) {
-    stop(cpu, StopReason::kEmulationFailure, "KVM cannot emulate an instruction", 0,
-         crash_report(cpu));
+    stop(cpu, StopReason::kEmulationFailure, "KVM cannot emulate an instruction");
     return {};
   }
   completion::KvmCpu completed(cpu, debug().stepping() || !debug().wish().slots.empty());
@@ -207,8 +219,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, InternalErrorExit& exit) {
   std::string data;
   for (const std::uint64_t word : exit.data) data += fmt::format(" {:#x}", word);
   stop(cpu, StopReason::kInternalError,
-       fmt::format("KVM internal error, suberror {}, data{}", exit.suberror, data), 0,
-       crash_report(cpu));
+       fmt::format("KVM internal error, suberror {}, data{}", exit.suberror, data));
   return {};
 }
 
@@ -244,7 +255,7 @@ Result<void> ExitDispatch::on_lost_memory(kvm::VcpuFd& cpu) {
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, UnknownExit& exit) {
   stop(cpu, StopReason::kInternalError, fmt::format("KVM exit reason {} is not known", exit.reason),
-       0, crash_report(cpu));
+       0);
   return {};
 }
 
@@ -264,19 +275,6 @@ void ExitDispatch::add_completed(std::map<std::string, std::uint64_t>& by_mnemon
   completed_.with([&by_mnemonic](const auto& counts) {
     for (const auto& [mnemonic, count] : counts) by_mnemonic[std::string(mnemonic)] += count;
   });
-}
-
-std::string ExitDispatch::crash_report(kvm::VcpuFd& cpu) const {
-  const auto registers = cpu.registers();
-  const auto system = cpu.system_registers();
-  if (!registers || !system) return "(the vCPU's registers could not be read)\n";
-  const PagingContext paging = x86::paging_context(*system, registers->rflags);
-  // Outside of 64-bit mode code is at an offset into its segment.
-  const Gva rip(system->code_is_64bit() ? registers->rip : system->cs.base + registers->rip);
-  return fmt::format("vCPU {}\n{}rip:\n{}", static_cast<std::uint32_t>(id_),
-                     x86::format_registers(*registers, *system),
-                     x86::format_walk(walk_pages(machine_.memory, paging, rip, AccessKind::kFetch),
-                                      machine_.memory));
 }
 
 void ExitDispatch::trace(const VcpuExit& exit) const {

@@ -18,6 +18,7 @@
 #include "vmm/debug/debugger.h"
 #include "vmm/machine.h"
 #include "vmm/syscall_fixup.h"
+#include "vmm/trace/exit_places.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_exit.h"
 
@@ -49,6 +50,8 @@ class ExitDispatch final : public ExitHandler {
   }
   // Adds this CPU's completed instructions, by mnemonic.
   void add_completed(std::map<std::string, std::uint64_t>& by_mnemonic) const;
+  // Where accesses came from.
+  const ExitPlaces& places() const noexcept { return places_; }
   // Instructions that were executed together with a completed one.
   std::uint64_t executed_ahead() const { return executed_ahead_.load(std::memory_order_relaxed); }
 
@@ -74,9 +77,9 @@ class ExitDispatch final : public ExitHandler {
 
   void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
             std::string report = {});
-  // Registers, code and page walk of a CPU that cannot go on.
-  std::string crash_report(kvm::VcpuFd& cpu) const;
   void trace(const VcpuExit& exit) const;
+  // The flight recorder's part of handle().
+  void record(const kvm::VcpuFd& cpu, const VcpuExit& exit) noexcept;
 
   // What a debugger has to do with it (exit_debug.cc). The CPU stops where it is.
   void stop_for_debugger(debug::StopKind kind, std::uint64_t address = 0);
@@ -123,6 +126,8 @@ class ExitDispatch final : public ExitHandler {
   const VcpuId id_;
   Machine& machine_;
   const Options options_;
+  ExitRing& ring_;  // the machine's for this CPU
+  ExitPlaces places_;
   BusCache pio_cache_;
   BusCache mmio_cache_;
   debug::Debugger* debugger_ = nullptr;

@@ -33,6 +33,7 @@
 #include "vmm/pci_bus.h"
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
+#include "vmm/trace/exit_ring.h"
 #include "vmm/user_irqchip.h"
 #include "vmm/x86/virtio_mmio.h"
 
@@ -100,8 +101,9 @@ struct Machine final : MachineEvents {
   // Where PIT and clock are ours: their ways to the fabric, which the HPET may close.
   std::unique_ptr<IrqGate> pit_gate, rtc_gate;
   StopBoard stops;
-  ConsoleWatch console;        // between COM1 and the embedder's sink
-  EventFd serial_input_space;  // signalled when COM1 takes input again
+  std::vector<std::unique_ptr<ExitRing>> exit_rings;  // of each CPU; constant once it runs
+  ConsoleWatch console;                               // between COM1 and the embedder's sink
+  EventFd serial_input_space;                         // signalled when COM1 takes input again
   std::vector<std::unique_ptr<ConsolePortEnd>> console_ports;
   Bus pio{BusKind::kPio};
   Bus mmio{BusKind::kMmio};

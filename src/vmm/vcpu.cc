@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 
 #include <memory>
 #include <utility>
@@ -93,6 +94,17 @@ Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milli
   }
   if (!call->done) return fail(ErrorCode::kCancelled, "vCPU {} has finished", fd_.id());
   return {};
+}
+
+std::chrono::nanoseconds Vcpu::cpu_time() const {
+  clockid_t clock{};
+  timespec time{};
+  // The thread is joined in the destructor: it exists.
+  if (::pthread_getcpuclockid(const_cast<std::thread&>(thread_).native_handle(), &clock) != 0 ||
+      ::clock_gettime(clock, &time) != 0) {
+    return {};
+  }
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
 void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {

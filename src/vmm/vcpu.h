@@ -81,6 +81,8 @@ class Vcpu {
   // kTimeout; kCancelled when the vCPU has finished.
   Result<void> call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milliseconds timeout);
 
+  // Processor time of its thread.
+  std::chrono::nanoseconds cpu_time() const;
   // KVM_RUN returns since creation.
   std::uint64_t exits() const noexcept { return exits_.load(std::memory_order_relaxed); }
   std::uint64_t kicks() const noexcept { return kicks_.load(std::memory_order_relaxed); }

@@ -9,6 +9,9 @@
 
 #include "base/join.h"
 #include "vmm/build_machine.h"
+#include "vmm/collect_stats.h"
+#include "vmm/core/write_core.h"
+#include "vmm/crash_report.h"
 #include "vmm/debug/debugger.h"
 #include "vmm/early_kvm.h"
 #include "vmm/event_loop.h"
@@ -21,6 +24,7 @@
 #include "vmm/snapshot/save.h"
 #include "vmm/snapshot/snapshot_file.h"
 #include "vmm/snapshot/tracked_memory.h"
+#include "vmm/stack_walk.h"
 #include "vmm/vcpu.h"
 
 namespace vmm {
@@ -35,6 +39,29 @@ constexpr std::chrono::milliseconds kQuirkLook{100};
 // What KVM_CAP_SET_GUEST_DEBUG2 says (linux/kvm.h, KVM_GUESTDBG_*).
 constexpr std::uint32_t kUseSoftwareBreakpoints = 0x10000;
 constexpr std::uint32_t kBlockInterrupts = 0x100000;
+
+constexpr std::size_t kReportedExits = 16;
+
+// Ends that nobody meant, and whose cause is in the guest's state. A halt is most often on purpose.
+bool deserves_report(StopReason reason) {
+  switch (reason) {
+    case StopReason::kGuestPanic:
+    case StopReason::kWatchdog:
+    case StopReason::kTripleFault:
+    case StopReason::kEmulationFailure:
+    case StopReason::kEntryFailure:
+    case StopReason::kInternalError:
+      return true;
+    case StopReason::kPowerOff:
+    case StopReason::kReset:
+    case StopReason::kHalted:
+    case StopReason::kDebugExit:
+    case StopReason::kDeadline:
+    case StopReason::kCancelled:
+      break;
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -64,7 +91,7 @@ class Vm::Impl {
   }
 
   Result<StopInfo> run(const RunOptions& options);
-  VmStats stats() const;
+  VmStats stats() const { return collect_stats(*machine, vcpus, dispatches); }
   void attach_debugger(std::shared_ptr<debug::Debugger> wanted);
   CpuAccess cpus() const { return {vcpus, dispatches}; }
   // The CPUs at rest, as long as this is held.
@@ -75,11 +102,14 @@ class Vm::Impl {
   Result<WholeState> state();
   Result<std::shared_ptr<const Snapshot>> snapshot();
   Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
+  Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled);
   Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
 
  private:
   std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
   bool asleep_for_ever();
+  // All that can be told of an end that nobody meant. The CPUs stand.
+  std::string report_on(const StopInfo& stop) const;
 };
 
 Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
@@ -96,8 +126,11 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   BuiltMachine built = VMM_TRY(build_machine(config, loops));
   impl->machine = std::move(built.machine);
   impl->plan = std::move(built.plan);
+  const bool shared = impl->machine->system->capabilities().sync_registers;
   for (kvm::VcpuFd& fd : built.cpus) {
     const auto id = static_cast<VcpuId>(fd.id());
+    impl->machine->exit_rings.push_back(std::make_unique<ExitRing>(config.recorded_exits));
+    if (shared && config.recorded_exits != 0) fd.share_registers();
     impl->dispatches.push_back(std::make_unique<ExitDispatch>(
         id, *impl->machine,
         ExitDispatch::Options{.complete_instructions = impl->plan.complete_instructions,
@@ -159,7 +192,30 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   machine->stops.mark_told();
   machine->stops.clear_cancelled();
   if (const Error* error = std::get_if<Error>(&*stop)) return tl::unexpected<Error>(*error);
-  return std::get<StopInfo>(*stop);
+  StopInfo info = std::get<StopInfo>(*stop);
+  if (deserves_report(info.reason)) info.report = report_on(info);
+  return info;
+}
+
+std::string Vm::Impl::report_on(const StopInfo& stop) const {
+  std::string text = stop.report;
+  if (!text.empty() && text.back() != '\n') text += '\n';
+  const auto index = static_cast<std::size_t>(stop.vcpu);
+  KernelNames names{.symbols = debugger ? debugger->symbols() : nullptr};
+  const auto read = [&](kvm::VcpuFd& fd, ExitDispatch&) -> Result<void> {
+    const CrashedCpu cpu{VMM_TRY(fd.registers()), VMM_TRY(fd.system_registers())};
+    if (names.symbols != nullptr) {
+      names.offset = names.symbols->kernel_offset(fd.msr(debug::kMsrLstar).value_or(0)).value_or(0);
+    }
+    // What completion has told begins with the registers.
+    if (text.empty()) text = crash_state(machine->memory, stop.vcpu, cpu);
+    text += crash_details(machine->memory, cpu, names);
+    return {};
+  };
+  if (index >= vcpus.size() || !cpus().with(index, read)) {
+    text += "(the vCPU's registers could not be read)\n";
+  }
+  return text + last_exits_text(*machine, kReportedExits, names);
 }
 
 std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options) {
@@ -254,6 +310,16 @@ const GuestMemory& Vm::memory() const { return impl_->machine->memory; }
 
 namespace {
 
+Result<StackSample> sample_stack(const kvm::VcpuFd& cpu, VcpuId id, const GuestMemory& memory,
+                                 std::size_t most_frames) {
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  StackSample sample{.vcpu = id, .user = system.cpl() == 3, .frames = {registers.rip}};
+  const auto callers = callers_of(memory, registers, system, most_frames - 1);
+  sample.frames.insert(sample.frames.end(), callers.begin(), callers.end());
+  return sample;
+}
+
 Result<void> check_id(const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id) {
   if (static_cast<std::uint32_t>(id) < vcpus.size()) return {};
   return fail(ErrorCode::kOutOfRange, "There is no vCPU {}: this machine has {}",
@@ -293,29 +359,25 @@ Result<void> Vm::set_registers(VcpuId vcpu, const x86::Registers& registers) {
 
 VmStats Vm::stats() const { return impl_->stats(); }
 
-VmStats Vm::Impl::stats() const {
-  VmStats stats;
-  for (std::size_t kind = 0; kind < kExitNames.size(); ++kind) {
-    std::uint64_t count = 0;
-    for (const auto& dispatch : dispatches) count += dispatch->count(kind);
-    if (count != 0) stats.exits.emplace(kExitNames[kind], count);
+std::vector<std::vector<ExitRecord>> Vm::last_exits(std::size_t most) const {
+  std::vector<std::vector<ExitRecord>> all;
+  for (const auto& ring : impl_->machine->exit_rings) all.push_back(ring->last(most));
+  return all;
+}
+
+Result<std::vector<StackSample>> Vm::sample_stacks(std::size_t most_frames) const {
+  std::vector<StackSample> samples;
+  for (const auto& vcpu : impl_->vcpus) {
+    // Shared with the closure, which may outlive this call.
+    auto answer = std::make_shared<Result<StackSample>>(StackSample{});
+    const auto look = [answer, most_frames, id = vcpu->id(),
+                       &memory = impl_->machine->memory](kvm::VcpuFd& cpu) {
+      *answer = sample_stack(cpu, id, memory, most_frames);
+    };
+    VMM_TRY(vcpu->call(look, kVcpuTimeout));
+    samples.push_back(VMM_TRY(std::move(*answer)));
   }
-  for (const auto& dispatch : dispatches) {
-    dispatch->add_completed(stats.completed_by_mnemonic);
-    stats.executed_ahead += dispatch->executed_ahead();
-  }
-  for (const auto& [mnemonic, count] : stats.completed_by_mnemonic)
-    stats.completed_instructions += count;
-  for (const Bus* bus : {&machine->pio, &machine->mmio}) {
-    const BusStats counts = bus->stats();
-    stats.unclaimed += counts.unclaimed_reads + counts.unclaimed_writes + counts.refused_reads +
-                       counts.refused_writes;
-  }
-  for (const auto& vcpu : vcpus) stats.kicks += vcpu->kicks();
-  if (machine->user_irqchip != nullptr) {
-    stats.held_ticks = machine->user_irqchip->held_ticks();
-  }
-  return stats;
+  return samples;
 }
 
 VmStatus Vm::status() const {
@@ -419,6 +481,15 @@ Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>
   return file.finish(whole, ram);
 }
 
+Result<void> Vm::Impl::write_core(const std::string& path, const std::function<bool()>& cancelled) {
+  auto lock = VMM_TRY(at_rest());
+  VMM_TRY(check_memory());
+  return vmm::write_core(*machine, cpus(), path,
+                         {.base = origin ? &origin->ram() : nullptr,
+                          .cancelled = cancelled,
+                          .memory_written = [&lock] { lock.unlock(); }});
+}
+
 Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   const auto lock = VMM_TRY(at_rest());
   VMM_TRY(check_memory());
@@ -437,6 +508,11 @@ Result<std::shared_ptr<const Snapshot>> Vm::snapshot() { return impl_->snapshot(
 
 Result<void> Vm::save(const std::string& path, const std::function<bool()>& cancelled) {
   return with_context(impl_->save(path, cancelled), "Save the machine to " + path);
+}
+
+Result<void> Vm::write_core(const std::string& path, const std::function<bool()>& cancelled) {
+  return with_context(impl_->write_core(path, cancelled),
+                      "Write the guest to the core file " + path);
 }
 
 Result<void> Vm::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {

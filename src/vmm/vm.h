@@ -19,6 +19,7 @@
 #include "devices/console_size.h"
 #include "memory/guest_memory.h"
 #include "vmm/config.h"
+#include "vmm/exit_record.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/stop_reason.h"
 #include "vmm/unplug.h"
@@ -39,6 +40,29 @@ struct RunOptions {
   std::function<void()> on_started = {};
 };
 
+// Of one vCPU, since creation.
+struct CpuStats {
+  std::uint64_t exits = 0;
+  std::uint64_t kicks = 0;
+  std::chrono::nanoseconds cpu_time{};  // that its thread has spent, in the guest and for it
+};
+
+// How often the guest accessed an address, through an exit.
+struct AccessStats {
+  std::string kind;  // "pio", "mmio", "msr"
+  bool is_write = false;
+  std::uint64_t address = 0;
+  std::string device;  // that is there now, by its id; empty: none, or not on a bus
+  std::uint64_t count = 0;
+};
+
+// Where a CPU was at one moment.
+struct StackSample {
+  VcpuId vcpu = {};
+  bool user = false;                       // at CPL 3
+  std::vector<std::uint64_t> frames = {};  // RIP, then return addresses by frame pointers
+};
+
 // Counted since creation. A snapshot of relaxed counters: sums may be a few events apart.
 struct VmStats {
   std::map<std::string, std::uint64_t> exits;  // by kind: "pio", "mmio", "hlt", ...
@@ -48,6 +72,9 @@ struct VmStats {
   std::uint64_t executed_ahead = 0;  // instructions executed together with a completed one
   std::uint64_t kicks = 0;
   std::uint64_t held_ticks = 0;  // timer interrupts held back (VmConfig::tick_share)
+  std::vector<CpuStats> cpus;
+  std::vector<AccessStats> accesses;    // the most frequent first; of a bounded number of places
+  std::uint64_t unlisted_accesses = 0;  // at places that are not among them
 };
 
 // Owner of everything that belongs to one guest. All functions are safe from any thread unless they
@@ -108,6 +135,14 @@ class Vm {
 
   VmStats stats() const;
 
+  // The flight recorder: the last exits of each CPU, the newest one last; at most `most` of each.
+  // Also while the guest runs.
+  std::vector<std::vector<ExitRecord>> last_exits(std::size_t most = SIZE_MAX) const;
+
+  // Where each CPU is, with at most `most_frames` addresses each. A running CPU is stopped for it,
+  // for some microseconds. Errors: kTimeout when one does not answer.
+  Result<std::vector<StackSample>> sample_stacks(std::size_t most_frames = 64) const;
+
   // What the machine and its virtio devices are at.
   VmStatus status() const;
 
@@ -151,6 +186,11 @@ class Vm {
   // The guest may be run again as soon as its memory is written; this returns when the file is on
   // the disk. Errors: as of both.
   Result<void> save(const std::string& path, const std::function<bool()>& cancelled = {});
+  // Writes the guest's memory and its CPUs' registers as an ELF core file, for gdb, crash and drgn
+  // (docs/observing.md). Only while no run() is active; the guest may be run again as soon as
+  // memory is written. The file appears when it is complete. Errors: kBadState while the guest
+  // runs; kResource when there is no room; kIo; kCancelled.
+  Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled = {});
   // Makes this the machine of the snapshot again, which is one of its own or one of the same shape:
   // guest, devices, time, and a reason to stop that has been told is forgotten. Costs time for each
   // page written since snapshot() or reset_to() of the same snapshot; for another snapshot, for all

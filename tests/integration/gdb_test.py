@@ -232,13 +232,13 @@ class Gdb(Debugged):
         self.start(Guest().hang(), "--gdb-wait")
         commands = ["help", "info version", "info registers", "info cr", "info msr", "info msr 0x10", "info lapic",
                     "info ioapic", "info pic", "info pit", "info irq", "info mem", "info slots", "info tlb",
-                    "info devices", "info devices uart0", "info exits", "info cpus", "info breakpoints", "info crash",
+                    "info devices", "info devices uart0", "info exits", "info trace 4", "info cpus", "info breakpoints", "info crash",
                     "nmi", "irq 4", "kaslr", "arch"]
         text = self.gdb(*[f"monitor {command}" for command in commands], "kill")
         self.assertNotIn("Protocol error", text)
         self.assertNotIn("There is no command", text)
         for said in ("xlate ADDRESS", "CPU 0\nRAX", "cr0 0x80000033", "lstar", "0x00000010", "It is in KVM", "RAM, 4 MiB",
-                     "slot 0 GPA 0", "uart16550", "pc 0x1000 CPL 0 64-bit", "There are none", "has not crashed",
+                     "slot 0 GPA 0", "uart16550", "pc 0x1000 CPL 0 64-bit", "There are none", "No exits are recorded", "has not crashed",
                      "gets an NMI", "line 4 was raised", "Without --symbols", "i386:x86-64"):
             self.assertIn(said, text)
 

@@ -15,7 +15,7 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr std::size_t kMostAnswer = MiB(1);
+constexpr std::size_t kMostAnswer = MiB(16);
 
 Result<UniqueFd> connect_to(const std::string& path) {
   const sockaddr_un address = VMM_TRY(unix_address(path));

@@ -17,6 +17,7 @@ struct NamedMsr {
   std::string_view name;
   std::uint32_t index;
 };
+inline constexpr std::uint32_t kMsrLstar = 0xc0000082;
 // IA32_APIC_BASE and EFER are system registers and not among them (SDM volume 4, table 2-2).
 inline constexpr std::array<NamedMsr, 15> kNamedMsrs{{
     {"star", 0xc0000081},

@@ -63,6 +63,9 @@ class Debugger final : public Target {
   void look();
   bool wants_looks() const { return !planted_.empty(); }
 
+  // May be null.
+  const Symbols* symbols() const noexcept { return options_.symbols.get(); }
+
   // ---- for vCPU threads
 
   // The CPU stops on its own account, and parks.

@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "devices/state_io.h"
 #include "memory/page_walk.h"
+#include "vmm/crash_report.h"
 #include "vmm/debug/packet.h"
 #include "vmm/x86/format.h"
 #include "vmm/x86/paging_context.h"
@@ -177,6 +178,19 @@ Answer exits(const MonitorView& view, const Words&) {
   return text;
 }
 
+// The flight recorder: the last exits of each CPU.
+Answer trace(const MonitorView& view, const Words& words) {
+  constexpr std::uint64_t kLines = 16;
+  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(number(words[0]));
+  KernelNames names{.symbols = view.symbols};
+  if (view.symbols != nullptr) {
+    names.offset = view.symbols->kernel_offset(VMM_TRY(view.state(view.cpu))).value_or(0);
+  }
+  const std::string text =
+      last_exits_text(view.control.machine(), static_cast<std::size_t>(most), names);
+  return text.empty() ? std::string("No exits are recorded.\n") : text;
+}
+
 Answer breakpoints(const MonitorView& view, const Words&) {
   static constexpr std::array<std::string_view, 5> kNames{"software", "hardware", "write watch",
                                                           "read watch", "access watch"};
@@ -335,6 +349,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info registers", "", "general, control and segment registers", registers},
     {"info slots", "", "KVM's memory slots", slots},
     {"info tlb", "", "the page tables' top level", tlb},
+    {"info trace", "[N]", "the last N exits of each CPU", trace},
     {"info version", "", "which monitor this is", version},
     {"irq", "NUMBER", "raises and lowers an interrupt line", interrupt_line},
     {"kaslr", "", "how far the kernel lies from its symbols", kaslr},

@@ -125,15 +125,18 @@ std::string Symbols::name_of(std::uint64_t address) const {
 
 std::optional<std::uint64_t> Symbols::kernel_offset(const CpuState& state) const {
   for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-    if (kNamedMsrs[i].name != "lstar") continue;
-    const auto entry = find("entry_SYSCALL_64");
-    if (!entry || !state.msrs[i] || *state.msrs[i] < *entry) return std::nullopt;
-    const std::uint64_t offset = *state.msrs[i] - *entry;
-    // KASLR moves a kernel by whole 2 MiB within 1 GiB.
-    if (offset % MiB(2) != 0 || offset > GiB(1)) return std::nullopt;
-    return offset;
+    if (kNamedMsrs[i].index == kMsrLstar && state.msrs[i]) return kernel_offset(*state.msrs[i]);
   }
   return std::nullopt;
+}
+
+std::optional<std::uint64_t> Symbols::kernel_offset(std::uint64_t lstar) const {
+  const auto entry = find("entry_SYSCALL_64");
+  if (!entry || lstar < *entry) return std::nullopt;
+  const std::uint64_t offset = lstar - *entry;
+  // KASLR moves a kernel by whole 2 MiB within 1 GiB.
+  if (offset % MiB(2) != 0 || offset > GiB(1)) return std::nullopt;
+  return offset;
 }
 
 }  // namespace vmm::debug

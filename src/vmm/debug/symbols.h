@@ -31,6 +31,8 @@ class Symbols {
   // How far the running kernel lies behind its symbols: from where the CPU enters it for system
   // calls. Nothing before the kernel has set that up.
   std::optional<std::uint64_t> kernel_offset(const CpuState& state) const;
+  // The same from IA32_LSTAR alone.
+  std::optional<std::uint64_t> kernel_offset(std::uint64_t lstar) const;
 
  private:
   void add(std::string_view name, std::uint64_t address);

@@ -128,6 +128,10 @@ Result<VcpuExit> VcpuFd::run() {
   return decode_exit(run_);
 }
 
+void VcpuFd::share_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_REGS; }
+
+std::uint64_t VcpuFd::exit_rip() const noexcept { return run_->s.regs.regs.rip; }
+
 void VcpuFd::set_immediate_exit(bool on) noexcept {
   // The kernel reads this byte from another CPU's point of view: a plain store that the compiler
   // may not delay.

@@ -84,6 +84,11 @@ class VcpuFd {
   // KVM_RUN. Spans in the answer point into the shared page and live until the next call. Errors:
   // host failures only; a signal or immediate_exit is InterruptedExit.
   Result<VcpuExit> run();
+  // From the next run() on, KVM leaves the general registers in the shared page at each return
+  // (KVM_CAP_SYNC_REGS), which costs a copy; then exit_rip() tells RIP without a system call.
+  void share_registers() noexcept;
+  // 0 without share_registers().
+  std::uint64_t exit_rip() const noexcept;
   // Makes the next KVM_RUN finish what is pending and return InterruptedExit at once. Any thread.
   void set_immediate_exit(bool on) noexcept;
   // After run() returned a PIO, MMIO or MSR exit: lets the kernel put the answer into the

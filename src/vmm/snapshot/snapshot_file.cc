@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -72,12 +71,6 @@ Result<void> read_all(int file, std::span<std::byte> bytes, std::uint64_t at) {
     at += static_cast<std::uint64_t>(n);
   }
   return {};
-}
-
-std::string directory_of(const std::string& path) {
-  const std::size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
 }
 
 std::uint32_t header_crc(Header header) {
@@ -203,25 +196,7 @@ Result<LoadedSnapshot> load(UniqueFd file) {
 }  // namespace
 
 Result<SnapshotFile> SnapshotFile::create(const std::string& path) {
-  std::string temporary = path + ".XXXXXX";
-  UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600
-  if (!file) return fail_errno(errno, "Create {}", temporary);
-  return SnapshotFile(path, std::move(temporary), std::move(file));
-}
-
-SnapshotFile::SnapshotFile(SnapshotFile&& other) noexcept
-    : path_(std::move(other.path_)),
-      temporary_(std::exchange(other.temporary_, {})),
-      file_(std::move(other.file_)) {}
-
-SnapshotFile::~SnapshotFile() {
-  if (!temporary_.empty()) ::unlink(temporary_.c_str());
-}
-
-Result<UniqueFd> SnapshotFile::ram_file() const {
-  UniqueFd copy(::fcntl(file_.get(), F_DUPFD_CLOEXEC, 0));
-  if (!copy) return fail_errno(errno, "Duplicate the descriptor of {}", temporary_);
-  return copy;
+  return SnapshotFile(VMM_TRY(ReplacedFile::create(path)));
 }
 
 Result<void> SnapshotFile::finish(const WholeState& state, const RamImage& ram) {
@@ -250,20 +225,10 @@ Result<void> SnapshotFile::finish(const WholeState& state, const RamImage& ram) 
   header.pages.crc = crc32c(list_bytes);
   header.file_size = header.pages.offset + header.pages.size;
   header.crc = header_crc(header);
-  VMM_TRY(write_all(file_.get(), state_bytes, header.state.offset));
-  VMM_TRY(write_all(file_.get(), list_bytes, header.pages.offset));
-  VMM_TRY(write_all(file_.get(), std::as_bytes(std::span(&header, 1)), 0));
-  // On the disk before it is the file, and the name, too, before anybody is told.
-  if (::fsync(file_.get()) != 0) return fail_errno(errno, "Write {} to the disk", temporary_);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    return fail_errno(errno, "Rename {} to {}", temporary_, path_);
-  }
-  temporary_.clear();
-  const UniqueFd directory(::open(directory_of(path_).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!directory || ::fsync(directory.get()) != 0) {
-    return fail_errno(errno, "Write the directory of {} to the disk", path_);
-  }
-  return {};
+  VMM_TRY(write_all(file_.fd(), state_bytes, header.state.offset));
+  VMM_TRY(write_all(file_.fd(), list_bytes, header.pages.offset));
+  VMM_TRY(write_all(file_.fd(), std::as_bytes(std::span(&header, 1)), 0));
+  return file_.commit();
 }
 
 bool looks_like_snapshot(const std::string& path) {

@@ -11,6 +11,7 @@
 #include <functional>
 #include <string>
 
+#include "base/replaced_file.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "vmm/snapshot/machine_state.h"
@@ -24,22 +25,16 @@ class SnapshotFile {
  public:
   // Beside `path`. Errors: kIo, kResource.
   static Result<SnapshotFile> create(const std::string& path);
-  SnapshotFile(SnapshotFile&& other) noexcept;
-  SnapshotFile& operator=(SnapshotFile&&) = delete;
-  ~SnapshotFile();  // removes what was not finished
 
   // Where memory goes: a descriptor of the caller's own for RamImage.
-  Result<UniqueFd> ram_file() const;
+  Result<UniqueFd> ram_file() const { return file_.duplicate(); }
   static constexpr std::uint64_t kRamOffset = 4096;
   // State, page list and header; then all is written to the disk, and takes its place.
   Result<void> finish(const WholeState& state, const RamImage& ram);
 
  private:
-  SnapshotFile(std::string path, std::string temporary, UniqueFd file)
-      : path_(std::move(path)), temporary_(std::move(temporary)), file_(std::move(file)) {}
-  std::string path_;
-  std::string temporary_;  // empty: there is none any more
-  UniqueFd file_;
+  explicit SnapshotFile(ReplacedFile file) : file_(std::move(file)) {}
+  ReplacedFile file_;
 };
 
 struct LoadedSnapshot {

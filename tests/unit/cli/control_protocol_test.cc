@@ -34,6 +34,9 @@ class RecordingTarget final : public ControlTarget {
     status.vm->watchdog = WatchdogStatus{.counting = true, .expirations = 3};
     status.vm->nets.push_back({.name = "net0", .mac = {{2, 0, 0, 0, 0, 1}}, .link = false});
     status.stats.exits["pio"] = 3;
+    status.stats.cpus.push_back({.exits = 3, .cpu_time = std::chrono::milliseconds(5)});
+    status.stats.accesses.push_back(
+        {.kind = "pio", .is_write = true, .address = 0x3f8, .device = "uart0", .count = 2});
     return status;
   }
   Result<void> control_pause() override { return note("pause"); }
@@ -55,6 +58,25 @@ class RecordingTarget final : public ControlTarget {
   }
   Result<void> control_snapshot(const std::string& file) override {
     return note("snapshot " + file);
+  }
+  Result<void> control_core(const std::string& file) override { return note("core " + file); }
+  Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) override {
+    VMM_TRY(note(fmt::format("exits {} {}", cpu, most)));
+    return ControlExits{.cpus = 2,
+                        .records = {{.number = 7,
+                                     .time = 1000,
+                                     .duration = 50,
+                                     .rip = 0xffffffff81000000,
+                                     .address = 0x3f8,
+                                     .value = 0x41,
+                                     .width = 1,
+                                     .is_write = true},
+                                    {.number = 8, .time = 2000, .kind = 2}},
+                        .symbols = {"outb+0x2", ""}};
+  }
+  Result<std::vector<ControlStack>> control_sample() override {
+    VMM_TRY(note("sample"));
+    return std::vector<ControlStack>{{.cpu = 0, .user = true, .frames = {"0x1000", "main"}}};
   }
   Result<void> control_link(const std::string& net, bool up) override {
     return note(fmt::format("link {} {}", net, up));
@@ -159,6 +181,39 @@ TEST_F(ControlProtocol, Status_isComplete) {
   EXPECT_EQ(status["exits"]["pio"], 3);
 }
 
+TEST_F(ControlProtocol, Stat_tellsMoreThanStatus) {
+  const json stat = answer(R"({"id":1,"command":"stat"})")["result"];
+  EXPECT_EQ(stat["state"], "running");
+  EXPECT_EQ(stat["exits"]["pio"], 3);
+  EXPECT_EQ(stat["vcpus"], json::parse(R"([{"exits":3,"kicks":0,"cpu_time_ns":5000000}])"));
+  EXPECT_EQ(stat["accesses"], json::parse(R"([{"kind":"pio","write":true,"address":"0x3f8",
+                                              "device":"uart0","count":2}])"));
+}
+
+TEST_F(ControlProtocol, Trace_tellsTheExitsOfACpu) {
+  const json trace = answer(R"({"command":"trace","arguments":{"cpu":1,"most":5}})")["result"];
+  EXPECT_EQ(trace["cpus"], 2);
+  EXPECT_EQ(trace["exits"], json::parse(R"([
+      {"number":7,"time_ns":1000,"duration_ns":50,"kind":"pio","write":true,"width":1,
+       "address":"0x3f8","value":"0x41","rip":"0xffffffff81000000","symbol":"outb+0x2"},
+      {"number":8,"time_ns":2000,"duration_ns":0,"kind":"hlt"}])"));
+  answer(R"({"command":"trace"})");
+  EXPECT_THAT(target_.asked, ElementsAre("exits 1 5", "exits 0 16384"));
+  EXPECT_EQ(code(R"({"command":"trace","arguments":{"cpu":"0"}})"), "bad_arguments");
+  EXPECT_EQ(code(R"({"command":"trace","arguments":{"most":-1}})"), "bad_arguments");
+}
+
+TEST_F(ControlProtocol, Sample_tellsStacks) {
+  EXPECT_EQ(answer(R"({"command":"sample"})")["result"],
+            json::parse(R"({"stacks":[{"cpu":0,"user":true,"frames":["0x1000","main"]}]})"));
+}
+
+TEST_F(ControlProtocol, Core_reachesTheTarget) {
+  answer(R"({"command":"core","arguments":{"file":"/x"}})");
+  EXPECT_THAT(target_.asked, ElementsAre("core /x"));
+  EXPECT_EQ(code(R"({"command":"core"})"), "bad_arguments");
+}
+
 TEST_F(ControlProtocol, WhatIsNoRequest_isRefused) {
   for (const char* const request :
        {"", "x", "[]", "1", "null", "{", R"({"command":1})", R"({"id":1})",
@@ -217,6 +272,7 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
                                              {"pause"},
                                              {"resume"},
                                              {"quit"},
+                                             {"core", "/x"},
                                              {"balloon", "1G"},
                                              {"memory", "2G"},
                                              {"disk", "disk0", "resize"},
@@ -233,7 +289,7 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
   }
   EXPECT_THAT(
       target_.asked,
-      ElementsAre("pause", "resume", "quit", "balloon 1073741824", "memory 2147483648",
+      ElementsAre("pause", "resume", "quit", "core /x", "balloon 1073741824", "memory 2147483648",
                   "resize disk0 0", "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0",
                   "link net0 true", "link net0 false", "add disk path=a,ro",
                   "remove disk disk0 false", "add net user", "remove net net0 true"));

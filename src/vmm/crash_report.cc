@@ -1,0 +1,206 @@
+#include "vmm/crash_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/le.h"
+#include "vmm/completion/instruction.h"
+#include "vmm/stack_walk.h"
+#include "vmm/trace/exit_text.h"
+#include "vmm/x86/format.h"
+#include "vmm/x86/paging_context.h"
+
+namespace vmm {
+namespace {
+
+using completion::DecodeFailure;
+using completion::Instruction;
+
+constexpr std::uint64_t kBefore = 48;  // bytes of code that are decoded before RIP
+constexpr std::size_t kLinesBefore = 5;
+constexpr std::size_t kLinesAfter = 5;
+constexpr std::size_t kMostFrames = 32;
+constexpr std::size_t kStackWords = 512;
+constexpr std::size_t kMostGuesses = 16;
+
+// With no regard to privileges: the report may see everything.
+PagingContext all_seeing(const CrashedCpu& cpu) {
+  PagingContext context = x86::paging_context(cpu.system, cpu.registers.rflags);
+  context.cpl = 0;
+  context.rflags |= x86::kFlagAc;
+  return context;
+}
+
+std::uint64_t linear(const CrashedCpu& cpu, const x86::Segment& segment, std::uint64_t offset) {
+  // Outside of 64-bit mode code is at an offset into its segment.
+  return cpu.system.code_is_64bit() ? offset : (segment.base + offset) & 0xffff'ffff;
+}
+
+// As many bytes as can be read from there on.
+std::vector<std::uint8_t> read_code(const GuestMemory& memory, const PagingContext& context,
+                                    std::uint64_t address, std::size_t most) {
+  std::vector<std::uint8_t> code(most);
+  while (!code.empty() &&
+         !read_virtual(memory, context, Gva(address), std::as_writable_bytes(std::span(code)))) {
+    // It may end at the page's end.
+    const std::uint64_t to_page_end = 4096 - address % 4096;
+    code.resize(code.size() > to_page_end ? static_cast<std::size_t>(to_page_end) : 0);
+  }
+  return code;
+}
+
+struct Line {
+  std::uint64_t address;
+  std::string text;
+};
+
+// Instructions that follow each other from `from` on, up to `end` of the code exactly; empty when
+// they do not meet it.
+std::vector<Line> decode_up_to(std::span<const std::uint8_t> code, std::uint64_t address,
+                               completion::CodeSize size) {
+  std::vector<Line> lines;
+  while (!code.empty()) {
+    DecodeFailure why{};
+    const auto instruction = Instruction::decode(code, size, why);
+    if (!instruction) return {};
+    lines.push_back({address, instruction->text(address)});
+    address += instruction->length();
+    code = code.subspan(instruction->length());
+  }
+  return lines;
+}
+
+// x86 code cannot be read backwards: the first place from which decoding meets RIP is most likely
+// right.
+std::vector<Line> lines_before(const GuestMemory& memory, const PagingContext& context,
+                               std::uint64_t pc, completion::CodeSize size) {
+  for (std::uint64_t back = std::min(kBefore, pc); back > 0; --back) {
+    const auto code = read_code(memory, context, pc - back, static_cast<std::size_t>(back));
+    if (code.size() != back) continue;
+    std::vector<Line> lines = decode_up_to(code, pc - back, size);
+    if (lines.empty()) continue;
+    if (lines.size() > kLinesBefore) lines.erase(lines.begin(), lines.end() - kLinesBefore);
+    return lines;
+  }
+  return {};
+}
+
+std::string code_text(const GuestMemory& memory, const CrashedCpu& cpu, const KernelNames& names) {
+  const PagingContext context = all_seeing(cpu);
+  const auto size = completion::code_size(cpu.system);
+  const std::uint64_t pc = linear(cpu, cpu.system.cs, cpu.registers.rip);
+  const auto code = read_code(memory, context, pc, kLinesAfter * 15);
+  if (code.empty()) return fmt::format("code: nothing can be read at {:#x}\n", pc);
+  std::string text = fmt::format("code{}:\n", names.of(pc));
+  for (const Line& line : lines_before(memory, context, pc, size)) {
+    text += fmt::format("     {:#x}: {}\n", line.address, line.text);
+  }
+  std::span<const std::uint8_t> rest(code);
+  std::uint64_t address = pc;
+  for (std::size_t i = 0; i < kLinesAfter && !rest.empty(); ++i) {
+    DecodeFailure why{};
+    const auto instruction = Instruction::decode(rest, size, why);
+    if (!instruction) {
+      const bool no_decoder = why == DecodeFailure::kNoDecoder;
+      text += fmt::format("{} {:#x}: {} ({:02x}...)\n", i == 0 ? "  =>" : "    ", address,
+                          no_decoder ? "libZydis is missing" : "no instruction", rest.front());
+      break;
+    }
+    text += fmt::format("{} {:#x}: {}\n", i == 0 ? "  =>" : "    ", address,
+                        instruction->text(address));
+    address += instruction->length();
+    rest = rest.subspan(instruction->length());
+  }
+  return text;
+}
+
+// By saved frame pointers, which a kernel may not have.
+std::string frames_text(const GuestMemory& memory, const CrashedCpu& cpu,
+                        const KernelNames& names) {
+  std::string text;
+  for (const std::uint64_t caller : callers_of(memory, cpu.registers, cpu.system, kMostFrames)) {
+    text += fmt::format("  {:#x}{}\n", caller, names.of(caller));
+  }
+  return text.empty() ? text : "called from, by frame pointers:\n" + text;
+}
+
+// What looks like a return address: more than there were calls, but no call is missing.
+std::string guesses_text(const GuestMemory& memory, const CrashedCpu& cpu,
+                         const KernelNames& names) {
+  if (names.symbols == nullptr) return {};
+  const PagingContext context = all_seeing(cpu);
+  std::string text;
+  std::size_t lines = 0;
+  const std::uint64_t stack = cpu.registers.gpr[x86::kRsp] & ~std::uint64_t{7};
+  for (std::size_t i = 0; i < kStackWords && lines < kMostGuesses; ++i) {
+    Le64 word;
+    if (!read_virtual(memory, context, Gva(stack + 8 * i),
+                      std::as_writable_bytes(std::span(&word, 1)))) {
+      break;
+    }
+    const std::string name = names.of(word);
+    if (name.empty()) continue;
+    text += fmt::format("  {:#x}: {:#x}{}\n", stack + 8 * i, std::uint64_t{word}, name);
+    ++lines;
+  }
+  return text.empty() ? text : "addresses of the kernel's code on the stack:\n" + text;
+}
+
+std::string walk_text(const GuestMemory& memory, const CrashedCpu& cpu, std::string_view what,
+                      std::uint64_t address, AccessKind access) {
+  const PagingContext context = x86::paging_context(cpu.system, cpu.registers.rflags);
+  return fmt::format("{} {:#x}:\n{}", what, address,
+                     x86::format_walk(walk_pages(memory, context, Gva(address), access), memory));
+}
+
+}  // namespace
+
+std::string KernelNames::of(std::uint64_t address) const {
+  if (symbols == nullptr) return {};
+  const std::uint64_t linked = address - offset;
+  const auto begin = symbols->find("_stext");
+  const auto end = symbols->find("_etext");
+  // Without these two the symbols are no kernel's; then any name is better than none.
+  if (begin && end && (linked < *begin || linked >= *end)) return {};
+  const std::string name = symbols->name_of(linked);
+  return name.empty() ? name : fmt::format(" <{}>", name);
+}
+
+std::string crash_state(const GuestMemory& memory, VcpuId id, const CrashedCpu& cpu) {
+  const std::uint64_t pc = linear(cpu, cpu.system.cs, cpu.registers.rip);
+  return fmt::format("vCPU {}\n{}{}", static_cast<std::uint32_t>(id),
+                     x86::format_registers(cpu.registers, cpu.system),
+                     walk_text(memory, cpu, "rip", pc, AccessKind::kFetch));
+}
+
+std::string crash_details(const GuestMemory& memory, const CrashedCpu& cpu,
+                          const KernelNames& names) {
+  std::string text = code_text(memory, cpu, names);
+  const std::uint64_t stack = linear(cpu, cpu.system.ss, cpu.registers.gpr[x86::kRsp]);
+  text += walk_text(memory, cpu, "rsp", stack, AccessKind::kWrite);
+  if (cpu.system.cr2 != 0) text += walk_text(memory, cpu, "cr2", cpu.system.cr2, AccessKind::kRead);
+  if (cpu.system.code_is_64bit()) {
+    text += frames_text(memory, cpu, names);
+    text += guesses_text(memory, cpu, names);
+  }
+  return text;
+}
+
+std::string last_exits_text(const Machine& machine, std::size_t most, const KernelNames& names) {
+  std::string text;
+  for (std::size_t cpu = 0; cpu < machine.exit_rings.size(); ++cpu) {
+    const std::vector<ExitRecord> records = machine.exit_rings[cpu]->last(most);
+    if (records.empty()) continue;
+    text += fmt::format("last exits of vCPU {}, the newest last:\n", cpu);
+    for (const ExitRecord& record : records) {
+      text += fmt::format("  {:>10.6f} s {}{}\n",
+                          static_cast<double>(record.time - records.back().time) / 1e9,
+                          exit_text(record), record.rip != 0 ? names.of(record.rip) : "");
+    }
+  }
+  return text;
+}
+
+}  // namespace vmm

@@ -1,0 +1,100 @@
+#include "vmm/trace/exit_ring.h"
+
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <thread>
+
+namespace vmm {
+namespace {
+
+constexpr auto kRelaxed = std::memory_order_relaxed;
+constexpr unsigned kWidthShift = 8;
+constexpr unsigned kWriteShift = 16;
+
+std::uint64_t packed(const ExitRecord& record) noexcept {
+  return record.kind | std::uint64_t{record.width} << kWidthShift |
+         std::uint64_t{record.is_write} << kWriteShift;
+}
+
+}  // namespace
+
+ExitRing::Moment ExitRing::Moment::now() noexcept {
+  return {__rdtsc(),
+          std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1)};
+}
+
+ExitRing::ExitRing(std::uint32_t size)
+    : size_(std::bit_floor(size)), slots_(size == 0 ? nullptr : std::make_unique<Slot[]>(size_)) {}
+
+void ExitRing::begin(const ExitRecord& record) noexcept {
+  const std::uint64_t number = count_.load(kRelaxed);
+  // Whoever sees one of these words sees also that the slot's former exit is gone.
+  std::atomic_thread_fence(std::memory_order_release);
+  Slot& words = slot(number);
+  words[kTime].store(__rdtsc(), kRelaxed);
+  words[kEnd].store(0, kRelaxed);
+  words[kRip].store(record.rip, kRelaxed);
+  words[kAddress].store(record.address, kRelaxed);
+  words[kValue].store(record.value, kRelaxed);
+  words[kWhat].store(packed(record), kRelaxed);
+  count_.store(number + 1, std::memory_order_release);
+}
+
+void ExitRing::finish(std::optional<std::uint64_t> read) noexcept {
+  Slot& words = slot(count_.load(kRelaxed) - 1);
+  if (read) words[kValue].store(*read, kRelaxed);
+  words[kEnd].store(__rdtsc(), kRelaxed);
+}
+
+std::vector<ExitRecord> ExitRing::last(std::size_t most) const {
+  std::vector<ExitRecord> records;
+  if (!enabled()) return records;
+  const std::uint64_t end = count_.load(std::memory_order_acquire);
+  const std::uint64_t wanted = std::min<std::uint64_t>({end, size_, most});
+  std::vector<std::array<std::uint64_t, kWords>> copies(static_cast<std::size_t>(wanted));
+  for (std::uint64_t i = 0; i < wanted; ++i) {
+    const Slot& words = slot(end - wanted + i);
+    for (std::size_t word = 0; word < kWords; ++word) {
+      copies[static_cast<std::size_t>(i)][word] = words[word].load(kRelaxed);
+    }
+  }
+  std::atomic_thread_fence(std::memory_order_acquire);
+  // The exit with the number `now` may be on its way into the slot of now - size_.
+  const std::uint64_t now = count_.load(kRelaxed);
+  const std::uint64_t first_whole = now < size_ ? 0 : now - size_ + 1;
+
+  // The counter's speed by the time since the start; without any, by what is to come.
+  Moment here = Moment::now();
+  while (here.time - start_.time < 1'000'000) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    here = Moment::now();
+  }
+  const double speed =
+      static_cast<double>(here.time - start_.time) / static_cast<double>(here.tsc - start_.tsc);
+  const auto time_of = [&](std::uint64_t tsc) {
+    // Signed: CPUs' counters may differ by a little.
+    return start_.time +
+           static_cast<std::int64_t>(
+               static_cast<double>(static_cast<std::int64_t>(tsc - start_.tsc)) * speed);
+  };
+  for (std::uint64_t i = 0; i < wanted; ++i) {
+    const std::uint64_t number = end - wanted + i;
+    if (number < first_whole) continue;
+    const auto& words = copies[static_cast<std::size_t>(i)];
+    ExitRecord record;
+    record.number = number;
+    record.time = time_of(words[kTime]);
+    if (words[kEnd] > words[kTime]) record.duration = time_of(words[kEnd]) - record.time;
+    record.rip = words[kRip];
+    record.address = words[kAddress];
+    record.value = words[kValue];
+    record.kind = static_cast<std::uint8_t>(words[kWhat]);
+    record.width = static_cast<std::uint8_t>(words[kWhat] >> kWidthShift);
+    record.is_write = (words[kWhat] >> kWriteShift & 1) != 0;
+    records.push_back(record);
+  }
+  return records;
+}
+
+}  // namespace vmm
