@@ -43,6 +43,7 @@ bool is_crash(StopReason reason) {
     case StopReason::kEntryFailure:
     case StopReason::kInternalError:
     case StopReason::kWatchdog:
+    case StopReason::kMemoryFault:
       return true;
     case StopReason::kPowerOff:
     case StopReason::kReset:

@@ -249,7 +249,7 @@ Result<void> ExitDispatch::on_lost_memory(kvm::VcpuFd& cpu) {
       "the host has no page for an access of the guest to its memory: memory that is not plugged "
       "(--memory-max), a full disk under a sparse file (--pmem), no huge page left, or a memory "
       "error";
-  stop(cpu, StopReason::kMemoryFault, machine_.lost_file().value_or(kCauses), 0, crash_report(cpu));
+  stop(cpu, StopReason::kMemoryFault, machine_.lost_file().value_or(kCauses));
   return {};
 }
 

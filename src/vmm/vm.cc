@@ -51,6 +51,7 @@ bool deserves_report(StopReason reason) {
     case StopReason::kEmulationFailure:
     case StopReason::kEntryFailure:
     case StopReason::kInternalError:
+    case StopReason::kMemoryFault:
       return true;
     case StopReason::kPowerOff:
     case StopReason::kReset:

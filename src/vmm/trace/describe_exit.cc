@@ -46,6 +46,7 @@ struct Describe {
   void operator()(const IrqWindowExit&) const noexcept {}
   void operator()(const TprExit&) const noexcept {}
   void operator()(const InterruptedExit&) const noexcept {}
+  void operator()(const MemoryFaultExit&) const noexcept {}
 
   static std::span<const std::byte> first_item(const PioExit& exit) noexcept {
     return exit.data.first(std::min<std::size_t>(exit.width, exit.data.size()));
