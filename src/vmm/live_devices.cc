@@ -89,6 +89,13 @@ NetStatus status_of(const Net& net) {
           .dropped = counters.send_dropped + counters.receive_dropped};
 }
 
+MemoryStatus status_of(const Mem& memory, std::uint64_t start) {
+  return {.requested = start + memory.requested(),
+          .plugged = start + memory.plugged(),
+          .most = start + memory.region_size(),
+          .block = memory.block_size()};
+}
+
 RemoteStatus status_of(const Remote& remote) {
   return {.name = std::string(remote.id()),
           .place = std::string(remote.place()),
@@ -152,17 +159,6 @@ std::future<Result<void>> remove(Machine& machine, std::string_view kind, std::s
   if (!machine.hot_plug) return refuse(fail(ErrorCode::kUnsupported, "{}", kNoHotPlug));
   if (!has<D>(machine, name)) return refuse(no_such<D>(machine, kind, name));
   return machine.hot_plug->unplug(name, how);
-}
-
-}  // namespace
-
-namespace {
-
-MemoryStatus status_of(const Mem& memory, std::uint64_t start) {
-  return {.requested = start + memory.requested(),
-          .plugged = start + memory.plugged(),
-          .most = start + memory.region_size(),
-          .block = memory.block_size()};
 }
 
 }  // namespace
