@@ -118,8 +118,6 @@ class RunSession final : private ControlTarget {
   // session_debug.cc
   Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) override;
   Result<std::vector<ControlStack>> control_sample() override;
-  // How far the kernel lies from its symbols: asked of the machine until it knows.
-  std::uint64_t kernel_offset();
   void write_crash_core(Vm& vm);
   Result<void> control_link(const std::string& net, bool up) override;
   Result<std::string> control_gdb(const std::string& address) override;
@@ -170,8 +168,6 @@ class RunSession final : private ControlTarget {
   // When the first signal asked; only the thread of signals looks at it.
   std::chrono::steady_clock::time_point quit_signal_at_{};
 
-  std::optional<std::uint64_t> kernel_offset_;  // the control thread's alone
-  std::uint64_t offset_of_reset_ = 0;           // the machine that it is of
   bool keeps_crashed_ = false;
   std::unique_ptr<debug::Server> gdb_;   // calls into the rest, as the next
   std::unique_ptr<LineServer> control_;  // last: it calls into the rest

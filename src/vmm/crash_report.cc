@@ -78,7 +78,8 @@ std::vector<Line> lines_before(const GuestMemory& memory, const PagingContext& c
                                std::uint64_t pc, completion::CodeSize size) {
   for (std::uint64_t back = std::min(kBefore, pc); back > 0; --back) {
     const auto code = read_code(memory, context, pc - back, static_cast<std::size_t>(back));
-    if (code.size() != back) continue;
+    // Zeroes are memory that nobody has written, though they decode.
+    if (code.size() != back || code.front() == 0) continue;
     std::vector<Line> lines = decode_up_to(code, pc - back, size);
     if (lines.empty()) continue;
     if (lines.size() > kLinesBefore) lines.erase(lines.begin(), lines.end() - kLinesBefore);

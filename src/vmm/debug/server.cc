@@ -298,6 +298,16 @@ class Front final : public Server {
     const std::lock_guard lock(mutex_);
     if (thread_) thread_->guest_ended(exit_code);
   }
+  std::vector<std::string> names_of(std::span<const std::uint64_t> addresses) override {
+    std::vector<std::string> names;
+    const Symbols* const symbols = debugger_->symbols();
+    if (symbols == nullptr || addresses.empty()) return names;
+    const std::uint64_t offset = debugger_->kernel_offset().value_or(0);
+    for (const std::uint64_t address : addresses) {
+      names.push_back(address == 0 ? std::string() : symbols->name_of(address - offset));
+    }
+    return names;
+  }
 
  private:
   const std::shared_ptr<Debugger> debugger_;

@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "base/log.h"
 #include "base/result.h"
@@ -63,6 +65,9 @@ class Server {
   virtual void report_crash(const StopInfo& stop) = 0;
   // The guest is over, with this exit status of the command.
   virtual void guest_ended(unsigned exit_code) = 0;
+  // Names of addresses in the guest's kernel ("name+0x10"), wherever it was moved to; empty texts
+  // where there is none, nothing at all without symbols.
+  virtual std::vector<std::string> names_of(std::span<const std::uint64_t> addresses) = 0;
 };
 
 }  // namespace vmm::debug
