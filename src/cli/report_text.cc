@@ -31,6 +31,8 @@ std::string_view headline(StopReason reason) {
       return "guest ended by --timeout";
     case StopReason::kCancelled:
       return "interrupted";
+    case StopReason::kCondition:
+      return "guest reached what was waited for";
   }
   return "guest ended";
 }
@@ -59,6 +61,7 @@ std::string end_text(const StopInfo& stop, std::string_view quit_why) {
     case StopReason::kReset:
     case StopReason::kWatchdog:
     case StopReason::kDeadline:
+    case StopReason::kCondition:
       return line;
     case StopReason::kGuestPanic:
     case StopReason::kHalted:

@@ -23,6 +23,7 @@ enum class StopReason : std::uint8_t {
   kInternalError,     // KVM reported an error of its own
   kDeadline,          // the caller's deadline passed
   kCancelled,         // the caller asked for an end
+  kCondition,         // what Vm::run_until() waited for, or Vm::step() is done
 };
 
 // The name as written above without the k, in words ("power-off", "triple fault").
