@@ -77,7 +77,7 @@ finish() {
 step "install what is missing" scripts/setup.sh || finish
 
 # Optimized as users get it; without debug information, which takes a fifth of the time to make and more to link.
-step "configure" configure build/test -Dbuildtype=debugoptimized -Ddebug=false || finish
+step "configure" configure build/test -Dbuildtype=debugoptimized -Ddebug=false -Ddefault_library=both || finish
 step "build" ninja -C build/test || finish
 
 say "tests without a Linux guest"

@@ -29,6 +29,7 @@ int exit_code(const StopInfo& stop) noexcept {
     case StopReason::kDeadline:
       return kExitTimeout;
     case StopReason::kCancelled:
+    case StopReason::kCondition:  // the command waits for none
       return kExitInterrupted;
   }
   return kExitHostError;

@@ -33,6 +33,8 @@ std::string_view headline(StopReason reason) {
       return "guest ended by --timeout";
     case StopReason::kCancelled:
       return "interrupted";
+    case StopReason::kCondition:
+      return "guest reached what was waited for";
   }
   return "guest ended";
 }
@@ -61,6 +63,7 @@ std::string end_text(const StopInfo& stop, std::string_view quit_why) {
     case StopReason::kReset:
     case StopReason::kWatchdog:
     case StopReason::kDeadline:
+    case StopReason::kCondition:
       return line;
     case StopReason::kGuestPanic:
     case StopReason::kHalted:

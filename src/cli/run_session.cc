@@ -50,6 +50,7 @@ bool is_crash(StopReason reason) {
     case StopReason::kDebugExit:
     case StopReason::kDeadline:
     case StopReason::kCancelled:
+    case StopReason::kCondition:
       break;
   }
   return false;

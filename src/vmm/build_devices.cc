@@ -19,6 +19,7 @@
 #include "devices/pvpanic.h"
 #include "devices/rtc_cmos.h"
 #include "devices/test_device.h"
+#include "vmm/add_embedder_device.h"
 #include "vmm/hot_plug.h"
 #include "vmm/loader/input_file.h"
 #include "vmm/virtio_devices.h"
@@ -293,6 +294,9 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   if (config.test_device) VMM_TRY(add_test_device(config, machine));
   VMM_TRY(add_virtio_devices(config, machine));
   VMM_TRY(add_watchdog(config, machine));
+  for (const EmbedderDevice& device : config.devices) {
+    VMM_TRY(add_embedder_device(device, machine));
+  }
   // Last: the slots of all that is there so far, and some more.
   if (config.virtio_transport == VirtioTransport::kPci) {
     machine.hot_plug = VMM_TRY(HotPlug::create(machine, config.hotplug_slots));

@@ -312,6 +312,23 @@ void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& probl
   }
 }
 
+void check_own_devices(const std::vector<EmbedderDevice>& devices,
+                       std::vector<std::string>& problems) {
+  constexpr std::uint32_t kPins = 24;  // of the I/O APIC
+  for (const EmbedderDevice& device : devices) {
+    const auto number = &device - &devices[0];
+    if (!device.make) {
+      problems.push_back(fmt::format("The program's device {} has no function to make it", number));
+    }
+    for (const std::uint32_t irq : device.irqs) {
+      if (irq < kPins) continue;
+      problems.push_back(
+          fmt::format("The program's device {} wants the interrupt line {}: choose 0 to {}", number,
+                      irq, kPins - 1));
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VirtioConfig& device) {
@@ -382,6 +399,7 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.push_back(fmt::format("A clock {} days from the host's is not possible",
                                    config.clock.ahead / std::chrono::hours(24)));
   }
+  check_own_devices(config.devices, problems);
   check_boot(config, problems);
   return problems;
 }

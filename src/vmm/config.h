@@ -20,6 +20,7 @@
 #include "devices/sink.h"
 #include "memory/address.h"
 #include "memory/guest_region.h"
+#include "vmm/embedder_device.h"
 
 namespace vmm {
 
@@ -295,6 +296,7 @@ struct VmConfig {
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
   std::optional<WatchdogConfig> watchdog = {};
+  std::vector<EmbedderDevice> devices = {};  // the program's own
   // How many more devices than it starts with the machine has room for while it runs: PCI only. A
   // guest spends time on each.
   std::uint32_t hotplug_slots = 8;

@@ -21,6 +21,7 @@ void ConsoleWatch::write(std::span<const std::byte> bytes) {
     }
   }
   if (next_ != nullptr) next_->write(bytes);
+  if (tap_ != nullptr) tap_->write(bytes);
 }
 
 }  // namespace vmm

@@ -24,6 +24,9 @@ class ConsoleWatch final : public ByteSink {
     return next_ == nullptr ? kUnlimited : next_->room();
   }
 
+  // With the device's lock held: who else gets the bytes, from now on; borrowed, nullptr ends that.
+  void set_tap(ByteSink* tap) noexcept { tap_ = tap; }
+
   // A panic message has gone by. Only a hint: user space can print the same words, so it decides
   // nothing but how an end that comes anyway is called.
   bool panicked() const noexcept { return panicked_.load(std::memory_order_relaxed); }
@@ -36,6 +39,7 @@ class ConsoleWatch final : public ByteSink {
  private:
   static constexpr std::size_t kUnlimited = std::size_t{1} << 20;  // what drops all takes all
   ByteSink* next_;
+  ByteSink* tap_ = nullptr;
   std::size_t matched_ = 0;  // bytes of the marker seen so far
   std::atomic<bool> panicked_{false};
 };

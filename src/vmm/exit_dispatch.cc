@@ -8,6 +8,7 @@
 
 #include "base/le.h"
 #include "vmm/completion/kvm_cpu.h"
+#include "vmm/run_watch.h"
 #include "vmm/trace/describe_exit.h"
 
 namespace vmm {
@@ -46,6 +47,7 @@ AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
   if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
   if (done && syscall_fixup_) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
+  if (watch_ != nullptr) watch_->on_exit(id_, exit);
   const bool parks = std::exchange(parks_, false) || machine_.stops.posted();
   return parks ? AfterExit::kPark : AfterExit::kRunOn;
 }

@@ -24,6 +24,8 @@
 
 namespace vmm {
 
+class RunWatch;
+
 // For one vCPU; handle() is called on its thread only, the counters may be read from any.
 class ExitDispatch final : public ExitHandler {
  public:
@@ -42,6 +44,8 @@ class ExitDispatch final : public ExitHandler {
   void host_error(Error error) override;
   // Borrowed. While the CPU is paused.
   void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
+  // Who sees every exit after it has been handled. Borrowed. While the CPU is paused.
+  void set_watch(RunWatch* watch) noexcept { watch_ = watch; }
   // On the vCPU's thread, at rest: its state has been replaced.
   Result<void> restored(kvm::VcpuFd& cpu);
 
@@ -131,6 +135,7 @@ class ExitDispatch final : public ExitHandler {
   BusCache pio_cache_;
   BusCache mmio_cache_;
   debug::Debugger* debugger_ = nullptr;
+  RunWatch* watch_ = nullptr;
   bool parks_ = false;  // for the debugger, after this exit
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<Completion> completion_;

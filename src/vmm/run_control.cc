@@ -29,7 +29,7 @@ Result<void> RunControl::rest() {
 
 Result<void> RunControl::start() {
   const std::lock_guard lock(mutex_);
-  if (!held_) VMM_TRY(go());
+  if (!held_ && !paused_) VMM_TRY(go());
   started_ = true;
   return {};
 }
@@ -41,15 +41,38 @@ Result<void> RunControl::stop() {
   return rest();
 }
 
-Result<void> RunControl::hold() {
-  const std::lock_guard lock(mutex_);
-  const bool first = !std::exchange(held_, true);
+Result<void> RunControl::stop_for(bool& why) {
+  const bool first = !held_ && !paused_;
+  why = true;
   auto stood = rest();
   if (first && started_) {
     held_since_ = std::chrono::steady_clock::now();
     if (const auto clock = machine_.vm.clock()) kvm_clock_ = *clock;
   }
   return stood;
+}
+
+Result<void> RunControl::go_on() {
+  if (held_ || paused_) return {};
+  turn_clock_back();
+  return started_ ? go() : Result<void>();
+}
+
+Result<void> RunControl::hold() {
+  const std::lock_guard lock(mutex_);
+  return stop_for(held_);
+}
+
+Result<void> RunControl::pause() {
+  const std::lock_guard lock(mutex_);
+  return stop_for(paused_);
+}
+
+Result<void> RunControl::resume() {
+  const std::lock_guard lock(mutex_);
+  if (!paused_) return {};
+  paused_ = false;
+  return go_on();
 }
 
 void RunControl::turn_clock_back() {
@@ -66,15 +89,24 @@ void RunControl::turn_clock_back() {
 Result<void> RunControl::release(std::vector<bool> runs) {
   const std::lock_guard lock(mutex_);
   held_ = false;
-  turn_clock_back();
   runs_ = std::move(runs);
   runs_.resize(vcpus_.size(), true);
-  return started_ ? go() : Result<void>();
+  return go_on();
 }
 
 bool RunControl::held() const {
   const std::lock_guard lock(mutex_);
   return held_;
+}
+
+bool RunControl::paused() const {
+  const std::lock_guard lock(mutex_);
+  return paused_;
+}
+
+bool RunControl::stands() const {
+  const std::lock_guard lock(mutex_);
+  return held_ || paused_;
 }
 
 }  // namespace vmm

@@ -39,12 +39,21 @@ class RunControl {
   Result<void> release(std::vector<bool> runs);
   bool held() const;
 
+  // A third one that has a say: the embedder, which stops the CPUs whatever the others want.
+  Result<void> pause();
+  Result<void> resume();
+  bool paused() const;
+  // Neither of them lets the CPUs run.
+  bool stands() const;
+
   const std::vector<std::unique_ptr<Vcpu>>& vcpus() const noexcept { return vcpus_; }
   Machine& machine() const noexcept { return machine_; }
 
  private:
   Result<void> go();  // mutex_ held, as the next
   Result<void> rest();
+  Result<void> stop_for(bool& why);
+  Result<void> go_on();
   // kvmclock goes on by itself: it is set back to where the guest was stopped.
   void turn_clock_back();
 
@@ -53,6 +62,7 @@ class RunControl {
   mutable std::mutex mutex_;  // guards the rest
   bool started_ = false;
   bool held_ = false;
+  bool paused_ = false;
   std::vector<bool> runs_;  // when not held
   std::chrono::steady_clock::time_point held_since_{};
   std::optional<std::uint64_t> kvm_clock_;  // when it was held

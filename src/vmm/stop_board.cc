@@ -4,13 +4,14 @@
 
 namespace vmm {
 
-void StopBoard::post(Stop stop) {
+bool StopBoard::post(Stop stop) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (stop_) return;
+  if (stop_) return false;
   stop_ = std::move(stop);
   told_ = false;
   posted_.store(true, std::memory_order_relaxed);
   changed_.notify_all();
+  return true;
 }
 
 std::optional<StopBoard::Stop> StopBoard::wait(
@@ -28,7 +29,8 @@ std::optional<StopBoard::Stop> StopBoard::wait(
 void StopBoard::clear_cancelled() {
   std::lock_guard<std::mutex> lock(mutex_);
   if (!stop_ || !std::holds_alternative<StopInfo>(*stop_)) return;
-  if (std::get<StopInfo>(*stop_).reason != StopReason::kCancelled) return;
+  const StopReason reason = std::get<StopInfo>(*stop_).reason;
+  if (reason != StopReason::kCancelled && reason != StopReason::kCondition) return;
   stop_.reset();
   posted_.store(false, std::memory_order_relaxed);
 }
@@ -36,6 +38,12 @@ void StopBoard::clear_cancelled() {
 void StopBoard::mark_told() {
   std::lock_guard<std::mutex> lock(mutex_);
   told_ = stop_.has_value();
+}
+
+std::optional<StopBoard::Stop> StopBoard::condition() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const StopInfo* const info = stop_ ? std::get_if<StopInfo>(&*stop_) : nullptr;
+  return info != nullptr && info->reason == StopReason::kCondition ? stop_ : std::nullopt;
 }
 
 std::optional<StopBoard::Stop> StopBoard::untold() const {

@@ -19,15 +19,18 @@ class StopBoard {
  public:
   using Stop = std::variant<StopInfo, Error>;
 
-  void post(Stop stop);
+  // Whether this was the first.
+  bool post(Stop stop);
   // Without a lock: has anything been posted? For the path of every exit.
   bool posted() const noexcept { return posted_.load(std::memory_order_relaxed); }
   // Waits until something is posted or `until` passes; what was posted stays on the board.
   std::optional<Stop> wait(std::optional<std::chrono::steady_clock::time_point> until);
-  // Takes a posted kCancelled away, so that the guest can run on.
+  // Takes a posted kCancelled or kCondition away, so that the guest can run on.
   void clear_cancelled();
   // run() has told its caller what is on the board.
   void mark_told();
+  // A posted kCondition.
+  std::optional<Stop> condition() const;
   // What nobody has been told of yet.
   std::optional<Stop> untold() const;
   // As if only this had been posted.

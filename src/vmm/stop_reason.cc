@@ -30,6 +30,8 @@ std::string_view to_string(StopReason reason) noexcept {
       return "deadline";
     case StopReason::kCancelled:
       return "cancelled";
+    case StopReason::kCondition:
+      return "condition met";
   }
   return "unknown";
 }

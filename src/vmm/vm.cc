@@ -25,7 +25,9 @@
 #include "vmm/snapshot/snapshot_file.h"
 #include "vmm/snapshot/tracked_memory.h"
 #include "vmm/stack_walk.h"
+#include "vmm/until_loop.h"
 #include "vmm/vcpu.h"
+#include "vmm/x86/paging_context.h"
 
 namespace vmm {
 namespace {
@@ -77,7 +79,8 @@ class Vm::Impl {
   std::unique_ptr<RunControl> control;
   std::shared_ptr<debug::Debugger> debugger;  // may be null
   std::atomic<bool> active{false};            // a run() is
-  mutable std::mutex run_mutex;  // held by run(), and by whoever needs the CPUs at rest
+  std::atomic<bool> between{false};  // a run_until() is, and lets its caller look at the guest
+  mutable std::mutex run_mutex;      // held by run(), and by whoever needs the CPUs at rest
   // For snapshots; with run_mutex held.
   MachineShape shape;
   std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
@@ -92,8 +95,13 @@ class Vm::Impl {
   }
 
   Result<StopInfo> run(const RunOptions& options);
+  Result<StopInfo> run_locked(const RunOptions& options);  // run_mutex held
+  UntilHost until_host();
   VmStats stats() const { return collect_stats(*machine, vcpus, dispatches); }
   void attach_debugger(std::shared_ptr<debug::Debugger> wanted);
+  void detach_debugger();
+  // Whether the CPUs' state may be looked at; else it is kBadState.
+  Result<std::unique_lock<std::mutex>> may_look() const;
   CpuAccess cpus() const { return {vcpus, dispatches}; }
   // The CPUs at rest, as long as this is held.
   Result<std::unique_lock<std::mutex>> at_rest() const;
@@ -171,6 +179,12 @@ void Vm::Impl::attach_debugger(std::shared_ptr<debug::Debugger> wanted) {
   debugger = std::move(wanted);
 }
 
+void Vm::Impl::detach_debugger() {
+  debugger->detach_machine();
+  for (const auto& dispatch : dispatches) dispatch->set_debugger(nullptr);
+  debugger.reset();
+}
+
 std::shared_ptr<EarlyKvm> Vm::prepare_kvm() { return std::make_shared<EarlyKvm>(); }
 
 Vm::Vm(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -182,13 +196,19 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
   std::unique_lock<std::mutex> running(run_mutex, std::try_to_lock);
   if (!running)
     return fail(ErrorCode::kBadState, "The guest is already being run by another thread");
+  return run_locked(options);
+}
+
+Result<StopInfo> Vm::Impl::run_locked(const RunOptions& options) {
   VMM_TRY(control->start());
   active = true;
   if (options.on_started) options.on_started();
-  const std::optional<StopBoard::Stop> stop = wait_for_stop(options);
+  std::optional<StopBoard::Stop> stop = wait_for_stop(options);
   auto paused = control->stop();
   active = false;
   VMM_TRY(std::move(paused));
+  // A condition may be met while the CPUs are being stopped: it is of this run, not of the next.
+  if (!stop) stop = machine->stops.condition();
   if (!stop) return StopInfo{.reason = StopReason::kDeadline, .detail = "the deadline passed"};
   machine->stops.mark_told();
   machine->stops.clear_cancelled();
@@ -238,7 +258,7 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
     if (debugger) debugger->look();
     if (now >= next_sleep_look) {
       next_sleep_look = now + kLook;
-      if (!control->held() && asleep_for_ever()) {
+      if (!control->stands() && asleep_for_ever()) {
         return StopInfo{.reason = machine->call_it_panic_if_it_is(StopReason::kHalted),
                         .detail = "every CPU is halted with interrupts off"};
       }
@@ -272,6 +292,39 @@ bool Vm::Impl::asleep_for_ever() {
   }
   return any_halted;
 }
+
+UntilHost Vm::Impl::until_host() {
+  return {.machine = *machine,
+          .dispatches = dispatches,
+          .run = [this](const RunOptions& options) { return run_locked(options); },
+          .attach = [this](std::shared_ptr<debug::Debugger> own) -> Result<void> {
+            if (debugger) {
+              return fail(ErrorCode::kBadState,
+                          "A debugger is attached: addresses cannot be waited for beside it");
+            }
+            attach_debugger(std::move(own));
+            return {};
+          },
+          .detach = [this] { detach_debugger(); },
+          .between = between};
+}
+
+Result<UntilResult> Vm::run_until(const std::vector<Condition>& conditions,
+                                  std::chrono::nanoseconds deadline) {
+  const auto lock = VMM_TRY(impl_->at_rest());
+  return vmm::run_until(impl_->until_host(), conditions, deadline);
+}
+
+Result<StopInfo> Vm::step(VcpuId vcpu, std::chrono::nanoseconds deadline) {
+  const auto lock = VMM_TRY(impl_->at_rest());
+  return vmm::step(impl_->until_host(), vcpu, deadline);
+}
+
+Result<void> Vm::pause() { return impl_->control->pause(); }
+
+Result<void> Vm::resume() { return impl_->control->resume(); }
+
+bool Vm::paused() const { return impl_->control->paused(); }
 
 void Vm::cancel() {
   impl_->machine->stops.post(
@@ -309,6 +362,16 @@ void Vm::set_port_open(std::size_t port, bool open) {
 
 const GuestMemory& Vm::memory() const { return impl_->machine->memory; }
 
+Result<std::unique_lock<std::mutex>> Vm::Impl::may_look() const {
+  // Without the lock then: a run() that begins waits for the pause's end as well.
+  if (between || control->paused()) return std::unique_lock<std::mutex>();
+  std::unique_lock<std::mutex> lock(run_mutex, std::try_to_lock);
+  if (!lock) {
+    return fail(ErrorCode::kBadState, "The guest is running: pause it first");
+  }
+  return lock;
+}
+
 namespace {
 
 Result<StackSample> sample_stack(const kvm::VcpuFd& cpu, VcpuId id, const GuestMemory& memory,
@@ -329,11 +392,9 @@ Result<void> check_id(const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id
 
 // Runs `fn` on the vCPU's thread and hands back what it returned.
 template <typename Fn>
-auto on_vcpu(std::mutex& run_mutex, const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id,
-             Fn fn) -> std::invoke_result_t<Fn, kvm::VcpuFd&> {
+auto on_vcpu(const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id, Fn fn)
+    -> std::invoke_result_t<Fn, kvm::VcpuFd&> {
   VMM_TRY(check_id(vcpus, id));
-  std::unique_lock<std::mutex> at_rest(run_mutex, std::try_to_lock);
-  if (!at_rest) return fail(ErrorCode::kBadState, "The guest is running");
   // Shared with the closure, which outlives this call if the vCPU does not answer in time.
   auto answer = std::make_shared<std::optional<std::invoke_result_t<Fn, kvm::VcpuFd&>>>();
   VMM_TRY(vcpus[static_cast<std::uint32_t>(id)]->call(
@@ -341,21 +402,86 @@ auto on_vcpu(std::mutex& run_mutex, const std::vector<std::unique_ptr<Vcpu>>& vc
   return std::move(**answer);
 }
 
+Result<PagingContext> paging_of(kvm::VcpuFd& cpu) {
+  const x86::Registers general = VMM_TRY(cpu.registers());
+  PagingContext context = x86::paging_context(VMM_TRY(cpu.system_registers()), general.rflags);
+  context.cpl = 0;
+  context.rflags |= x86::kFlagAc;
+  return context;
+}
+
+Result<void> judge(const VirtualAccess& access) {
+  if (access) return {};
+  return fail(ErrorCode::kOutOfRange, "{} {:#x}",
+              access.outcome == VirtualAccess::Outcome::kFault
+                  ? "The guest's page tables map nothing, or nothing writable, at"
+                  : "There is no RAM behind the virtual address",
+              access.walk.address.value);
+}
+
 }  // namespace
 
 Result<x86::Registers> Vm::registers(VcpuId vcpu) const {
-  return on_vcpu(impl_->run_mutex, impl_->vcpus, vcpu,
-                 [](kvm::VcpuFd& cpu) { return cpu.registers(); });
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.registers(); });
 }
 
 Result<x86::SystemRegisters> Vm::system_registers(VcpuId vcpu) const {
-  return on_vcpu(impl_->run_mutex, impl_->vcpus, vcpu,
-                 [](kvm::VcpuFd& cpu) { return cpu.system_registers(); });
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.system_registers(); });
 }
 
 Result<void> Vm::set_registers(VcpuId vcpu, const x86::Registers& registers) {
-  return on_vcpu(impl_->run_mutex, impl_->vcpus, vcpu,
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu,
                  [registers](kvm::VcpuFd& cpu) { return cpu.set_registers(registers); });
+}
+
+Result<void> Vm::set_system_registers(VcpuId vcpu, const x86::SystemRegisters& registers) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu,
+                 [registers](kvm::VcpuFd& cpu) { return cpu.set_system_registers(registers); });
+}
+
+Result<std::uint64_t> Vm::msr(VcpuId vcpu, std::uint32_t index) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [index](kvm::VcpuFd& cpu) { return cpu.msr(index); });
+}
+
+Result<void> Vm::set_msr(VcpuId vcpu, std::uint32_t index, std::uint64_t value) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [index, value](kvm::VcpuFd& cpu) {
+    const std::array<kvm::Msr, 1> msrs{{{index, value}}};
+    return cpu.set_msrs(msrs);
+  });
+}
+
+Result<x86::XsaveArea> Vm::xsave(VcpuId vcpu) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.xsave(); });
+}
+
+Result<void> Vm::set_xsave(VcpuId vcpu, const x86::XsaveArea& area) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [area](kvm::VcpuFd& cpu) { return cpu.set_xsave(area); });
+}
+
+Result<PageWalk> Vm::walk(VcpuId vcpu, Gva address, AccessKind access) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return walk_pages(memory(), context, address, access);
+}
+
+Result<void> Vm::read_virtual(VcpuId vcpu, Gva from, std::span<std::byte> bytes) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return judge(vmm::read_virtual(memory(), context, from, bytes));
+}
+
+Result<void> Vm::write_virtual(VcpuId vcpu, Gva to, std::span<const std::byte> bytes) {
+  const auto look = VMM_TRY(impl_->may_look());
+  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return judge(vmm::write_virtual(memory(), context, to, bytes));
 }
 
 VmStats Vm::stats() const { return impl_->stats(); }

@@ -18,8 +18,10 @@
 #include "devices/block_rates.h"
 #include "devices/console_size.h"
 #include "memory/guest_memory.h"
+#include "memory/page_walk.h"
 #include "vmm/config.h"
 #include "vmm/exit_record.h"
+#include "vmm/run_until.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/stop_reason.h"
 #include "vmm/unplug.h"
@@ -103,8 +105,25 @@ class Vm {
   // failures only.
   Result<StopInfo> run(const RunOptions& options = {});
 
+  // As run(), until one of the conditions is met: the first that is, where several could. Errors:
+  // kBadConfig, what is wrong with a condition; kUnsupported, what this host cannot wait for;
+  // kBadState, a debugger is attached and an address is waited for.
+  Result<UntilResult> run_until(const std::vector<Condition>& conditions,
+                                std::chrono::nanoseconds deadline);
+  // Lets one CPU execute one instruction while the others stand; interrupts wait. kCondition when
+  // it has, and what else has happened otherwise. Errors: as run_until() for an address.
+  Result<StopInfo> step(VcpuId vcpu, std::chrono::nanoseconds deadline);
+
   // Makes a concurrent run() return kCancelled, and the next one too if none is active.
   void cancel();
+
+  // Stops the CPUs in the middle of run(), and returns when they stand; run() goes on waiting, and
+  // its deadline comes nearer. The guest's time stands still, and registers and memory may be
+  // looked at and changed. Errors: the host's.
+  Result<void> pause();
+  // Lets the guest run on, unless a debugger holds it.
+  Result<void> resume();
+  bool paused() const;
 
   // Bytes for the guest's COM1 receiver: how many fit. When fewer than given, serial_input_space()
   // is signalled as soon as there is room again.
@@ -128,10 +147,25 @@ class Vm {
 
   const GuestMemory& memory() const;
 
-  // Only while no run() is active.
+  // A CPU's state, while no run() is active or the guest is paused. Errors: kBadState while it
+  // runs; kOutOfRange when there is no such CPU; kIo, what KVM refuses.
   Result<x86::Registers> registers(VcpuId vcpu) const;
   Result<x86::SystemRegisters> system_registers(VcpuId vcpu) const;
   Result<void> set_registers(VcpuId vcpu, const x86::Registers& registers);
+  Result<void> set_system_registers(VcpuId vcpu, const x86::SystemRegisters& registers);
+  // A model-specific register by its number (SDM volume 4).
+  Result<std::uint64_t> msr(VcpuId vcpu, std::uint32_t index) const;
+  Result<void> set_msr(VcpuId vcpu, std::uint32_t index, std::uint64_t value);
+  // FPU, SSE and AVX.
+  Result<x86::XsaveArea> xsave(VcpuId vcpu) const;
+  Result<void> set_xsave(VcpuId vcpu, const x86::XsaveArea& area);
+
+  // Guest memory by the linear addresses of a CPU, through the page tables that it uses now, as its
+  // most privileged code sees it. When the CPUs' state may be looked at. Errors: as above;
+  // kOutOfRange naming the address that is not mapped, or is not RAM: nothing has been copied then.
+  Result<PageWalk> walk(VcpuId vcpu, Gva address, AccessKind access = AccessKind::kRead) const;
+  Result<void> read_virtual(VcpuId vcpu, Gva from, std::span<std::byte> bytes) const;
+  Result<void> write_virtual(VcpuId vcpu, Gva to, std::span<const std::byte> bytes);
 
   VmStats stats() const;
 

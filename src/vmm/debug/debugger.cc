@@ -88,6 +88,7 @@ void Debugger::look() {
 }
 
 void Debugger::report(StopEvent event) {
+  if (options_.on_report) options_.on_report(event);
   reported_.with([&event](auto& events) {
     const bool known = std::any_of(events.begin(), events.end(),
                                    [&](const StopEvent& e) { return e.cpu == event.cpu; });
@@ -468,6 +469,15 @@ Result<void> Debugger::check_slots(const Breakpoints::Entry& entry) const {
 Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point) {
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
   Breakpoints::Entry entry{point};
+  if (point.space == Space::kPhysical) {
+    if ((VMM_TRY(state_locked(cpu)).system.cr0 & x86::kCr0Pe) == 0) {
+      return fail(ErrorCode::kUnsupported,
+                  "CPU {} is in real mode: no breakpoint at a physical address there", cpu);
+    }
+    VMM_TRY(planted_.plant(memory, Gpa(point.address)));
+    entry.planted = Gpa(point.address);
+    return entry;
+  }
   if (point.kind == BreakpointKind::kSoftware || point.kind == BreakpointKind::kHardware) {
     const CpuState state = VMM_TRY(state_locked(cpu));
     const PageWalk walk = walk_pages(memory, all_seeing(state.system, state.general.rflags),

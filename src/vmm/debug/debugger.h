@@ -40,6 +40,8 @@ class Debugger final : public Target {
     bool wait = false;                     // the first machine stands before its first instruction
     std::function<void()> on_kill = {};    // the debugger wants the guest's end; on its thread
     std::function<void()> on_detach = {};  // it lets go; on its thread
+    // A CPU has stopped on its own account: on that CPU's thread, beside stop_fd().
+    std::function<void(const StopEvent&)> on_report = {};
     std::shared_ptr<const Symbols> symbols = {};
     Log log = {};
   };

@@ -38,10 +38,13 @@ struct StopEvent {
 // By the numbers of the Z packets.
 enum class BreakpointKind : std::uint8_t { kSoftware, kHardware, kWrite, kRead, kAccess };
 
+enum class Space : std::uint8_t { kVirtual, kPhysical };
+
 struct Breakpoint {
   BreakpointKind kind = BreakpointKind::kSoftware;
-  std::uint64_t address = 0;  // linear
+  std::uint64_t address = 0;  // linear; guest-physical with kSoftware in Space::kPhysical
   std::uint64_t size = 1;     // of the data, for a watchpoint
+  Space space = Space::kVirtual;
   bool operator==(const Breakpoint&) const = default;
 };
 
@@ -51,8 +54,6 @@ struct ResumeAction {
   Kind kind = Kind::kStay;
   std::uint64_t begin = 0, end = 0;  // kStepRange: as long as the CPU is in [begin, end)
 };
-
-enum class Space : std::uint8_t { kVirtual, kPhysical };
 
 // Used by one thread at a time.
 class Target {

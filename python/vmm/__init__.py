@@ -1,0 +1,267 @@
+"""Virtual machines that a Python program holds in its hand: libvmm through ctypes.
+
+    import vmm
+
+    with vmm.Vm(code=bytes.fromhex("66baf803b021eebb07000000faf4"), memory=2 << 20, irqchip="none") as vm:
+        stop = vm.run(10)
+        print(stop.reason, vm.console, vm.registers().rbx)
+
+Every wait has a deadline, in seconds. What fails on the host's side raises vmm.Error; what the guest does is a Stop.
+The library is the one that the loader finds, or the file that VMM_LIBRARY names.
+"""
+import ctypes
+
+from ._library import GPR_NAMES, ControlRegisters, Error, call, library
+
+__all__ = ["ControlRegisters", "Error", "Registers", "Snapshot", "Stop", "Vm", "version"]
+
+
+def version():
+    """The version of the library, "0.1.0"."""
+    return library().vmm_version().decode()
+
+
+def _nanoseconds(seconds):
+    return max(0, min(int(seconds * 1e9), 2**63 - 1))
+
+
+class Registers:
+    """A CPU's general registers by name: rax to r15, rip, rflags. To be changed and given to Vm.set_registers()."""
+
+    def __init__(self, raw):
+        for name, value in zip(GPR_NAMES, raw.gpr):
+            setattr(self, name, value)
+        self.rip, self.rflags = raw.rip, raw.rflags
+
+    def __repr__(self):
+        names = (*GPR_NAMES, "rip", "rflags")
+        return "Registers(" + ", ".join(f"{name}={getattr(self, name):#x}" for name in names) + ")"
+
+
+class Stop:
+    """Why a guest stopped running.
+
+    reason: "power-off", "halted with interrupts off", "triple fault", "deadline", "condition met", ...
+    met: what was waited for has come. value: of the debug-exit port. detail, report: text on the cause.
+    console: of run_until(), what COM1 sent meanwhile.
+    """
+
+    def __init__(self, handle):
+        lib = library()
+        try:
+            self.reason = lib.vmm_stop_reason(handle).decode()
+            self.met = bool(lib.vmm_stop_is_met(handle))
+            self.cpu = lib.vmm_stop_cpu(handle)
+            self.value = lib.vmm_stop_value(handle)
+            self.detail = lib.vmm_stop_detail(handle).decode(errors="replace")
+            self.report = lib.vmm_stop_report(handle).decode(errors="replace")
+            self.console = lib.vmm_stop_console(handle).decode(errors="replace")
+        finally:
+            lib.vmm_stop_free(handle)
+
+    def __repr__(self):
+        return f"Stop({self.reason!r}, met={self.met}, value={self.value:#x}, detail={self.detail!r})"
+
+
+class Snapshot:
+    """A machine at one moment: of Vm.snapshot(), or from a file."""
+
+    def __init__(self, path):
+        self._handle = call("vmm_open_snapshot", str(path).encode())
+
+    @classmethod
+    def _of(cls, handle):
+        made = cls.__new__(cls)
+        made._handle = handle
+        return made
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            library().vmm_snapshot_free(self._handle)
+            self._handle = None
+
+
+class Vm:
+    """A machine. Without anything that is to be booted it runs the guest that is built in.
+
+    code: bytes that are put at `address` and entered there, in `mode` "real", "protected" or "long".
+    kernel, initrd, cmdline: files. snapshot: goes on from there; all else is the snapshot's.
+    """
+
+    def __init__(
+        self,
+        *,
+        code=None,
+        address=0x1000,
+        mode="long",
+        kernel=None,
+        initrd=None,
+        cmdline="",
+        snapshot=None,
+        memory=None,
+        cpus=None,
+        irqchip=None,
+    ):
+        lib = library()
+        self._handle = None
+        config = lib.vmm_config_new()
+        try:
+            if snapshot is not None:
+                lib.vmm_config_boot_snapshot(config, snapshot._handle)
+            elif code is not None:
+                call("vmm_config_boot_flat", config, bytes(code), len(code), address, mode.encode())
+            elif kernel is not None:
+                rd = None if initrd is None else str(initrd).encode()
+                lib.vmm_config_boot_kernel(config, str(kernel).encode(), rd, cmdline.encode())
+            else:
+                lib.vmm_config_boot_builtin(config, cmdline.encode())
+            if memory is not None:
+                lib.vmm_config_set_memory(config, memory)
+            if cpus is not None:
+                lib.vmm_config_set_cpus(config, cpus)
+            if irqchip is not None:
+                call("vmm_config_set_irqchip", config, irqchip.encode())
+            self._handle = call("vmm_create", config)
+        finally:
+            lib.vmm_config_free(config)
+
+    @classmethod
+    def _of(cls, handle):
+        made = cls.__new__(cls)
+        made._handle = handle
+        return made
+
+    def close(self):
+        """Ends the machine. Nobody may be using it."""
+        if self._handle:
+            library().vmm_destroy(self._handle)
+            self._handle = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self.close()
+
+    def _vm(self):
+        if not self._handle:
+            raise ValueError("the machine is closed")
+        return self._handle
+
+    # ---- running
+
+    def run(self, deadline):
+        """Runs the guest until it stops."""
+        return Stop(call("vmm_run", self._vm(), _nanoseconds(deadline)))
+
+    def run_until(self, deadline, *, console=None, match=None, address=None, exits=None):
+        """Runs the guest until COM1 has sent a text, a line matches an expression, a CPU comes to a linear address,
+        or so many exits were handled: one of them."""
+        wishes = {"console": console, "match": match, "address": address, "exits": exits}
+        given = [(name, value) for name, value in wishes.items() if value is not None]
+        if len(given) != 1:
+            raise TypeError("run_until() waits for one of console, match, address and exits")
+        (name, value), = given
+        value = value.encode() if isinstance(value, str) else value
+        return Stop(call(f"vmm_run_until_{name}", self._vm(), value, _nanoseconds(deadline)))
+
+    def step(self, deadline, cpu=0):
+        """Lets one CPU execute one instruction."""
+        return Stop(call("vmm_step", self._vm(), cpu, _nanoseconds(deadline)))
+
+    def cancel(self):
+        """Makes a run in another thread end."""
+        library().vmm_cancel(self._vm())
+
+    def pause(self):
+        call("vmm_pause", self._vm())
+
+    def resume(self):
+        call("vmm_resume", self._vm())
+
+    # ---- console
+
+    @property
+    def console(self):
+        """What COM1 has sent, as text."""
+        size = ctypes.c_size_t()
+        text = library().vmm_console(self._vm(), ctypes.byref(size))
+        if not text:
+            raise MemoryError
+        try:
+            return ctypes.string_at(text, size.value).decode(errors="replace")
+        finally:
+            library().vmm_free(text)
+
+    def send(self, data):
+        """Gives COM1 something to receive: how many bytes it took."""
+        data = data.encode() if isinstance(data, str) else bytes(data)
+        return library().vmm_send(self._vm(), data, len(data))
+
+    # ---- state
+
+    def registers(self, cpu=0):
+        raw = library().Registers()
+        call("vmm_get_registers", self._vm(), cpu, ctypes.byref(raw))
+        return Registers(raw)
+
+    def set_registers(self, registers, cpu=0):
+        raw = library().Registers()
+        for i, name in enumerate(GPR_NAMES):
+            raw.gpr[i] = getattr(registers, name)
+        raw.rip, raw.rflags = registers.rip, registers.rflags
+        call("vmm_set_registers", self._vm(), cpu, ctypes.byref(raw))
+
+    def control_registers(self, cpu=0):
+        """cr0, cr2, cr3, cr4, cr8 and efer."""
+        raw = ControlRegisters()
+        call("vmm_get_control_registers", self._vm(), cpu, ctypes.byref(raw))
+        return raw
+
+    def msr(self, index, cpu=0):
+        value = ctypes.c_uint64()
+        call("vmm_get_msr", self._vm(), cpu, index, ctypes.byref(value))
+        return value.value
+
+    def set_msr(self, index, value, cpu=0):
+        call("vmm_set_msr", self._vm(), cpu, index, value)
+
+    def read(self, address, size):
+        """Guest memory by guest-physical address."""
+        buffer = ctypes.create_string_buffer(size)
+        call("vmm_read", self._vm(), address, buffer, size)
+        return buffer.raw
+
+    def write(self, address, data):
+        call("vmm_write", self._vm(), address, bytes(data), len(data))
+
+    def read_virtual(self, address, size, cpu=0):
+        """Guest memory by a CPU's linear address."""
+        buffer = ctypes.create_string_buffer(size)
+        call("vmm_read_virtual", self._vm(), cpu, address, buffer, size)
+        return buffer.raw
+
+    def write_virtual(self, address, data, cpu=0):
+        call("vmm_write_virtual", self._vm(), cpu, address, bytes(data), len(data))
+
+    # ---- snapshots
+
+    def snapshot(self):
+        """The machine as it is now, in memory."""
+        return Snapshot._of(call("vmm_take_snapshot", self._vm()))
+
+    def reset_to(self, snapshot):
+        """Makes this the machine of the snapshot again."""
+        call("vmm_reset_to", self._vm(), snapshot._handle)
+
+    def save(self, path):
+        """The machine as it is now, to a file: Snapshot(path)."""
+        call("vmm_save", self._vm(), str(path).encode())
+
+    def clone(self):
+        """An independent machine that goes on from here, with a console of its own."""
+        return Vm._of(call("vmm_clone", self._vm()))

@@ -1,0 +1,130 @@
+"""The Python bindings, and with them the C API of the shared library.
+
+    python_test.py LIBVMM.SO
+"""
+import os
+import pathlib
+import struct
+import sys
+import tempfile
+import threading
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
+import vmm  # noqa: E402
+
+ENOUGH = 120
+COUNTER = 0x2000
+# mov $0x3f8,%dx; mov $'o',%al; out %al,(%dx); mov $'k',%al; out %al,(%dx); then for ever: out %al,$0x80; incl 0x2000
+TALK = bytes.fromhex("66baf803 b06f ee b06b ee e680 ff042500200000 ebf5")
+# mov $7,%ebx; mov $0x2a,%al; out %al,$0xf4; jmp .
+EXIT = bytes.fromhex("bb07000000 b02a e6f4 ebfe")
+
+
+def machine(code, **more):
+    return vmm.Vm(code=code, memory=2 << 20, irqchip="none", **more)
+
+
+class Python(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        try:
+            machine(EXIT).close()
+        except vmm.Error as error:
+            if error.code == "NoKvm":
+                raise unittest.SkipTest(f"needs KVM: {error}")
+            raise
+
+    def count(self, vm):
+        return struct.unpack("<I", vm.read(COUNTER, 4))[0]
+
+    def test_run_and_registers(self):
+        with machine(EXIT) as vm:
+            stop = vm.run(ENOUGH)
+            self.assertEqual((stop.reason, stop.value), ("debug exit", 0x2A))
+            registers = vm.registers()
+            self.assertEqual(registers.rbx, 7)
+            registers.r15 = 99
+            vm.set_registers(registers)
+            self.assertEqual(vm.registers().r15, 99)
+            self.assertTrue(vm.control_registers().efer & (1 << 10))  # long mode
+            vm.set_msr(0xC0000082, 0x1000)
+            self.assertEqual(vm.msr(0xC0000082), 0x1000)
+
+    def test_bindings_name_this_version(self):
+        major, minor, _ = vmm.version().split(".")
+        self.assertEqual(vmm._library._SONAME, f"libvmm.so.{major}.{minor}" if major == "0" else f"libvmm.so.{major}")
+
+    def test_run_until(self):
+        with machine(TALK) as vm:
+            stop = vm.run_until(ENOUGH, console="ok")
+            self.assertEqual((stop.met, stop.reason, stop.console), (True, "condition met", "ok"))
+            self.assertEqual(vm.console, "ok")
+            self.assertTrue(vm.run_until(ENOUGH, exits=5).met)
+            self.assertEqual(self.count(vm), 4)
+            self.assertFalse(vm.run_until(0.1, match="never$").met)
+            self.assertTrue(vm.run_until(ENOUGH, address=0x100C).met)
+            self.assertEqual(vm.registers().rip, 0x100C)
+            self.assertTrue(vm.step(ENOUGH).met)
+            self.assertEqual(vm.registers().rip, 0x1013)
+            with self.assertRaises(TypeError):
+                vm.run_until(1)
+
+    def test_memory(self):
+        with machine(EXIT) as vm:
+            vm.write(0x3000, b"a\0b")
+            self.assertEqual(vm.read_virtual(0x3000, 3), b"a\0b")
+            vm.write_virtual(0x3001, b"cd")
+            self.assertEqual(vm.read(0x3000, 3), b"acd")
+            with self.assertRaises(vmm.Error) as refused:
+                vm.read(2 << 20, 1)
+            self.assertEqual(refused.exception.code, "OutOfRange")
+
+    def test_snapshot_reset_and_clone(self):
+        with machine(TALK) as vm:
+            vm.run_until(ENOUGH, exits=10)
+            before = self.count(vm)
+            snapshot = vm.snapshot()
+            vm.run_until(ENOUGH, exits=10)
+            self.assertGreater(self.count(vm), before)
+            with vm.clone() as clone:
+                vm.reset_to(snapshot)
+                self.assertEqual(self.count(vm), before)
+                self.assertGreater(self.count(clone), before)
+                self.assertTrue(clone.run_until(ENOUGH, exits=3).met)
+            with tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder) / "saved"
+                vm.save(path)
+                with vmm.Vm(snapshot=vmm.Snapshot(path)) as again:
+                    self.assertEqual(self.count(again), before)
+
+    def test_pause_and_cancel_from_another_thread(self):
+        with machine(TALK) as vm:
+            stops = []
+            runner = threading.Thread(target=lambda: stops.append(vm.run(ENOUGH)))
+            vm.pause()
+            runner.start()
+            self.assertEqual(self.count(vm), 0)
+            vm.resume()
+            while not self.count(vm):
+                pass
+            vm.cancel()
+            runner.join()
+            self.assertEqual(stops[0].reason, "cancelled")
+
+    def test_errors_are_exceptions(self):
+        with self.assertRaisesRegex(vmm.Error, "Memory|memory"):
+            vmm.Vm(code=EXIT, memory=1)
+        with self.assertRaisesRegex(vmm.Error, "'maybe' is no irqchip"):
+            vmm.Vm(irqchip="maybe")
+        with self.assertRaisesRegex(vmm.Error, "/nowhere"):
+            vmm.Snapshot("/nowhere")
+        closed = machine(EXIT)
+        closed.close()
+        with self.assertRaises(ValueError):
+            closed.run(1)
+
+
+if __name__ == "__main__":
+    os.environ["VMM_LIBRARY"] = sys.argv.pop(1)
+    unittest.main()
