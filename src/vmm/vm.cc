@@ -61,6 +61,7 @@ bool deserves_report(StopReason reason) {
     case StopReason::kDebugExit:
     case StopReason::kDeadline:
     case StopReason::kCancelled:
+    case StopReason::kCondition:
       break;
   }
   return false;
