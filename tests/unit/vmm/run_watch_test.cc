@@ -92,10 +92,10 @@ TEST_F(RunWatchTest, Exits_areCountedWithoutKicks) {
 
 TEST_F(RunWatchTest, Exit_byKindAndAddress) {
   wait_for({UntilExit{"mmio", 0x1000}, UntilExit{"pio", 0x80}});
-  watch_->on_exit(VcpuId{0}, PioExit{.port = 0x81});
-  watch_->on_exit(VcpuId{0}, MmioExit{.address = Gpa(0x80)});
+  watch_->on_exit(VcpuId{0}, PioExit{.port = 0x81, .data = {}});
+  watch_->on_exit(VcpuId{0}, MmioExit{.address = Gpa(0x80), .data = {}});
   EXPECT_FALSE(stops_.posted());
-  watch_->on_exit(VcpuId{0}, PioExit{.port = 0x80});
+  watch_->on_exit(VcpuId{0}, PioExit{.port = 0x80, .data = {}});
   EXPECT_EQ(watch_->met(), 1U);
 }
 
