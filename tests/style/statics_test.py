@@ -3,6 +3,7 @@
     statics_test.py COMPILER... -- ARCHIVE...
 """
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,11 @@ ALLOWED = {
     "vmm::host_quirks(vmm::kvm::System const&)::first":
         "what probing found out about this host: the same for every machine of the process, written once",
 }
+
+
+def allowed(name):
+    """On the list, or a constant that the standard library's regular expressions make at their first use."""
+    return name in ALLOWED or re.match(r"std::(__detail::_AnyMatcher|__cxx11::regex_traits)<", name) is not None
 
 
 def writable(path):
@@ -49,7 +55,7 @@ class Statics(unittest.TestCase):
             f"{pathlib.Path(archive).name}: {name}"
             for archive in ARCHIVES
             for name in writable(archive)
-            if name.removeprefix("guard variable for ") not in ALLOWED
+            if not allowed(name.removeprefix("guard variable for "))
         ]
         self.assertFalse(unexpected, "\n" + "\n".join(unexpected))
 
