@@ -88,11 +88,11 @@ if step "the kernel that the tests boot" scripts/guest-kernel.sh build/guest-ker
   export GUEST_KERNEL=$top/build/guest-kernel/bzImage
 fi
 say "tests that boot Linux"
-run_tests build/test linux --no-rebuild --suite linux --verbose
+run_tests build/test linux --no-rebuild --suite linux
 
 if [ "$all" = yes ]; then
   say "more tests that boot Linux"
-  run_tests build/test linux-more --no-rebuild --suite linux-more --verbose
+  run_tests build/test linux-more --no-rebuild --suite linux-more
 
   # Sanitized code runs many times slower: the tests that need no guest, and small guests.
   if step "configure with AddressSanitizer and UndefinedBehaviorSanitizer" \
