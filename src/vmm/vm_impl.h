@@ -1,0 +1,84 @@
+// What a Vm is made of. For vm*.cc, which have its functions.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmm/collect_stats.h"
+#include "vmm/debug/debugger.h"
+#include "vmm/event_loop.h"
+#include "vmm/exit_dispatch.h"
+#include "vmm/host_plan.h"
+#include "vmm/machine.h"
+#include "vmm/run_control.h"
+#include "vmm/snapshot/save.h"
+#include "vmm/snapshot/tracked_memory.h"
+#include "vmm/stop_board.h"
+#include "vmm/until_loop.h"
+#include "vmm/vcpu.h"
+#include "vmm/vm.h"
+
+namespace vmm {
+
+inline constexpr std::chrono::seconds kVcpuTimeout = RunControl::kVcpuTimeout;
+
+class Vm::Impl {
+ public:
+  // Destroyed from the last to the first: vCPU threads end before what they use.
+  std::vector<std::unique_ptr<EventLoop>> loops;  // the machine's own, then its I/O threads
+  std::unique_ptr<Machine> machine;
+  HostPlan plan;
+  std::vector<std::unique_ptr<ExitDispatch>> dispatches;
+  std::vector<std::unique_ptr<Vcpu>> vcpus;
+  std::unique_ptr<RunControl> control;
+  std::shared_ptr<debug::Debugger> debugger;  // may be null
+  std::atomic<bool> active{false};            // a run() is
+  std::atomic<bool> between{false};  // a run_until() is, and lets its caller look at the guest
+  mutable std::mutex run_mutex;      // held by run(), and by whoever needs the CPUs at rest
+  // For snapshots; with run_mutex held.
+  MachineShape shape;
+  std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
+  std::optional<kvm::VcpuStateFormat> format = {};
+  std::optional<TrackedMemory> tracked = {};
+
+  Impl() = default;
+  // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
+  ~Impl() {
+    if (debugger) debugger->detach_machine();
+    for (const auto& loop : loops) loop->stop();
+  }
+
+  Result<StopInfo> run(const RunOptions& options);
+  Result<StopInfo> run_locked(const RunOptions& options);  // run_mutex held
+  UntilHost until_host();
+  VmStats stats() const { return collect_stats(*machine, vcpus, dispatches); }
+  void attach_debugger(std::shared_ptr<debug::Debugger> wanted);
+  void detach_debugger();
+  // Whether the CPUs' state may be looked at; else it is kBadState.
+  Result<std::unique_lock<std::mutex>> may_look() const;
+  CpuAccess cpus() const { return {vcpus, dispatches}; }
+  // The CPUs at rest, as long as this is held.
+  Result<std::unique_lock<std::mutex>> at_rest() const;
+  Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
+  Result<void> check_memory() const;
+  Result<void> ask_for_format();
+  Result<WholeState> state();
+  Result<std::shared_ptr<const Snapshot>> snapshot();
+  Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
+  Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled);
+  Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
+
+ private:
+  std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
+  bool asleep_for_ever();
+  // All that can be told of an end that nobody meant. The CPUs stand.
+  std::string report_on(const StopInfo& stop) const;
+};
+
+}  // namespace vmm

@@ -1,0 +1,116 @@
+// A guest at rest: saved, restored, cloned, written to a core file.
+#include <utility>
+
+#include "vmm/core/write_core.h"
+#include "vmm/snapshot/ram_image.h"
+#include "vmm/snapshot/restore.h"
+#include "vmm/snapshot/save.h"
+#include "vmm/snapshot/snapshot_file.h"
+#include "vmm/vm_impl.h"
+
+namespace vmm {
+
+Result<std::unique_lock<std::mutex>> Vm::Impl::at_rest() const {
+  std::unique_lock<std::mutex> lock(run_mutex, std::try_to_lock);
+  if (!lock) return fail(ErrorCode::kBadState, "The guest is running");
+  return lock;
+}
+
+Result<void> Vm::Impl::go_on_from(const std::shared_ptr<const Snapshot>& snapshot) {
+  const MachineState& saved = snapshot->state().machine;
+  VMM_TRY(check_fits(shape, saved.shape));
+  origin = snapshot;
+  VMM_TRY(ask_for_format());
+  return restore_state(*machine, snapshot->state(), cpus(), *format,
+                       {.fresh = true, .catch_up = !saved.shape.frozen_clock});
+}
+
+Result<void> Vm::Impl::ask_for_format() {
+  if (!format) format.emplace(VMM_TRY(vcpu_format(*machine, plan)));
+  return {};
+}
+
+// The guest's memory is its own, without what a debugger has put there.
+Result<void> Vm::Impl::check_memory() const {
+  if (!debugger || !debugger->wants_looks()) return {};
+  return fail(ErrorCode::kBadState,
+              "A debugger has put breakpoints into the guest's memory: remove them first");
+}
+
+Result<WholeState> Vm::Impl::state() {
+  VMM_TRY(check_memory());
+  VMM_TRY(check_savable(*machine));
+  VMM_TRY(ask_for_format());
+  VMM_TRY(bring_to_rest(*machine, cpus()));
+  return save_state(*machine, shape, cpus(), *format);
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot() {
+  const auto lock = VMM_TRY(at_rest());
+  WholeState whole = VMM_TRY(state());
+  const RamImage* const base = origin ? &origin->ram() : nullptr;
+  UniqueFd file = VMM_TRY(RamImage::create_memory_file(machine->memory.size()));
+  RamImage ram = VMM_TRY(RamImage::copy_of(machine->memory, base, std::move(file), {}));
+  auto made = std::make_shared<const Snapshot>(std::move(whole), std::move(ram), quirks_of(plan));
+  VMM_TRY(tracked->begin(made));
+  return made;
+}
+
+Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>& cancelled) {
+  auto lock = VMM_TRY(at_rest());
+  const WholeState whole = VMM_TRY(state());
+  SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
+  const RamImage* const base = origin ? &origin->ram() : nullptr;
+  UniqueFd memory = VMM_TRY(file.ram_file());
+  const RamImage ram = VMM_TRY(RamImage::copy_of(
+      machine->memory, base, std::move(memory),
+      {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
+  lock.unlock();  // the disk may take its time
+  return file.finish(whole, ram);
+}
+
+Result<void> Vm::Impl::write_core(const std::string& path, const std::function<bool()>& cancelled) {
+  auto lock = VMM_TRY(at_rest());
+  VMM_TRY(check_memory());
+  return vmm::write_core(*machine, cpus(), path,
+                         {.base = origin ? &origin->ram() : nullptr,
+                          .cancelled = cancelled,
+                          .memory_written = [&lock] { lock.unlock(); }});
+}
+
+Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
+  const auto lock = VMM_TRY(at_rest());
+  VMM_TRY(check_memory());
+  VMM_TRY(check_savable(*machine));
+  VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
+  VMM_TRY(ask_for_format());
+  VMM_TRY(bring_to_rest(*machine, cpus()));
+  auto done = tracked->reset_to(snapshot);
+  if (done) done = restore_state(*machine, snapshot->state(), cpus(), *format, {});
+  // Neither this machine nor that: it must not run.
+  if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
+  return done;
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::snapshot() { return impl_->snapshot(); }
+
+Result<void> Vm::save(const std::string& path, const std::function<bool()>& cancelled) {
+  return with_context(impl_->save(path, cancelled), "Save the machine to " + path);
+}
+
+Result<void> Vm::write_core(const std::string& path, const std::function<bool()>& cancelled) {
+  return with_context(impl_->write_core(path, cancelled),
+                      "Write the guest to the core file " + path);
+}
+
+Result<void> Vm::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
+  return impl_->reset_to(snapshot);
+}
+
+Result<std::unique_ptr<Vm>> Vm::clone(const std::function<Result<void>(VmConfig&)>& equip) {
+  VmConfig config = Snapshot::config(VMM_TRY(snapshot()));
+  if (equip) VMM_TRY(equip(config));
+  return create(std::move(config));
+}
+
+}  // namespace vmm

@@ -1,0 +1,159 @@
+// Looking at a guest that stands: registers, memory by virtual address, stacks.
+#include <array>
+#include <memory>
+#include <utility>
+
+#include "vmm/stack_walk.h"
+#include "vmm/vm_impl.h"
+#include "vmm/x86/paging_context.h"
+
+namespace vmm {
+
+const GuestMemory& Vm::memory() const { return impl_->machine->memory; }
+
+Result<std::unique_lock<std::mutex>> Vm::Impl::may_look() const {
+  // Without the lock then: a run() that begins waits for the pause's end as well.
+  if (between || control->paused()) return std::unique_lock<std::mutex>();
+  std::unique_lock<std::mutex> lock(run_mutex, std::try_to_lock);
+  if (!lock) {
+    return fail(ErrorCode::kBadState, "The guest is running: pause it first");
+  }
+  return lock;
+}
+
+namespace {
+
+Result<StackSample> sample_stack(const kvm::VcpuFd& cpu, VcpuId id, const GuestMemory& memory,
+                                 std::size_t most_frames) {
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  StackSample sample{.vcpu = id, .user = system.cpl() == 3, .frames = {registers.rip}};
+  const auto callers = callers_of(memory, registers, system, most_frames - 1);
+  sample.frames.insert(sample.frames.end(), callers.begin(), callers.end());
+  return sample;
+}
+
+Result<void> check_id(const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id) {
+  if (static_cast<std::uint32_t>(id) < vcpus.size()) return {};
+  return fail(ErrorCode::kOutOfRange, "There is no vCPU {}: this machine has {}",
+              static_cast<std::uint32_t>(id), vcpus.size());
+}
+
+// Runs `fn` on the vCPU's thread and hands back what it returned.
+template <typename Fn>
+auto on_vcpu(const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id, Fn fn)
+    -> std::invoke_result_t<Fn, kvm::VcpuFd&> {
+  VMM_TRY(check_id(vcpus, id));
+  // Shared with the closure, which outlives this call if the vCPU does not answer in time.
+  auto answer = std::make_shared<std::optional<std::invoke_result_t<Fn, kvm::VcpuFd&>>>();
+  VMM_TRY(vcpus[static_cast<std::uint32_t>(id)]->call(
+      [answer, fn](kvm::VcpuFd& cpu) { *answer = fn(cpu); }, kVcpuTimeout));
+  return std::move(**answer);
+}
+
+Result<PagingContext> paging_of(kvm::VcpuFd& cpu) {
+  const x86::Registers general = VMM_TRY(cpu.registers());
+  PagingContext context = x86::paging_context(VMM_TRY(cpu.system_registers()), general.rflags);
+  context.cpl = 0;
+  context.rflags |= x86::kFlagAc;
+  return context;
+}
+
+Result<void> judge(const VirtualAccess& access) {
+  if (access) return {};
+  return fail(ErrorCode::kOutOfRange, "{} {:#x}",
+              access.outcome == VirtualAccess::Outcome::kFault
+                  ? "The guest's page tables map nothing, or nothing writable, at"
+                  : "There is no RAM behind the virtual address",
+              access.walk.address.value);
+}
+
+}  // namespace
+
+Result<x86::Registers> Vm::registers(VcpuId vcpu) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.registers(); });
+}
+
+Result<x86::SystemRegisters> Vm::system_registers(VcpuId vcpu) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.system_registers(); });
+}
+
+Result<void> Vm::set_registers(VcpuId vcpu, const x86::Registers& registers) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu,
+                 [registers](kvm::VcpuFd& cpu) { return cpu.set_registers(registers); });
+}
+
+Result<void> Vm::set_system_registers(VcpuId vcpu, const x86::SystemRegisters& registers) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu,
+                 [registers](kvm::VcpuFd& cpu) { return cpu.set_system_registers(registers); });
+}
+
+Result<std::uint64_t> Vm::msr(VcpuId vcpu, std::uint32_t index) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [index](kvm::VcpuFd& cpu) { return cpu.msr(index); });
+}
+
+Result<void> Vm::set_msr(VcpuId vcpu, std::uint32_t index, std::uint64_t value) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [index, value](kvm::VcpuFd& cpu) {
+    const std::array<kvm::Msr, 1> msrs{{{index, value}}};
+    return cpu.set_msrs(msrs);
+  });
+}
+
+Result<x86::XsaveArea> Vm::xsave(VcpuId vcpu) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.xsave(); });
+}
+
+Result<void> Vm::set_xsave(VcpuId vcpu, const x86::XsaveArea& area) {
+  const auto look = VMM_TRY(impl_->may_look());
+  return on_vcpu(impl_->vcpus, vcpu, [area](kvm::VcpuFd& cpu) { return cpu.set_xsave(area); });
+}
+
+Result<PageWalk> Vm::walk(VcpuId vcpu, Gva address, AccessKind access) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return walk_pages(memory(), context, address, access);
+}
+
+Result<void> Vm::read_virtual(VcpuId vcpu, Gva from, std::span<std::byte> bytes) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return judge(vmm::read_virtual(memory(), context, from, bytes));
+}
+
+Result<void> Vm::write_virtual(VcpuId vcpu, Gva to, std::span<const std::byte> bytes) {
+  const auto look = VMM_TRY(impl_->may_look());
+  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return judge(vmm::write_virtual(memory(), context, to, bytes));
+}
+
+VmStats Vm::stats() const { return impl_->stats(); }
+
+std::vector<std::vector<ExitRecord>> Vm::last_exits(std::size_t most) const {
+  std::vector<std::vector<ExitRecord>> all;
+  for (const auto& ring : impl_->machine->exit_rings) all.push_back(ring->last(most));
+  return all;
+}
+
+Result<std::vector<StackSample>> Vm::sample_stacks(std::size_t most_frames) const {
+  std::vector<StackSample> samples;
+  for (const auto& vcpu : impl_->vcpus) {
+    // Shared with the closure, which may outlive this call.
+    auto answer = std::make_shared<Result<StackSample>>(StackSample{});
+    const auto look = [answer, most_frames, id = vcpu->id(),
+                       &memory = impl_->machine->memory](kvm::VcpuFd& cpu) {
+      *answer = sample_stack(cpu, id, memory, most_frames);
+    };
+    VMM_TRY(vcpu->call(look, kVcpuTimeout));
+    samples.push_back(VMM_TRY(std::move(*answer)));
+  }
+  return samples;
+}
+
+}  // namespace vmm
