@@ -1,6 +1,7 @@
 #include "base/job_thread.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 #include "base/signals_blocked.h"
 
@@ -18,6 +19,15 @@ JobThread::~JobThread() {
   }
   changed_.notify_one();
   thread_.join();
+}
+
+void JobThread::run_elsewhere() {
+  cpu_set_t cpus;
+  const int here = ::sched_getcpu();
+  if (here < 0 || ::sched_getaffinity(0, sizeof cpus, &cpus) != 0) return;  // then wherever it is
+  if (!CPU_ISSET(here, &cpus) || CPU_COUNT(&cpus) < 2) return;
+  CPU_CLR(here, &cpus);
+  (void)::pthread_setaffinity_np(thread_.native_handle(), sizeof cpus, &cpus);
 }
 
 void JobThread::add(std::function<void()> job) {

@@ -27,6 +27,10 @@ class JobThread {
   JobThread(const JobThread&) = delete;
   JobThread& operator=(const JobThread&) = delete;
 
+  // Keeps the thread off the CPU that the caller runs on, if it may run on others. Schedulers like
+  // to put a thread beside the one that made it, where the two only wait for each other.
+  void run_elsewhere();
+
   // Runs fn() on the thread behind what was posted before it.
   template <typename Fn>
   auto post(Fn fn) -> std::future<std::invoke_result_t<Fn&>> {

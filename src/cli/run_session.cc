@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <thread>
 
 #include "cli/exit_code.h"
 #include "cli/progress_bar.h"
@@ -275,6 +276,7 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
 Result<StopInfo> RunSession::run_machine(Vm& vm) {
   for (;;) {
     RunOptions options{.on_started = [this] {
+      std::this_thread::yield();  // a guest that waits for this CPU goes first
       signals_->start();
       start_consoles();
       early_kvm_.reset();

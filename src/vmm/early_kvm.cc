@@ -14,6 +14,7 @@ Result<kvm::VmFd> open_and_create(const std::string& path,
 }  // namespace
 
 EarlyKvm::EarlyKvm(std::string path) {
+  thread_.run_elsewhere();
   vm_ = thread_.post([this, path = std::move(path)] { return open_and_create(path, system_); });
   cpuid_ = thread_.post([this]() -> Result<std::vector<kvm::CpuidEntry>> {
     if (system_ == nullptr) return {};
