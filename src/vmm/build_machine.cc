@@ -191,24 +191,26 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
 
   // Is there a KVM at all: before the work that may take long.
   auto [host, vm] = VMM_TRY(open_kvm(early));
-  VMM_TRY(preallocate_guest_ram(config.memory, memory));
-
-  // What kind of host this is decides about chips and quirks.
-  HostPlan plan = VMM_TRY(plan_for_host(config, *host));
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loops);
 
-  // A kernel is unpacked, and KVM takes the memory, while the rest is made: each takes long.
+  // A kernel is unpacked while the host is probed and the rest is made: each takes milliseconds.
   std::optional<Background<Result<loader::LoadedKernel>>> loading;
   if (const auto* const source = std::get_if<KernelBoot>(&config.boot)) {
     loading.emplace("loader",
                     [source, &ram = machine->memory] { return load_kernel(*source, ram); });
   }
+  VMM_TRY(preallocate_guest_ram(config.memory, machine->memory));
+
+  // What kind of host this is decides about chips and quirks.
+  HostPlan plan = VMM_TRY(plan_for_host(config, *host));
+
   // The MSR filter before slots, slots before chips: each waits for a grace period of the kernel,
   // which is short only as long as there was none before, or nothing that reads.
   VMM_TRY(place_kvm_pages(*host, machine->vm));
   VMM_TRY(enable_capabilities(*host, plan, machine->vm));
+  // KVM takes the memory while vCPUs and devices are made.
   const auto set_slots = [&m = *machine] { return set_ram_slots(m.memory, m.vm); };
   Job slots(early != nullptr ? early->thread().post(set_slots)
                              : std::async(std::launch::deferred, set_slots));

@@ -63,24 +63,10 @@ class BalloonBoard {
   }};
 };
 
-template <typename Driver>
-void run(Program program) {
-  BalloonBoard<Driver> board;
-  for (int steps = 0; steps < 2000 && !program.ended(); ++steps) {
-    board.step(program);
-    board.check();
-  }
-}
-
 }  // namespace
 }  // namespace vmm::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  vmm::fuzz::Program program(data, size);
-  if ((program.byte() & 1) != 0) {
-    vmm::fuzz::run<vmm::test::PciDriver>(program);
-  } else {
-    vmm::fuzz::run<vmm::test::MmioDriver>(program);
-  }
+  vmm::fuzz::run_board<vmm::fuzz::BalloonBoard>({data, size});
   return 0;
 }

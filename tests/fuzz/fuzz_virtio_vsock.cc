@@ -94,24 +94,10 @@ class VsockBoard {
   Board board_{[backend = backend_] { return std::make_unique<Vsock>("vsock0", kCid, backend); }};
 };
 
-template <typename Driver>
-void run(Program program) {
-  VsockBoard<Driver> board;
-  for (int steps = 0; steps < 2000 && !program.ended(); ++steps) {
-    board.step(program);
-    board.check();
-  }
-}
-
 }  // namespace
 }  // namespace vmm::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  vmm::fuzz::Program program(data, size);
-  if ((program.byte() & 1) != 0) {
-    vmm::fuzz::run<vmm::test::PciDriver>(program);
-  } else {
-    vmm::fuzz::run<vmm::test::MmioDriver>(program);
-  }
+  vmm::fuzz::run_board<vmm::fuzz::VsockBoard>({data, size});
   return 0;
 }

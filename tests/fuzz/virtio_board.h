@@ -165,4 +165,24 @@ class VirtioBoard {
   std::vector<Ring> rings_;
 };
 
+template <typename Board>
+void run_steps(Board& board, Program& program) {
+  for (int steps = 0; steps < 2000 && !program.ended(); ++steps) {
+    board.step(program);
+    board.check();
+  }
+}
+
+// A target's whole input: the transport, then what `Board` is made to do on it.
+template <template <typename Driver> typename Board>
+void run_board(Program program) {
+  if ((program.byte() & 1) != 0) {
+    Board<test::PciDriver> board;
+    run_steps(board, program);
+  } else {
+    Board<test::MmioDriver> board;
+    run_steps(board, program);
+  }
+}
+
 }  // namespace vmm::fuzz

@@ -46,6 +46,7 @@ class Collector {
   // What of it is RAM.
   void add(std::uint64_t address, std::uint64_t physical, std::uint64_t size) {
     for (const GuestRegion& region : memory_.regions()) {
+      if (region.kind() != RegionKind::kRam) continue;
       const std::uint64_t begin = std::max(physical, region.range().base().value);
       const std::uint64_t end = std::min(physical + size, region.range().end().value);
       if (begin < end) append({address + (begin - physical), begin, end - begin});

@@ -42,19 +42,22 @@ Result<std::vector<CoreCpu>> read_cpus(const CpuAccess& cpus) {
   return all;
 }
 
-// Where everything is.
+// Where everything is. RAM alone: what is plugged may vanish, and files are there anyway.
 class Layout {
  public:
   Layout(const GuestMemory& memory, std::vector<MappedRange> mapped, std::uint64_t notes)
-      : memory_(memory), mapped_(std::move(mapped)) {
-    const std::uint64_t loads = memory.regions().size() + mapped_.size();
+      : ram_bytes_(memory.size()), mapped_(std::move(mapped)) {
+    for (const GuestRegion& region : memory.regions()) {
+      if (region.kind() == RegionKind::kRam) ram_.push_back(region.range());
+    }
+    const std::uint64_t loads = ram_.size() + mapped_.size();
     notes_at_ = sizeof(Elf64_Ehdr) + (1 + loads) * sizeof(Elf64_Phdr);
     ram_at_ = page_up(notes_at_ + notes + kReserved);
   }
 
   std::uint64_t notes_at() const noexcept { return notes_at_; }
   std::uint64_t ram_at() const noexcept { return ram_at_; }
-  std::uint64_t file_size() const noexcept { return ram_at_ + memory_.size(); }
+  std::uint64_t file_size() const noexcept { return ram_at_ + ram_bytes_; }
 
   // The ELF header and the program headers.
   std::vector<std::byte> headers(std::uint64_t notes) const {
@@ -68,10 +71,9 @@ class Layout {
                      .p_memsz = notes,
                      .p_align = 4});
     std::uint64_t at = ram_at_;
-    for (const GuestRegion& region : memory_.regions()) {
-      const std::uint64_t base = region.range().base().value;
-      table.push_back(load(base, base, at, region.range().size()));
-      at += region.range().size();
+    for (const GpaRange& range : ram_) {
+      table.push_back(load(range.base().value, range.base().value, at, range.size()));
+      at += range.size();
     }
     for (const MappedRange& range : mapped_) {
       table.push_back(load(range.virtual_address, range.physical_address,
@@ -111,16 +113,15 @@ class Layout {
 
   std::uint64_t offset_of(std::uint64_t physical) const noexcept {
     std::uint64_t at = ram_at_;
-    for (const GuestRegion& region : memory_.regions()) {
-      if (region.range().contains(Gpa(physical))) {
-        return at + (physical - region.range().base().value);
-      }
-      at += region.range().size();
+    for (const GpaRange& range : ram_) {
+      if (range.contains(Gpa(physical))) return at + (physical - range.base().value);
+      at += range.size();
     }
     return at;
   }
 
-  const GuestMemory& memory_;
+  std::uint64_t ram_bytes_;
+  std::vector<GpaRange> ram_;  // in the order in which the file has it
   std::vector<MappedRange> mapped_;
   std::uint64_t notes_at_ = 0, ram_at_ = 0;
 };

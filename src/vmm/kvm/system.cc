@@ -127,7 +127,13 @@ Result<std::vector<std::uint32_t>> System::msr_indices() const {
 }
 
 Result<VmFd> System::create_vm() const {
-  const int fd = VMM_TRY(ioctl_value(fd_.get(), KVM_CREATE_VM, 0, "KVM_CREATE_VM", "/dev/kvm"));
+  // Registering with the process's memory map gives up, before it has done anything, when the
+  // thread has work of a signal's kind pending, blocked signals and all.
+  int fd = -1;
+  do {
+    fd = ::ioctl(fd_.get(), KVM_CREATE_VM, 0);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) return fail_errno(errno, "KVM_CREATE_VM on /dev/kvm");
   return VmFd(UniqueFd(fd), run_size_, capabilities_.xsave_size);
 }
 

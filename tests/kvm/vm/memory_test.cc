@@ -1,4 +1,5 @@
 // Memory above RAM under KVM: a file's, and what is not plugged.
+#include <elf.h>
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "tests/guests/guest.h"
 #include "tests/support/scratch_directory.h"
@@ -48,17 +50,23 @@ class HighMemory : public testing::Test {
     config.virtio.emplace_back(VirtioPmemConfig{.file = *file});
     return config;
   }
-  // Runs it; false after having skipped the test.
+  // Runs it; false after having skipped or failed the test.
   bool run(VmConfig config, const std::function<void()>& on_started = {}) {
     auto vm = Vm::create(std::move(config));
     if (!vm && vm.error().code() == ErrorCode::kNoKvm) {
       [&] { GTEST_SKIP() << "needs KVM: " << vm.error().message(); }();
       return false;
     }
-    EXPECT_TRUE(vm) << vm.error().message();
+    if (!vm) {
+      ADD_FAILURE() << vm.error().message();
+      return false;
+    }
     vm_ = *std::move(vm);
     const auto stop = vm_->run({.deadline = std::chrono::minutes(2), .on_started = on_started});
-    EXPECT_TRUE(stop) << stop.error().message();
+    if (!stop) {
+      ADD_FAILURE() << stop.error().message();
+      return false;
+    }
     stop_ = *stop;
     return true;
   }
@@ -140,6 +148,25 @@ TEST_F(HighMemory, Machine_isNotSaved) {
   growing.virtio.emplace_back(VirtioMemConfig{.most = MiB(6)});
   if (!run(std::move(growing))) return;
   EXPECT_THAT(vm_->snapshot().error().message(), HasSubstr("--memory-max"));
+}
+
+TEST_F(HighMemory, CoreFile_isOfRamAlone) {
+  if (!run(with_file(GUEST_CODE(high_memory), {}))) return;
+  const std::string path = directory_.file("core");
+  const auto written = vm_->write_core(path);
+  ASSERT_TRUE(written) << written.error().message();
+  const auto core = test::read_file(path);
+  Elf64_Ehdr head;
+  ASSERT_GE(core.size(), sizeof head);
+  std::memcpy(&head, core.data(), sizeof head);
+  std::vector<std::uint64_t> loaded;
+  for (std::size_t i = 0; i < head.e_phnum; ++i) {
+    Elf64_Phdr part;
+    std::memcpy(&part, core.data() + head.e_phoff + i * sizeof part, sizeof part);
+    EXPECT_LE(part.p_offset + part.p_filesz, core.size()) << "part " << i;
+    if (part.p_type == PT_LOAD && part.p_vaddr == part.p_paddr) loaded.push_back(part.p_paddr);
+  }
+  EXPECT_THAT(loaded, testing::ElementsAre(0U));
 }
 
 TEST_F(HighMemory, Size_isAskedForWithinItsBounds) {
