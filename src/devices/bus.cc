@@ -40,7 +40,7 @@ constexpr std::uint64_t kLastPort = 0xffff;
 constexpr std::uint64_t kLastGpa = std::numeric_limits<std::uint64_t>::max();
 
 // The first entry that ends at or after `address`.
-std::size_t first_not_below(const BusMap& map, std::uint64_t address) noexcept {
+[[gnu::hot]] std::size_t first_not_below(const BusMap& map, std::uint64_t address) noexcept {
   const auto found =
       std::lower_bound(map.entries.begin(), map.entries.end(), address,
                        [](const BusEntry& entry, std::uint64_t a) { return entry.last < a; });
@@ -75,6 +75,14 @@ void add_entry(BusMap& map, const Window& window, DeviceRef device) {
 
 }  // namespace
 
+[[gnu::hot]] void all_ones(std::span<std::byte> data) noexcept {
+  if (data.size() <= kLongestPart) {  // one store, where fill() is a call
+    store_le(data, ~std::uint64_t{0});
+  } else {
+    std::fill(data.begin(), data.end(), std::byte{0xff});
+  }
+}
+
 Bus::Bus(BusKind kind)
     : kind_(kind),
       last_address_(kind == BusKind::kPio ? kLastPort : kLastGpa),
@@ -85,7 +93,7 @@ Bus::~Bus() = default;
 
 // The cache holds a reference to its map, so that map's address cannot have been used again: equal
 // pointers mean the same map.
-const BusMap& Bus::current(BusCache& cache) const {
+[[gnu::hot]] const BusMap& Bus::current(BusCache& cache) const {
   if (cache.map_.get() != published_.load(std::memory_order_acquire)) {
     std::shared_ptr<const BusMap> fresh;
     {
@@ -100,7 +108,7 @@ const BusMap& Bus::current(BusCache& cache) const {
 }
 
 template <typename Byte>
-bool Bus::access(BusCache& cache, std::uint64_t address, std::span<Byte> data) {
+[[gnu::hot]] bool Bus::access(BusCache& cache, std::uint64_t address, std::span<Byte> data) {
   constexpr bool kIsWrite = std::is_const_v<Byte>;
   bool all_claimed = true;
   while (!data.empty()) {
@@ -159,12 +167,13 @@ bool Bus::access(BusCache& cache, std::uint64_t address, std::span<Byte> data) {
   return all_claimed;
 }
 
-bool Bus::read(BusCache& cache, std::uint64_t address, std::span<std::byte> data) {
-  std::fill(data.begin(), data.end(), std::byte{0xff});
+[[gnu::hot]] bool Bus::read(BusCache& cache, std::uint64_t address, std::span<std::byte> data) {
+  all_ones(data);
   return access(cache, address, data);
 }
 
-bool Bus::write(BusCache& cache, std::uint64_t address, std::span<const std::byte> data) {
+[[gnu::hot]] bool Bus::write(BusCache& cache, std::uint64_t address,
+                             std::span<const std::byte> data) {
   return access(cache, address, data);
 }
 

@@ -101,6 +101,9 @@ class BusCache {
   std::size_t hit_ = 0;
 };
 
+// What a guest reads where nobody answers.
+void all_ones(std::span<std::byte> data) noexcept;
+
 // Thread-safe: accesses and changes of the map may come from any threads at once. A change never
 // waits for an access and an access never waits for a change: the map is immutable and replaced as
 // a whole.

@@ -97,7 +97,7 @@ Lapic::State Lapic::power_on() const {
   return state;
 }
 
-std::int64_t Lapic::now() const {
+[[gnu::hot]] std::int64_t Lapic::now() const {
   if (ports_.clock == nullptr) return 0;
   return std::clamp<std::int64_t>(ports_.clock->now().count(), 0, LapicTimer::kLatest);
 }
@@ -141,7 +141,7 @@ bool Lapic::set_base(std::uint64_t value) {
 
 // ---- registers
 
-std::uint8_t Lapic::ppr() const {
+[[gnu::hot]] std::uint8_t Lapic::ppr() const {
   const std::uint8_t in_service = class_of(highest(s_.isr));
   return (s_.tpr & 0xf0) >= in_service ? s_.tpr : in_service;
 }
@@ -157,7 +157,7 @@ std::uint32_t Lapic::logical_id() const {
   return (id >> 4) << 16 | 1U << (id & 0xf);
 }
 
-std::optional<std::uint32_t> Lapic::read_register(std::uint32_t number) {
+[[gnu::hot]] std::optional<std::uint32_t> Lapic::read_register(std::uint32_t number) {
   expire_timer();
   if (number >= kIsr && number < kEsr) {
     const Bits& bits = number < kTmr ? s_.isr : number < kIrr ? s_.tmr : s_.irr;
@@ -206,7 +206,7 @@ std::optional<std::uint32_t> Lapic::read_register(std::uint32_t number) {
   }
 }
 
-bool Lapic::write_register(std::uint32_t number, std::uint32_t value) {
+[[gnu::hot]] bool Lapic::write_register(std::uint32_t number, std::uint32_t value) {
   expire_timer();
   if (number >= kLvtTimer && number <= kLvtError) {
     write_lvt(number - kLvtTimer, value);
@@ -263,7 +263,7 @@ bool Lapic::write_register(std::uint32_t number, std::uint32_t value) {
   }
 }
 
-void Lapic::read(const IoAccess& access, std::span<std::byte> data) {
+[[gnu::hot]] void Lapic::read(const IoAccess& access, std::span<std::byte> data) {
   const std::uint64_t byte = access.offset % 16;
   if (!page() || access.offset >= kWindowSize || byte + data.size() > 4) return;
   const auto value = read_register(static_cast<std::uint32_t>(access.offset / 16));
@@ -271,7 +271,7 @@ void Lapic::read(const IoAccess& access, std::span<std::byte> data) {
   store_le(data, *value >> (8 * byte));
 }
 
-void Lapic::write(const IoAccess& access, std::span<const std::byte> data) {
+[[gnu::hot]] void Lapic::write(const IoAccess& access, std::span<const std::byte> data) {
   if (!page() || access.offset >= kWindowSize || access.offset % 16 != 0 || data.size() != 4)
     return;
   const auto value = static_cast<std::uint32_t>(load_le(data));
@@ -366,7 +366,7 @@ void Lapic::set_cr8(std::uint8_t value) { s_.tpr = static_cast<std::uint8_t>(val
 
 // ---- timer
 
-std::optional<std::uint8_t> Lapic::timer_vector() const {
+[[gnu::hot]] std::optional<std::uint8_t> Lapic::timer_vector() const {
   const std::uint32_t entry = s_.lvt[0];
   if (!enabled() || (entry & kLvtMasked) != 0) return std::nullopt;
   return static_cast<std::uint8_t>(entry);
@@ -377,7 +377,8 @@ bool Lapic::timer_held() const {
   return timer_hold_ && timer_vector() && next && *next <= now();
 }
 
-void Lapic::expire_timer(Held held) {
+[[gnu::hot]] void Lapic::expire_timer(Held held) {
+  if (!timer_.next()) return;
   if (held == Held::kStays && timer_hold_ && now() < timer_hold_->count()) return;
   const std::uint64_t times = timer_.expire(now());
   const auto vector = timer_vector();
@@ -386,7 +387,7 @@ void Lapic::expire_timer(Held held) {
   deliver_local(0);
 }
 
-std::optional<std::chrono::nanoseconds> Lapic::next_event() const {
+[[gnu::hot]] std::optional<std::chrono::nanoseconds> Lapic::next_event() const {
   const auto vector = timer_vector();
   // An interrupt that is requested already cannot be requested twice.
   if (!vector || get(s_.irr, *vector)) return std::nullopt;
@@ -396,7 +397,7 @@ std::optional<std::chrono::nanoseconds> Lapic::next_event() const {
                   timer_hold_.value_or(std::chrono::nanoseconds(0)));
 }
 
-void Lapic::on_time() { expire_timer(); }
+[[gnu::hot]] void Lapic::on_time() { expire_timer(); }
 
 std::uint64_t Lapic::tsc_deadline() {
   expire_timer();

@@ -72,11 +72,11 @@ void LapicBank::broadcast_eoi(VcpuId from, std::uint8_t vector) {
   if (ports_.on_eoi) ports_.on_eoi(from, vector);
 }
 
-void LapicBank::read(const IoAccess& access, std::span<std::byte> data) {
+[[gnu::hot]] void LapicBank::read(const IoAccess& access, std::span<std::byte> data) {
   if (static_cast<std::uint32_t>(access.vcpu) < count()) lapic(access.vcpu).read(access, data);
 }
 
-void LapicBank::write(const IoAccess& access, std::span<const std::byte> data) {
+[[gnu::hot]] void LapicBank::write(const IoAccess& access, std::span<const std::byte> data) {
   if (static_cast<std::uint32_t>(access.vcpu) < count()) lapic(access.vcpu).write(access, data);
 }
 

@@ -181,13 +181,13 @@ void Lapic::send_icr() {
 
 // ---- what the CPU takes
 
-bool Lapic::wants_ext_int() const {
+[[gnu::hot]] bool Lapic::wants_ext_int() const {
   if (!enabled()) return s_.lint[0];
   const std::uint32_t entry = s_.lvt[kLint0];
   return s_.ext_int || (s_.lint[0] && (entry & (kLvtMasked | kLvtDeliveryMode)) == kExtIntMode);
 }
 
-bool Lapic::has_interrupt() const {
+[[gnu::hot]] bool Lapic::has_interrupt() const {
   return wants_ext_int() || (enabled() && class_of(highest(s_.irr)) > (ppr() & 0xf0));
 }
 
@@ -216,15 +216,15 @@ void Lapic::end_of_interrupt() {
   }
 }
 
-bool Lapic::take_nmi() {
+[[gnu::hot]] bool Lapic::take_nmi() {
   if (s_.nmis == 0) return false;
   --s_.nmis;
   return true;
 }
 
-bool Lapic::take_init() { return std::exchange(s_.init, false); }
+[[gnu::hot]] bool Lapic::take_init() { return std::exchange(s_.init, false); }
 
-std::optional<std::uint8_t> Lapic::take_start_up() {
+[[gnu::hot]] std::optional<std::uint8_t> Lapic::take_start_up() {
   if (!s_.start_up) return std::nullopt;
   s_.activity = Activity::kActive;
   return std::exchange(s_.start_up, std::nullopt);

@@ -87,7 +87,7 @@ std::uint32_t LapicTimer::current_count(std::int64_t now) const {
   return static_cast<std::uint32_t>(std::min<std::int64_t>(counts, 0xffff'ffff));
 }
 
-std::optional<std::int64_t> LapicTimer::next() const {
+[[gnu::hot]] std::optional<std::int64_t> LapicTimer::next() const {
   if (!s_.running) return std::nullopt;
   if (s_.mode == Mode::kPeriodic && s_.expired != 0) {
     return std::min(std::max(s_.due, s_.expired + kLeastInterval), kLatest);
@@ -95,7 +95,7 @@ std::optional<std::int64_t> LapicTimer::next() const {
   return s_.due;
 }
 
-std::uint64_t LapicTimer::expire(std::int64_t now) {
+[[gnu::hot]] std::uint64_t LapicTimer::expire(std::int64_t now) {
   const auto at = next();
   if (!at || now < *at) return 0;
   s_.expired = std::max<std::int64_t>(now, 1);

@@ -33,7 +33,7 @@ const GuestRegion* GuestMemory::region(RegionKind kind, std::size_t number) cons
   return nullptr;
 }
 
-const GuestRegion* GuestMemory::find(Gpa address) const noexcept {
+[[gnu::hot]] const GuestRegion* GuestMemory::find(Gpa address) const noexcept {
   // A guest has a handful of regions: a scan beats a search tree.
   for (const GuestRegion& region : regions_) {
     if (region.range().contains(address)) return &region;

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/locked.h"
+#include "base/owned_counter.h"
 #include "devices/bus.h"
 #include "vmm/completion/completer.h"
 #include "vmm/completion/sandbox.h"
@@ -49,9 +50,7 @@ class ExitDispatch final : public ExitHandler {
   // On the vCPU's thread, at rest: its state has been replaced.
   Result<void> restored(kvm::VcpuFd& cpu);
 
-  std::uint64_t count(std::size_t kind) const noexcept {
-    return counts_[kind].load(std::memory_order_relaxed);
-  }
+  std::uint64_t count(std::size_t kind) const noexcept { return counts_[kind].value(); }
   // Adds this CPU's completed instructions, by mnemonic.
   void add_completed(std::map<std::string, std::uint64_t>& by_mnemonic) const;
   // Where accesses came from.
@@ -143,7 +142,7 @@ class ExitDispatch final : public ExitHandler {
   Locked<std::map<std::string_view, std::uint64_t>> completed_;
   std::atomic<std::uint64_t> executed_ahead_{0};
   std::chrono::steady_clock::time_point refreshed_{};
-  std::array<std::atomic<std::uint64_t>, std::variant_size_v<VcpuExit>> counts_{};
+  std::array<OwnedCounter, std::variant_size_v<VcpuExit>> counts_{};
 };
 
 }  // namespace vmm

@@ -9,13 +9,16 @@ std::chrono::nanoseconds host_utc() {
       std::chrono::system_clock::now().time_since_epoch());
 }
 
+std::chrono::nanoseconds steady() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::steady_clock::now().time_since_epoch());
+}
+
 }  // namespace
 
-std::chrono::nanoseconds GuestClock::now() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!running_) return elapsed_;
-  return elapsed_ + std::chrono::duration_cast<std::chrono::nanoseconds>(
-                        std::chrono::steady_clock::now() - started_);
+[[gnu::hot]] std::chrono::nanoseconds GuestClock::now() const {
+  const Pace pace = pace_of(pace_.load(std::memory_order_acquire));
+  return pace.running ? steady() - pace.at : pace.at;
 }
 
 std::chrono::nanoseconds GuestClock::utc() const { return ahead_ + (frozen_ ? now() : host_utc()); }
@@ -26,30 +29,27 @@ void GuestClock::set_time_of_day(const ClockConfig& config) {
 }
 
 std::chrono::steady_clock::time_point GuestClock::host_time(std::chrono::nanoseconds time) const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return started_ + (time - elapsed_);
+  const Pace pace = pace_of(pace_.load(std::memory_order_acquire));
+  return std::chrono::steady_clock::time_point(pace.at + time);
 }
 
 void GuestClock::start() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (running_) return;
-  running_ = true;
-  started_ = std::chrono::steady_clock::now();
+  std::lock_guard<std::mutex> lock(changes_);
+  const Pace pace = pace_of(pace_.load(std::memory_order_relaxed));
+  if (pace.running) return;
+  pace_.store(word_of({true, steady() - pace.at}), std::memory_order_release);
 }
 
 void GuestClock::stop() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (!running_) return;
-  running_ = false;
-  elapsed_ += std::chrono::duration_cast<std::chrono::nanoseconds>(
-      std::chrono::steady_clock::now() - started_);
+  std::lock_guard<std::mutex> lock(changes_);
+  if (!pace_of(pace_.load(std::memory_order_relaxed)).running) return;
+  pace_.store(word_of({false, now()}), std::memory_order_release);
 }
 
 void GuestClock::set(std::chrono::nanoseconds now, std::chrono::nanoseconds utc) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::lock_guard<std::mutex> lock(changes_);
   if (frozen_) ahead_ = utc - now;
-  elapsed_ = now;
-  started_ = std::chrono::steady_clock::now();
+  pace_.store(word_of({false, now}), std::memory_order_release);
 }
 
 }  // namespace vmm

@@ -37,8 +37,7 @@ Result<void> KickTimer::create() {
   return {};
 }
 
-Result<void> KickTimer::arm(std::optional<TimePoint> when) {
-  if (when == armed_) return {};
+Result<void> KickTimer::set(std::optional<TimePoint> when) {
   if (!timer_) VMM_TRY(create());
   itimerspec spec{};  // all zeros disarm
   if (when) {

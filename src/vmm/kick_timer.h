@@ -22,9 +22,12 @@ class KickTimer {
   KickTimer& operator=(const KickTimer&) = delete;
 
   // Nothing happens, and nothing is paid, for the time that it is armed for already.
-  Result<void> arm(std::optional<TimePoint> when);
+  Result<void> arm(std::optional<TimePoint> when) {
+    return when == armed_ ? Result<void>() : set(when);
+  }
 
  private:
+  Result<void> set(std::optional<TimePoint> when);
   Result<void> create();
 
   const int signal_;

@@ -91,7 +91,7 @@ bool UserIrqchip::asleep_for_ever() const {
   });
 }
 
-void UserIrqchip::on_exit(const kvm::VcpuFd& fd) {
+[[gnu::hot]] void UserIrqchip::on_exit(const kvm::VcpuFd& fd) {
   Cpu& mine = cpu(id_of(fd));
   const std::uint64_t base = fd.apic_base();
   const std::uint8_t cr8 = fd.cr8();
@@ -105,7 +105,7 @@ void UserIrqchip::on_exit(const kvm::VcpuFd& fd) {
   mine.cr8 = cr8;
 }
 
-bool UserIrqchip::read(VcpuId id, std::uint64_t address, std::span<std::byte> data) {
+[[gnu::hot]] bool UserIrqchip::read(VcpuId id, std::uint64_t address, std::span<std::byte> data) {
   if ((address & kPageMask) != cpu(id).page.load(std::memory_order_relaxed)) return false;
   lapics_.with([&](LapicBank& bank) {
     bank.read({.offset = address & ~kPageMask, .address = address, .vcpu = id}, data);
@@ -113,7 +113,8 @@ bool UserIrqchip::read(VcpuId id, std::uint64_t address, std::span<std::byte> da
   return true;
 }
 
-bool UserIrqchip::write(VcpuId id, std::uint64_t address, std::span<const std::byte> data) {
+[[gnu::hot]] bool UserIrqchip::write(VcpuId id, std::uint64_t address,
+                                     std::span<const std::byte> data) {
   if ((address & kPageMask) != cpu(id).page.load(std::memory_order_relaxed)) return false;
   lapics_.with([&](LapicBank& bank) {
     bank.write({.offset = address & ~kPageMask, .address = address, .vcpu = id}, data);
@@ -149,7 +150,7 @@ void UserIrqchip::on_halt(VcpuId id) {
   lapics_.with([id](LapicBank& bank) { bank.lapic(id).set_halted(true); });
 }
 
-void UserIrqchip::after_exit(VcpuId id) {
+[[gnu::hot]] void UserIrqchip::after_exit(VcpuId id) {
   Cpu& mine = cpu(id);
   if (mine.ended.none()) return;
   for (std::size_t vector = 0; vector < mine.ended.size(); ++vector) {
@@ -158,7 +159,7 @@ void UserIrqchip::after_exit(VcpuId id) {
   mine.ended.reset();
 }
 
-UserIrqchip::Look UserIrqchip::look(VcpuId id, bool take) {
+[[gnu::hot]] UserIrqchip::Look UserIrqchip::look(VcpuId id, bool take) {
   return lapics_.with([id, take](LapicBank& bank) {
     Lapic& lapic = bank.lapic(id);
     lapic.on_time();
@@ -249,7 +250,7 @@ void UserIrqchip::restored(VcpuId id) {
   lapics_.with([&](LapicBank& bank) { mine.base = bank.lapic(id).state().base; });
 }
 
-void UserIrqchip::pace(kvm::VcpuFd& fd) {
+[[gnu::hot]] void UserIrqchip::pace(kvm::VcpuFd& fd) {
   const VcpuId id = id_of(fd);
   Cpu& mine = cpu(id);
   const bool handled = mine.governor.handling() && fd.ready_for_interrupt();
@@ -264,13 +265,13 @@ void UserIrqchip::pace(kvm::VcpuFd& fd) {
   }
 }
 
-NextStep UserIrqchip::next_step(bool enter, const Look& look) const {
+[[gnu::hot]] NextStep UserIrqchip::next_step(bool enter, const Look& look) const {
   NextStep step{.enter = enter, .deadline = {}};
   if (look.next_event && clock_ != nullptr) step.deadline = clock_->host_time(*look.next_event);
   return step;
 }
 
-Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd, bool hold) {
+[[gnu::hot]] Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd, bool hold) {
   const VcpuId id = id_of(fd);
   pace(fd);
   Look now = look(id, true);

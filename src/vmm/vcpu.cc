@@ -155,13 +155,13 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
   return wanted_ == State::kRunning;
 }
 
-void Vcpu::run_until_told_otherwise() {
+[[gnu::hot]] void Vcpu::run_until_told_otherwise() {
   while (run_once()) {
   }
   (void)timer_.arm(std::nullopt);  // it would ring for a CPU that is paused
 }
 
-bool Vcpu::run_once() {
+[[gnu::hot]] bool Vcpu::run_once() {
   auto next = handler_.before_entry(fd_);
   if (next) {
     if (auto armed = timer_.arm(next->deadline); !armed) {
@@ -171,7 +171,7 @@ bool Vcpu::run_once() {
     }
   }
   auto exit = next ? fd_.run() : Result<VcpuExit>(tl::unexpected<Error>(std::move(next).error()));
-  exits_.fetch_add(1, std::memory_order_relaxed);
+  exits_.add();
   if (!exit) {
     handler_.host_error(std::move(exit).error());
     park();

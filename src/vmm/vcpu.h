@@ -11,6 +11,7 @@
 #include <optional>
 #include <thread>
 
+#include "base/owned_counter.h"
 #include "base/result.h"
 #include "devices/device.h"
 #include "vmm/debug/cpu_debug.h"
@@ -84,7 +85,7 @@ class Vcpu {
   // Processor time of its thread.
   std::chrono::nanoseconds cpu_time() const;
   // KVM_RUN returns since creation.
-  std::uint64_t exits() const noexcept { return exits_.load(std::memory_order_relaxed); }
+  std::uint64_t exits() const noexcept { return exits_.value(); }
   std::uint64_t kicks() const noexcept { return kicks_.load(std::memory_order_relaxed); }
 
  private:
@@ -114,7 +115,7 @@ class Vcpu {
   bool nudged_ = false;   // kicked since the last wait
 
   KickTimer timer_;  // of the vCPU's thread
-  std::atomic<std::uint64_t> exits_{0};
+  OwnedCounter exits_;
   std::atomic<std::uint64_t> kicks_{0};
   std::thread thread_;  // last: starts when all else is ready
 };

@@ -10,8 +10,8 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <variant>
-#include <vector>
 
 #include "memory/address.h"
 
@@ -59,7 +59,8 @@ struct EmulationFailureExit {
 
 struct InternalErrorExit {
   std::uint32_t suberror = 0;
-  std::vector<std::uint64_t> data;
+  std::array<std::uint64_t, 16> data{};
+  std::uint32_t words = 0;  // how many of `data` KVM filled in
 };
 
 struct IoapicEoiExit {
@@ -85,6 +86,9 @@ using VcpuExit =
     std::variant<PioExit, MmioExit, HltExit, ShutdownExit, IrqWindowExit, TprExit, InterruptedExit,
                  SystemEventExit, DebugTrapExit, FailEntryExit, EmulationFailureExit,
                  InternalErrorExit, IoapicEoiExit, MsrExit, MemoryFaultExit, UnknownExit>;
+
+// An exit is copied with plain stores: it stands on the way of every one of them.
+static_assert(std::is_trivially_copyable_v<VcpuExit>);
 
 // Names of the alternatives by index, for statistics and traces.
 inline constexpr std::array<std::string_view, std::variant_size_v<VcpuExit>> kExitNames{

@@ -7,7 +7,7 @@
 namespace vmm::kvm {
 namespace {
 
-VcpuExit decode_pio(kvm_run* run) {
+[[gnu::hot]] VcpuExit decode_pio(kvm_run* run) {
   PioExit exit;
   exit.port = run->io.port;
   exit.width = run->io.size;
@@ -18,7 +18,7 @@ VcpuExit decode_pio(kvm_run* run) {
   return exit;
 }
 
-VcpuExit decode_mmio(kvm_run* run) {
+[[gnu::hot]] VcpuExit decode_mmio(kvm_run* run) {
   MmioExit exit;
   exit.address = Gpa(run->mmio.phys_addr);
   exit.is_write = run->mmio.is_write != 0;
@@ -39,8 +39,9 @@ VcpuExit decode_internal_error(const kvm_run* run) {
   }
   InternalErrorExit exit;
   exit.suberror = run->internal.suberror;
-  const std::size_t n = std::min<std::size_t>(run->internal.ndata, std::size(run->internal.data));
-  exit.data.assign(run->internal.data, run->internal.data + n);
+  exit.words = std::min(run->internal.ndata, static_cast<std::uint32_t>(exit.data.size()));
+  static_assert(sizeof run->internal.data == sizeof exit.data);
+  std::copy_n(run->internal.data, exit.words, exit.data.begin());
   return exit;
 }
 
@@ -51,12 +52,11 @@ VcpuExit decode_msr(const kvm_run* run, bool is_write) {
 
 }  // namespace
 
-VcpuExit decode_exit(kvm_run* run) {
+[[gnu::hot]] VcpuExit decode_exit(kvm_run* run) {
+  // The two that make a guest slow do without the switch's table.
+  if (run->exit_reason == KVM_EXIT_IO) return decode_pio(run);
+  if (run->exit_reason == KVM_EXIT_MMIO) return decode_mmio(run);
   switch (run->exit_reason) {
-    case KVM_EXIT_IO:
-      return decode_pio(run);
-    case KVM_EXIT_MMIO:
-      return decode_mmio(run);
     case KVM_EXIT_HLT:
       return HltExit{};
     case KVM_EXIT_SHUTDOWN:

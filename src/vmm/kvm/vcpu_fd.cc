@@ -119,7 +119,7 @@ Result<void> VcpuFd::set(unsigned long request, const void* from, const char* na
   return {};
 }
 
-Result<VcpuExit> VcpuFd::run() {
+[[gnu::hot]] Result<VcpuExit> VcpuFd::run() {
   if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
     if (errno == EINTR || errno == EAGAIN) return VcpuExit(InterruptedExit{});
     if (errno == EFAULT) return VcpuExit(MemoryFaultExit{});
@@ -130,7 +130,7 @@ Result<VcpuExit> VcpuFd::run() {
 
 void VcpuFd::share_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_REGS; }
 
-std::uint64_t VcpuFd::exit_rip() const noexcept { return run_->s.regs.regs.rip; }
+[[gnu::hot]] std::uint64_t VcpuFd::exit_rip() const noexcept { return run_->s.regs.regs.rip; }
 
 void VcpuFd::set_immediate_exit(bool on) noexcept {
   // The kernel reads this byte from another CPU's point of view: a plain store that the compiler

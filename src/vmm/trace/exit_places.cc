@@ -9,7 +9,7 @@ constexpr std::uint32_t kWrite = 1U << 8;
 
 }  // namespace
 
-void ExitPlaces::count(const ExitRecord& record) noexcept {
+[[gnu::hot]] void ExitPlaces::count(const ExitRecord& record) noexcept {
   const std::uint32_t what = kThere | (record.is_write ? kWrite : 0) | record.kind;
   // Fibonacci hashing: devices' registers are neighbours, and pages apart.
   const std::uint64_t mixed = (record.address ^ std::uint64_t{what} << 40) * 0x9e3779b97f4a7c15;

@@ -27,7 +27,7 @@ ExitRing::Moment ExitRing::Moment::now() noexcept {
 ExitRing::ExitRing(std::uint32_t size)
     : size_(std::bit_floor(size)), slots_(size == 0 ? nullptr : std::make_unique<Slot[]>(size_)) {}
 
-void ExitRing::begin(const ExitRecord& record) noexcept {
+[[gnu::hot]] void ExitRing::begin(const ExitRecord& record) noexcept {
   const std::uint64_t number = count_.load(kRelaxed);
   // Whoever sees one of these words sees also that the slot's former exit is gone.
   std::atomic_thread_fence(std::memory_order_release);
@@ -41,7 +41,7 @@ void ExitRing::begin(const ExitRecord& record) noexcept {
   count_.store(number + 1, std::memory_order_release);
 }
 
-void ExitRing::finish(std::optional<std::uint64_t> read) noexcept {
+[[gnu::hot]] void ExitRing::finish(std::optional<std::uint64_t> read) noexcept {
   Slot& words = slot(count_.load(kRelaxed) - 1);
   if (read) words[kValue].store(*read, kRelaxed);
   words[kEnd].store(__rdtsc(), kRelaxed);
