@@ -69,7 +69,7 @@ struct SmallVmOptions {
 class SmallVm {
  public:
   // With `code` at kCode, paused before its first instruction. Records a test failure and returns
-  // nullptr when KVM refuses; call it only after require_kvm().
+  // nullptr when KVM refuses; for tests of KvmTest.
   static std::unique_ptr<SmallVm> create(const kvm::System& system,
                                          std::span<const std::uint8_t> code,
                                          FunctionHandler::Function on_exit,
@@ -154,7 +154,10 @@ class KvmTest : public ::testing::Test {
  protected:
   void SetUp() override {
     auto system = kvm::System::open();
-    if (!system) GTEST_SKIP() << system.error().message();
+    if (!system && system.error().code() == ErrorCode::kNoKvm) {
+      GTEST_SKIP() << "needs KVM: " << system.error().message();
+    }
+    ASSERT_TRUE(system) << system.error().message();
     system_.emplace(std::move(*system));
   }
   const kvm::System& system() const { return *system_; }

@@ -9,6 +9,8 @@
 #include <chrono>
 #include <thread>
 
+#include "tests/kvm/vcpu/small_vm.h"
+
 namespace vmm::kvm {
 namespace {
 
@@ -41,12 +43,12 @@ class SignalStorm {
   std::thread sender_;
 };
 
-TEST(SystemUnderSignals, CreatesItsVms) {
-  auto system = System::open();
-  if (!system) GTEST_SKIP() << "needs KVM: " << system.error().message();
+using SystemTest = KvmTest;
+
+TEST_F(SystemTest, MachinesAreCreated_althoughSignalsCome) {
   const SignalStorm storm;
   for (int i = 0; i < 50; ++i) {
-    const auto vm = system->create_vm();
+    const auto vm = system().create_vm();
     ASSERT_TRUE(vm) << "machine " << i << ": " << vm.error().message();
   }
 }

@@ -83,6 +83,16 @@ TEST(Bus, Access_insideAWindow_reachesTheDeviceWithItsOffset) {
   EXPECT_EQ(f.bus.stats(), BusStats{});
 }
 
+TEST(Bus, AllOnes_coverEveryLength) {
+  for (std::size_t length = 0; length <= 20; ++length) {
+    std::array<std::byte, 21> data{};
+    all_ones(std::span(data).first(length));
+    for (std::size_t i = 0; i < data.size(); ++i) {
+      EXPECT_EQ(data[i], i < length ? std::byte{0xff} : std::byte{0}) << length << ": " << i;
+    }
+  }
+}
+
 TEST(Bus, Access_toNothing_readsAllOnesAndDropsWritesAndIsCounted) {
   Fixture f;
   EXPECT_EQ(f.read(0x80, 4), 0xffff'ffffU);
