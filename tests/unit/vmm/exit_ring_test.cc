@@ -80,9 +80,11 @@ TEST(ExitRing, WithoutRoom_keepsNothing) {
 // What a reader gets is never put together from two exits.
 TEST(ExitRing, Last_isWholeWhileOthersRecord) {
   ExitRing ring(16);
+  ring.begin(access(0, 0));  // there is something to see, however late the other thread starts
+  ring.finish({});
   std::atomic<bool> end{false};
   std::thread writer([&] {
-    for (std::uint64_t i = 0; !end; ++i) {
+    for (std::uint64_t i = 1; !end; ++i) {
       ring.begin(access(i, i * 3));
       ring.finish({});
     }
