@@ -82,10 +82,11 @@ class Control(unittest.TestCase):
         self.assertTrue(eventually(self.is_running))
         return running
 
-    def is_running(self):
+    def is_running(self, resets=0):
         # The file is there a moment before somebody listens, and the socket before the machine.
         code, out, _ = vmm("ctl", self.path, "--json", "status")
-        return code == 0 and json.loads(out)["state"] == "running"
+        status = json.loads(out) if code == 0 else {"state": None}
+        return status["state"] == "running" and status["resets"] == resets
 
     def ctl(self, *words):
         code, out, err = vmm("ctl", self.path, *words)
@@ -219,7 +220,7 @@ class Control(unittest.TestCase):
         self.ctl("net", "add", "user")
         running.process.stdin.write(b"x")
         running.process.stdin.flush()
-        self.assertTrue(eventually(lambda: self.is_running() and self.status()["resets"] == 1))
+        self.assertTrue(eventually(lambda: self.is_running(resets=1)))
         status = self.status()
         self.assertEqual([device["name"] for device in status["disks"] + status["nets"]], ["disk0", "net0"])
 

@@ -164,10 +164,13 @@ def read_until(fd, expected):
 
 
 def eventually(condition):
+    """Whether it comes true; what was seen once is not asked for again, as it may be over by then."""
     end = time.monotonic() + PATIENCE
-    while not condition() and time.monotonic() < end:
+    while not condition():
+        if time.monotonic() >= end:
+            return False
         time.sleep(0.01)
-    return condition()
+    return True
 
 
 class OnTerminal(Running):
