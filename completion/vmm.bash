@@ -27,7 +27,7 @@ _vmm_value() {
       esac
       ;;
     --record-exits) _vmm_words "$value" '0 1024 16384' ;;
-    --kernel | --initrd | --module | --config | --control | --symbols | --restore) _vmm_files "$value" ;;
+    --kernel | --initrd | --module | --config | --control | --symbols | --restore | --result) _vmm_files "$value" ;;
     --boot) _vmm_words "$value" 'auto linux64 bzimage pvh multiboot multiboot2 flat' ;;
     --initrd-unpack) _vmm_words "$value" 'auto on off' ;;
     --mem) _vmm_words "$value" '128M 256M 512M 1G 2G 4G' ;;
@@ -167,7 +167,7 @@ _vmm() {
   local current=${words[count - 1]} previous=${words[count - 2]} command=${words[1]}
 
   if [[ $count -le 2 ]]; then
-    _vmm_words "$current" 'run ctl stat top trace profile snapshot core restore inspect doctor help --help --version'
+    _vmm_words "$current" 'run test ctl stat top trace profile snapshot core restore inspect doctor help --help --version'
     return
   fi
   case $command in
@@ -181,9 +181,24 @@ _vmm() {
           --initrd-unpack --restore --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --pmem --memory-max --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net --share
-          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --record-exits --symbols --no-reboot --timeout --debug-exit --trace --verbose
+          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --record-exits --symbols --no-reboot --timeout --result --debug-exit --trace --verbose
           --quiet --config --help'
       fi
+      ;;
+    test)
+      case $previous in
+        --junit) _vmm_files "$current" ;;
+        --jobs | -j) _vmm_words "$current" '1 2 4 8' ;;
+        --timeout) _vmm_words "$current" '10 60 300' ;;
+        --pass-value) _vmm_words "$current" '0 16' ;;
+        *)
+          if [[ $current == -* ]]; then
+            _vmm_words "$current" '--jobs --timeout --pass-value --junit --help'
+          else
+            _vmm_files "$current"
+          fi
+          ;;
+      esac
       ;;
     restore)
       if [[ $current == -* ]]; then
@@ -236,7 +251,7 @@ _vmm() {
       esac
       ;;
     doctor) _vmm_words "$current" '--json --help' ;;
-    help) _vmm_words "$current" 'run ctl stat top trace profile snapshot core restore inspect doctor' ;;
+    help) _vmm_words "$current" 'run test ctl stat top trace profile snapshot core restore inspect doctor' ;;
   esac
 }
 

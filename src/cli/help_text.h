@@ -10,6 +10,7 @@ inline constexpr std::string_view kAbout = "Virtual machines on Linux KVM.";
 inline constexpr std::string_view kMainFooter = R"(Examples:
   vmm run                                    the built-in guest, to see that it works
   vmm run --kernel bzImage --initrd rd.cpio  boot Linux on this terminal; Ctrl-A x ends it
+  vmm test *.elf --junit report.xml          kernels that test themselves, in parallel
   vmm ctl /tmp/vm.ctl status                 how a guest is that runs with --control
   vmm snapshot /tmp/vm.ctl vm.snap           write that guest to a file
   vmm restore vm.snap                        let it go on from there
@@ -48,6 +49,19 @@ Examples:
     vmm run --config machine.json --mem 4G
 
 Exit status: 0 the guest powered off, 1 host error, 2 bad usage; vmm(1) lists all.)";
+
+inline constexpr std::string_view kTestFooter =
+    R"(An image is what --kernel of vmm run takes. It has passed when it powers off, or writes the value of
+--pass-value to the debug-exit port (0xf4). Everything else is a failure: another value, a reset, a
+triple fault, the end of its time. Options behind -- are those of vmm run, for every image.
+
+Examples:
+  vmm test tests/*.elf
+  vmm test --jobs 4 --timeout 10 --junit report.xml tests/*.flat -- --testdev --cpus 2
+  vmm test --pass-value 16 target/x86_64/debug/deps/*.elf -- --mem 64M --boot multiboot
+
+The outcome is told on standard output as TAP (testanything.org), in the order of the images.
+Exit status: 0 all have passed, 1 some have not, 2 bad usage, 4 no usable /dev/kvm.)";
 
 inline constexpr std::string_view kCtlFooter = R"(Commands:
   status                   what the guest and its devices are at

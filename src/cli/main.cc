@@ -12,6 +12,7 @@
 #include "cli/profile_command.h"
 #include "cli/run_command.h"
 #include "cli/stat_command.h"
+#include "cli/test_command.h"
 #include "cli/top_command.h"
 #include "cli/trace_command.h"
 #include "vmm/vm.h"
@@ -22,6 +23,7 @@ using namespace vmm::cli;
 
 struct Dispatch {
   int operator()(RunCommand& command) const { return run_command(std::move(command.request)); }
+  int operator()(const TestCommand& command) const { return test_command(command); }
   int operator()(const CtlCommand& command) const { return ctl_command(command); }
   int operator()(const StatCommand& command) const {
     return command.live ? top_command(command) : stat_command(command);

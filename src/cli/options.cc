@@ -5,12 +5,14 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <thread>
 #include <utility>
 
 #include "cli/config_file.h"
 #include "cli/exit_code.h"
 #include "cli/help_text.h"
 #include "cli/option_values.h"
+#include "cli/test_process.h"
 
 namespace vmm::cli {
 namespace {
@@ -43,9 +45,8 @@ class Wanted {
                return word == "--help" || (is_short(word) && word.find('h') != word.npos);
              })) {}
 
-  bool command(std::string_view name) const {
-    return all_ || any([name](const std::string& word) { return word == name; });
-  }
+  // The first word says it; what comes later and looks the same is a file's name, or a value.
+  bool command(std::string_view name) const { return all_ || arguments_.front() == name; }
   bool option(std::string_view name, char short_name) const {
     return all_ || any([name, short_name](const std::string& word) {
              if (is_short(word)) return short_name != 0 && word.find(short_name) != word.npos;
@@ -78,6 +79,7 @@ constexpr const char* kHelpAbout = "Help on a command";
 struct Parser {
   CLI::App app{std::string(kAbout), "vmm"};
   CLI::App* run = nullptr;
+  CLI::App* test = nullptr;
   CLI::App* ctl = nullptr;
   CLI::App* stat = nullptr;
   CLI::App* top = nullptr;
@@ -86,6 +88,8 @@ struct Parser {
   CLI::App* inspect = nullptr;
   CLI::App* doctor = nullptr;
   std::string config_file;
+  TestCommand test_options;
+  std::string test_seconds;
   CtlCommand ctl_options;
   StatCommand stat_options;
   TraceCommand trace_options;
@@ -95,10 +99,11 @@ struct Parser {
   bool version = false;
 
   explicit Parser(const Wanted& wanted);
+  void add_test();
 
   // Those of the commands with options of their own that are there.
   std::vector<CLI::App*> commands() const {
-    std::vector<CLI::App*> all{run, ctl, stat, top, trace, profile, inspect, doctor};
+    std::vector<CLI::App*> all{run, test, ctl, stat, top, trace, profile, inspect, doctor};
     std::erase(all, nullptr);
     return all;
   }
@@ -155,6 +160,7 @@ Parser::Parser(const Wanted& wanted) {
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
         ->group("Control");
   }
+  if (wanted.command("test")) add_test();
   if (wanted.command("ctl")) {
     ctl = app.add_subcommand("ctl", "Control a running guest");
     add_socket(*ctl, ctl_options.socket);
@@ -216,6 +222,26 @@ Parser::Parser(const Wanted& wanted) {
         std::pair{"restore", kRestoreAbout}, std::pair{"help", kHelpAbout}}) {
     if (wanted.command(name)) app.add_subcommand(name, text);
   }
+}
+
+void Parser::add_test() {
+  test = app.add_subcommand("test", "Run images that test themselves");
+  test->add_option("image", test_options.images, "Kernel images")
+      ->type_name("IMAGE...")
+      ->required();
+  test_options.jobs = std::max(1U, std::thread::hardware_concurrency());
+  test->add_option("-j,--jobs", test_options.jobs,
+                   "How many run at a time (default: one for each processor)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024));
+  test->add_option("--timeout", test_seconds, "How long each may take (default 60)")
+      ->type_name("SECONDS");
+  test->add_option("--pass-value", test_options.rules.pass_value,
+                   "What an image that has passed writes to the debug-exit port (default 0)")
+      ->type_name("N");
+  test->add_option("--junit", test_options.junit, "Tell the outcome in a file, too, for CI systems")
+      ->type_name("FILE");
+  test->footer(std::string(kTestFooter));
 }
 
 // Commands that are other words for what a command can do.
@@ -336,11 +362,36 @@ Command finish_run(const Parser& parser) {
   return command;
 }
 
+// What of `vmm test` is meant for `vmm run`: cut off, as CLI11 would take it for images.
+std::vector<std::string> take_run_options(std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments.front() != "test") return {};
+  const auto dashes = std::find(arguments.begin(), arguments.end(), "--");
+  if (dashes == arguments.end()) return {};
+  std::vector<std::string> options(dashes + 1, arguments.end());
+  arguments.erase(dashes, arguments.end());
+  return options;
+}
+
+Command finish_test(const Parser& parser, std::vector<std::string> run_options) {
+  TestCommand command = parser.test_options;
+  command.rules.run_options = std::move(run_options);
+  if (!parser.test_seconds.empty()) {
+    const auto timeout = parse_seconds(parser.test_seconds);
+    if (!timeout) return complain("test", {"--timeout: " + timeout.error().message()});
+    command.rules.timeout = *timeout;
+  }
+  // What `vmm run` would refuse every time is refused once.
+  Command run = parse_command_line(test_arguments(command.images.front(), command.rules));
+  if (auto* const refused = std::get_if<PrintOnly>(&run)) return std::move(*refused);
+  return command;
+}
+
 }  // namespace
 
 Command parse_command_line(const std::vector<std::string>& given) {
   std::vector<std::string> arguments = given;
   expand(arguments);
+  std::vector<std::string> run_options = take_run_options(arguments);
   Parser parser{Wanted(arguments)};
   if (arguments.empty()) return PrintOnly{parser.app.help(), kExitUsage};
   try {
@@ -359,6 +410,7 @@ Command parse_command_line(const std::vector<std::string>& given) {
   report_extras(parser, problems);
   if (!problems.empty()) return complain(command_name(parser), problems);
   if (parser.version) return PrintOnly{fmt::format("vmm {}\n", VMM_VERSION), 0};
+  if (is_parsed(parser.test)) return finish_test(parser, std::move(run_options));
   if (is_parsed(parser.ctl)) return parser.ctl_options;
   if (is_parsed(parser.stat)) return parser.stat_options;
   if (is_parsed(parser.top)) {
@@ -368,8 +420,9 @@ Command parse_command_line(const std::vector<std::string>& given) {
   if (is_parsed(parser.profile)) return parser.profile_options;
   if (is_parsed(parser.inspect)) return parser.inspect_options;
   if (is_parsed(parser.doctor)) return parser.doctor_options;
-  return complain("", {"a command is missing: run, ctl, stat, top, trace, profile, snapshot, core, "
-                       "restore, inspect, doctor or help"});
+  return complain(
+      "", {"a command is missing: run, test, ctl, stat, top, trace, profile, snapshot, core, "
+           "restore, inspect, doctor or help"});
 }
 
 }  // namespace vmm::cli

@@ -6,11 +6,18 @@
 #include <vector>
 
 #include "cli/run_options.h"
+#include "cli/test_rules.h"
 
 namespace vmm::cli {
 
 struct RunCommand {
   RunRequest request;
+};
+struct TestCommand {
+  std::vector<std::string> images;
+  unsigned jobs = 1;
+  std::string junit;  // a file, or empty
+  TestRules rules;
 };
 struct InspectCommand {
   std::string file;
@@ -48,8 +55,8 @@ struct PrintOnly {
   int exit_code = 0;
 };
 
-using Command = std::variant<RunCommand, CtlCommand, StatCommand, TraceCommand, ProfileCommand,
-                             InspectCommand, DoctorCommand, PrintOnly>;
+using Command = std::variant<RunCommand, TestCommand, CtlCommand, StatCommand, TraceCommand,
+                             ProfileCommand, InspectCommand, DoctorCommand, PrintOnly>;
 
 // `given` are the arguments without the program's name. Reads the configuration file that they
 // name, and nothing else.

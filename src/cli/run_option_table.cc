@@ -147,6 +147,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "The kernel's System.map or vmlinux: names, and how far the kernel was moved (KASLR)", kDebug},
     {"no-reboot", kFlag, "", "End when the guest resets instead of starting it again", kControl},
     {"timeout", kValue, "SECONDS", "End the guest after this time", kControl},
+    {"result", kValue, "FILE", "Write how the guest ended to a file, as JSON", kControl},
     {"debug-exit", kValue, "PORT",
      "Port at which a guest ends with a status of its own (default 0xf4), or off", kControl},
     {"trace", kOptionalValue, "KINDS",

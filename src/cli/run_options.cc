@@ -395,6 +395,10 @@ void read_control(Reader& reader, RunRequest& request) {
     request.control = reader.text("control", "");
     if (request.control->empty()) reader.problem("control", "the path is empty");
   }
+  if (reader.has("result")) {
+    request.result = reader.text("result", "");
+    if (request.result.empty()) reader.problem("result", "the file name is empty");
+  }
   // A snapshot has nothing that could be booted again.
   request.no_reboot = reader.flag("no-reboot") || request.snapshot_file;
   if (reader.has("timeout")) {

@@ -75,6 +75,7 @@ struct RunRequest {
   bool gdb_wait = false;
   CrashAction on_crash;
   std::string symbols;  // a file, or empty
+  std::string result;   // a file for the end as JSON, or empty
   bool no_reboot = false;
   std::optional<std::chrono::nanoseconds> timeout;
   std::optional<bool> escape;  // nothing: when the input is a terminal

@@ -259,17 +259,25 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
       terminal_.say(statistics(*vm));
     }
     if (loop) {
-      return SessionEnd{kExitResetLoop,
-                        fmt::format("guest reset {} times in a row within a second each, without "
-                                    "printing anything",
-                                    empty_resets_),
-                        {}};
+      return SessionEnd{.exit_code = kExitResetLoop,
+                        .reason = std::string(kResetLoopReason),
+                        .value = {},
+                        .line = fmt::format("guest reset {} times in a row within a second each, "
+                                            "without printing anything",
+                                            empty_resets_),
+                        .report = {}};
     }
     if (gdb_) gdb_->guest_ended(static_cast<unsigned>(exit_code(*stop)));
     const std::lock_guard guard(mutex_);
     // A reset that would have been followed by another start is no end of the guest's own.
     const StopInfo end = reboot ? StopInfo{.reason = StopReason::kCancelled} : *stop;
-    return SessionEnd{exit_code(end), end_text(end, quit_why_), end.report};
+    SessionEnd told{.exit_code = exit_code(end),
+                    .reason = std::string(end_reason(end.reason)),
+                    .value = {},
+                    .line = end_text(end, quit_why_),
+                    .report = end.report};
+    if (end.reason == StopReason::kDebugExit) told.value = end.value;
+    return told;
   }
 }
 

@@ -30,8 +30,10 @@ namespace vmm::cli {
 // Why a session ended: the exit status, and what to tell.
 struct SessionEnd {
   int exit_code = 0;
-  std::string line;    // "guest powered off"
-  std::string report;  // many lines, or empty
+  std::string reason;                  // one of end_reason()'s, for programs
+  std::optional<std::uint32_t> value;  // what a guest wrote to the debug-exit port
+  std::string line;                    // "guest powered off"
+  std::string report;                  // many lines, or empty
 };
 
 // Made and run by the main thread; on_signal() and on_command() come from others.

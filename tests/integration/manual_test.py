@@ -37,6 +37,11 @@ class Manual(unittest.TestCase):
         self.assertIn("--kernel", options)
         self.assertEqual([option for option in sorted(options) if option not in plain], [])
 
+    def test_has_every_option_of_test(self):
+        plain = MANUAL.read_text().replace("\\-", "-")
+        section = plain.split(".SH OPTIONS OF VMM TEST")[1].split(".SH ")[0]
+        self.assertEqual([option for option in options_of("test") - {"--help"} if option not in section], [])
+
     def test_has_every_control_command(self):
         page = (ROOT / "docs/control.md").read_text()
         source = (ROOT / "src/cli/control_protocol.cc").read_text()
@@ -89,7 +94,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("vmm", "help", "ins"), ["inspect"])
 
     def test_offers_exactly_the_options(self):
-        for command in ("run", "ctl", "stat", "top", "trace", "profile", "inspect", "doctor"):
+        for command in ("run", "test", "ctl", "stat", "top", "trace", "profile", "inspect", "doctor"):
             self.assertEqual(set(self.complete("vmm", command, "--")), options_of(command))
 
     def test_option_values(self):

@@ -110,6 +110,19 @@ class Guest:
             + [0x75, 0xEC]  # jnz again
         )
 
+    def flood(self, byte, pages):
+        """Sends 4 KiB of one byte, over and over, then ends with the value 0."""
+        code = (
+            [0xBB, *pages.to_bytes(4, "little")]  # mov ebx, pages
+            + [0x48, 0x8D, 0x35, 29, 0, 0, 0]  # again: lea rsi, [data]
+            + [0xB9, 0, 0x10, 0, 0]  # mov ecx, 4096
+            + [0x66, 0xBA, 0xF8, 0x03]  # mov dx, 0x3f8
+            + [0xFC, 0xF3, 0x6E]  # cld; rep outsb
+            + [0xFF, 0xCB]  # dec ebx
+            + [0x75, 0xE9]  # jnz again
+        )
+        return self.raw(code).exit(0).hang().raw(bytes(4) + byte.encode() * 4096)
+
     def arguments(self, test):
         """Options that run it; the file lives as long as the test."""
         file = tempfile.NamedTemporaryFile(suffix=".bin")

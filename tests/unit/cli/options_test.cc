@@ -9,6 +9,7 @@
 
 #include "cli/exit_code.h"
 #include "cli/option_values.h"
+#include "cli/test_process.h"
 
 namespace vmm::cli {
 namespace {
@@ -322,6 +323,37 @@ TEST(Options, OtherWordsForAWatchdogAreRefused) {
   EXPECT_THAT(parse_watchdog("action=pause").error().message(),
               HasSubstr("reset, poweroff, panic, stop, none"));
   EXPECT_THAT(parse_watchdog("timeout=3").error().message(), HasSubstr("action=ACTION"));
+}
+
+TEST(Options, TestHasImagesAndOptionsForTheirRuns) {
+  Command command = parse_command_line({"test", "a.elf", "-j", "3", "b.elf", "--timeout", "1.5",
+                                        "--pass-value", "16", "--", "--mem", "64M", "--testdev"});
+  ASSERT_TRUE(std::holds_alternative<TestCommand>(command)) << std::get<PrintOnly>(command).text;
+  const TestCommand test = std::get<TestCommand>(command);
+  EXPECT_THAT(test.images, ElementsAre("a.elf", "b.elf"));
+  EXPECT_EQ(test.jobs, 3U);
+  EXPECT_EQ(test.rules.timeout, std::chrono::milliseconds(1500));
+  EXPECT_EQ(test.rules.pass_value, 16U);
+  EXPECT_THAT(test.rules.run_options, ElementsAre("--mem", "64M", "--testdev"));
+  EXPECT_THAT(test_arguments("a.elf", test.rules),
+              ElementsAre("run", "--kernel=a.elf", "--no-reboot", "--timeout=1.500", "--mem", "64M",
+                          "--testdev"));
+}
+
+TEST(Options, TestIsRefusedBeforeAnythingRuns) {
+  EXPECT_THAT(refused({"test"}).text, HasSubstr("image"));
+  EXPECT_THAT(refused({"test", "a.elf", "--timeout", "soon"}).text, HasSubstr("--timeout"));
+  EXPECT_THAT(refused({"test", "a.elf", "--jobs", "0"}).text, HasSubstr("--jobs"));
+  const PrintOnly print = refused({"test", "a.elf", "--", "--mem", "4Q"});
+  EXPECT_EQ(print.exit_code, kExitUsage);
+  EXPECT_THAT(print.text, HasSubstr("--mem: '4Q'"));
+}
+
+// A word that is a command's name elsewhere.
+TEST(Options, CommandIsTheFirstWord) {
+  Command command = parse_command_line({"inspect", "test"});
+  ASSERT_TRUE(std::holds_alternative<InspectCommand>(command));
+  EXPECT_EQ(std::get<InspectCommand>(command).file, "test");
 }
 
 }  // namespace
