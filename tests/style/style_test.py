@@ -62,6 +62,8 @@ class RulesCanFail(unittest.TestCase):
                 ("src/vmm/x.cc", '#include "vcpu.h"\n'),
                 ("src/devices/x.cc", '#include "firmware/builtin_guest.h"\n'),
                 ("src/cli/x.cc", '#include "vmm/vcpu.h"\n'),
+                ("src/cli/x.cc", '#include "vmm_testing/matchers.h"\n'),
+                ("src/vmm_testing/x.h", '#include "cli/options.h"\n'),
                 ("src/cli/x.cc", '#include "vmm/kvm/vcpu_fd.h"\n'),
             ],
             good=[
