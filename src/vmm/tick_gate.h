@@ -22,9 +22,12 @@ class TickGate final : public IrqPin {
   TickGate(IrqLine out, TickHold& hold) : out_(out), hold_(hold) {}
 
   void set_level(bool asserted) override {
+    // A timer says its level at every access; only its own changes matter, and they come one after
+    // the other.
+    if (level_.load(std::memory_order_relaxed) == asserted) return;
     const std::lock_guard guard(mutex_);
-    const bool rises = asserted && !level_;
-    level_ = asserted;
+    const bool rises = asserted;
+    level_.store(asserted, std::memory_order_relaxed);
     if (rises && hold_.held.load(std::memory_order_acquire)) waits_ = true;
     if (waits_) return;
     if (rises) hold_.on_its_way.store(true, std::memory_order_relaxed);
@@ -38,7 +41,7 @@ class TickGate final : public IrqPin {
     waits_ = false;
     hold_.on_its_way.store(true, std::memory_order_relaxed);
     out_.set_level(true);
-    out_.set_level(level_);
+    out_.set_level(level_.load(std::memory_order_relaxed));
     return true;
   }
 
@@ -46,8 +49,8 @@ class TickGate final : public IrqPin {
   std::mutex mutex_;
   IrqLine out_;
   TickHold& hold_;
-  bool level_ = false;  // as the timer has it
-  bool waits_ = false;  // an edge that was held; the line behind is low
+  std::atomic<bool> level_{false};  // as the timer has it; written with mutex_ held
+  bool waits_ = false;              // an edge that was held; the line behind is low
 };
 
 }  // namespace vmm
