@@ -14,7 +14,7 @@ packages_build=(
 
 packages_test=(
   libgtest-dev libgmock-dev libbenchmark-dev
-  python3          # tests of style and of whole guests
+  python3 python3-pytest  # tests of style and of whole guests; the bindings' plugin for pytest
   acpica-tools     # iasl checks our ACPI tables
   iproute2 util-linux  # network namespaces and devices for the tests
   e2fsprogs        # file systems on disks: made and checked

@@ -5,12 +5,14 @@
 import os
 import pathlib
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "python"))
+PYTHON = pathlib.Path(__file__).resolve().parents[2] / "python"
+sys.path.insert(0, str(PYTHON))
 import vmm  # noqa: E402
 
 ENOUGH = 120
@@ -123,6 +125,68 @@ class Python(unittest.TestCase):
         closed.close()
         with self.assertRaises(ValueError):
             closed.run(1)
+
+
+class Pytest(unittest.TestCase):
+    """The plugin, in a pytest of its own. Debian's pytest belongs to Debian's Python."""
+
+    TESTS = """
+import pytest, vmm
+pytest_plugins = ["vmm.pytest_plugin"]
+
+@pytest.fixture(scope="module")
+def vmm_machine():
+    return vmm.Vm(code=bytes.fromhex("%s"), memory=2 << 20, irqchip="none")
+
+@pytest.fixture(scope="module")
+def vmm_ready():
+    return %r
+
+def count(guest):
+    return int.from_bytes(guest.read(0x2000, 4), "little")
+
+def test_one(guest):
+    begin = count(guest)
+    assert guest.run_until(60, exits=4).met
+    assert count(guest) > begin
+    guest.write(0x2000, bytes(4))
+
+def test_two(guest):
+    assert guest.console == ""
+    assert count(guest) == 0
+    assert guest.run_until(60, exits=2).met
+
+def test_that_fails(guest):
+    assert guest.run_until(60, exits=3).met
+    assert count(guest) == 1000
+"""
+
+    def pytest(self, ready):
+        for python in ("/usr/bin/python3", sys.executable):
+            if subprocess.run([python, "-m", "pytest", "--version"], capture_output=True).returncode == 0:
+                break
+        else:
+            self.skipTest("there is no pytest")
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "test_guest.py"
+            file.write_text(self.TESTS % (TALK.hex(), ready), encoding="utf-8")
+            environment = dict(os.environ, PYTHONPATH=str(PYTHON), PYTHONDONTWRITEBYTECODE="1")
+            done = subprocess.run([python, "-m", "pytest", "-p", "no:cacheprovider", "-rA", file], env=environment,
+                                  capture_output=True, text=True, timeout=ENOUGH)
+        if "needs KVM" in done.stdout:
+            self.skipTest("needs KVM")
+        return done.stdout + done.stderr
+
+    def test_each_test_has_a_guest_of_its_own(self):
+        out = self.pytest({"console": "ok"})
+        self.assertIn("1 failed, 2 passed", out)
+        self.assertIn("Guest registers", out)
+        self.assertRegex(out, r"Registers\(rax=0x6b")
+
+    def test_guest_that_does_not_get_ready(self):
+        out = self.pytest({"console": "never", "deadline": 0.1})
+        self.assertIn("3 errors", out)
+        self.assertIn("the guest did not get ready: deadline", out)
 
 
 if __name__ == "__main__":
