@@ -8,8 +8,9 @@
 
 namespace vmm {
 
-// Until commit(), and on errors, nothing has happened to what was there; a process that dies leaves
-// a file of another name (PATH.XXXXXX). One thread at a time.
+// Until commit(), and on errors, nothing has happened to what was there. Until then it has no name,
+// so that nothing is left of it when the process dies; where the file system knows no such files
+// (O_TMPFILE), it has the name PATH.XXXXXX, which then stays. One thread at a time.
 class ReplacedFile {
  public:
   // Beside `path`, of mode 0600. Errors: kIo, kResource.
@@ -28,7 +29,7 @@ class ReplacedFile {
   ReplacedFile(std::string path, std::string temporary, UniqueFd file)
       : path_(std::move(path)), temporary_(std::move(temporary)), file_(std::move(file)) {}
   std::string path_;
-  std::string temporary_;  // empty: there is none any more
+  std::string temporary_;  // a name that it has; empty: none, or that of path_
   UniqueFd file_;
 };
 

@@ -1,8 +1,11 @@
 #include "base/replaced_file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -51,6 +54,50 @@ TEST(ReplacedFile, WithoutCommit_nothingHasHappened) {
     ASSERT_EQ(::write(moved.fd(), "new", 3), 3);
   }
   EXPECT_EQ(contents(path), "old");
+  EXPECT_EQ(entries(path.parent_path()), 1U);
+}
+
+TEST(ReplacedFile, DeathBeforeCommit_leavesNothing) {
+  const test::ScratchDirectory folder;
+  const std::filesystem::path path = folder.file("file");
+  const UniqueFd nameless(::open(path.parent_path().c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!nameless) GTEST_SKIP() << "this file system has no files without a name";
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const auto file = ReplacedFile::create(path);
+    if (file && ::write(file->fd(), "new", 3) == 3) ::raise(SIGKILL);
+    ::_exit(1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(entries(path.parent_path()), 0U);
+}
+
+// A relative name without a folder, and one in the root, are found, too.
+TEST(ReplacedFile, Commit_findsTheFolder) {
+  const test::ScratchDirectory folder;
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(folder.file(""));
+  auto file = ReplacedFile::create("plain");
+  const bool done = file && file->commit();
+  std::filesystem::current_path(before);
+  EXPECT_TRUE(done);
+  EXPECT_TRUE(std::filesystem::exists(folder.file("plain")));
+}
+
+// What is in the way stays, and so does nothing of what was to take its place.
+TEST(ReplacedFile, Commit_thatFails_leavesNothing) {
+  const test::ScratchDirectory folder;
+  const std::filesystem::path path = folder.file("directory");
+  std::filesystem::create_directory(path);
+  {
+    auto file = ReplacedFile::create(path);
+    ASSERT_TRUE(file);
+    EXPECT_FALSE(file->commit());
+  }
+  EXPECT_TRUE(std::filesystem::is_directory(path));
   EXPECT_EQ(entries(path.parent_path()), 1U);
 }
 
