@@ -167,7 +167,7 @@ _vmm() {
   local current=${words[count - 1]} previous=${words[count - 2]} command=${words[1]}
 
   if [[ $count -le 2 ]]; then
-    _vmm_words "$current" 'run test ctl stat top trace profile snapshot core restore inspect doctor help --help --version'
+    _vmm_words "$current" 'run test ctl stat top trace profile snapshot core restore inspect diff doctor help --help --version'
     return
   fi
   case $command in
@@ -220,7 +220,7 @@ _vmm() {
     trace)
       if [[ $current == -* ]]; then _vmm_words "$current" '--output --chrome --help'; else _vmm_files "$current"; fi
       ;;
-    inspect)
+    inspect | diff)
       if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
       ;;
     ctl)
@@ -251,7 +251,7 @@ _vmm() {
       esac
       ;;
     doctor) _vmm_words "$current" '--json --help' ;;
-    help) _vmm_words "$current" 'run test ctl stat top trace profile snapshot core restore inspect doctor' ;;
+    help) _vmm_words "$current" 'run test ctl stat top trace profile snapshot core restore inspect diff doctor' ;;
   esac
 }
 

@@ -120,6 +120,16 @@ inline constexpr std::string_view kInspectFooter = R"(Examples:
 
 Exit status: 0 the image can boot, 6 it cannot.)";
 
+inline constexpr std::string_view kDiffFooter =
+    R"(Registers and devices' fields that are not the same, and the pages of memory.
+
+Examples:
+  vmm snapshot /tmp/vm.ctl before.snap; sleep 1; vmm snapshot /tmp/vm.ctl after.snap
+  vmm diff before.snap after.snap
+  vmm diff --json before.snap after.snap | jq .memory.differing_pages
+
+Exit status: 0 they are the same, 1 they are not, 2 bad usage, 6 a file cannot be used.)";
+
 inline constexpr std::string_view kDoctorFooter = R"(Examples:
   vmm doctor
   vmm doctor --json | jq .quirks

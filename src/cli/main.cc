@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/ctl_command.h"
+#include "cli/diff_command.h"
 #include "cli/doctor_command.h"
 #include "cli/inspect_command.h"
 #include "cli/options.h"
@@ -31,6 +32,7 @@ struct Dispatch {
   int operator()(const TraceCommand& command) const { return trace_command(command); }
   int operator()(const ProfileCommand& command) const { return profile_command(command); }
   int operator()(const InspectCommand& command) const { return inspect_command(command); }
+  int operator()(const DiffCommand& command) const { return diff_command(command); }
   int operator()(const DoctorCommand& command) const { return doctor_command(command); }
   int operator()(const PrintOnly& print) const {
     std::fputs(print.text.c_str(), print.exit_code == 0 ? stdout : stderr);

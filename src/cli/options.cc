@@ -86,6 +86,7 @@ struct Parser {
   CLI::App* trace = nullptr;
   CLI::App* profile = nullptr;
   CLI::App* inspect = nullptr;
+  CLI::App* diff = nullptr;
   CLI::App* doctor = nullptr;
   std::string config_file;
   TestCommand test_options;
@@ -95,6 +96,7 @@ struct Parser {
   TraceCommand trace_options;
   ProfileCommand profile_options;
   InspectCommand inspect_options;
+  DiffCommand diff_options;
   DoctorCommand doctor_options;
   bool version = false;
 
@@ -103,7 +105,7 @@ struct Parser {
 
   // Those of the commands with options of their own that are there.
   std::vector<CLI::App*> commands() const {
-    std::vector<CLI::App*> all{run, test, ctl, stat, top, trace, profile, inspect, doctor};
+    std::vector<CLI::App*> all{run, test, ctl, stat, top, trace, profile, inspect, diff, doctor};
     std::erase(all, nullptr);
     return all;
   }
@@ -210,6 +212,13 @@ Parser::Parser(const Wanted& wanted) {
         ->required();
     inspect->add_flag("--json", inspect_options.json, "For programs");
     inspect->footer(std::string(kInspectFooter));
+  }
+  if (wanted.command("diff")) {
+    diff = app.add_subcommand("diff", "Tell what differs between two snapshots");
+    diff->add_option("before", diff_options.before, "Snapshot")->type_name("A")->required();
+    diff->add_option("after", diff_options.after, "Another one")->type_name("B")->required();
+    diff->add_flag("--json", diff_options.json, "For programs, and all of it");
+    diff->footer(std::string(kDiffFooter));
   }
   if (wanted.command("doctor")) {
     doctor = app.add_subcommand("doctor", "Tell what this host's KVM offers and lacks");
@@ -419,10 +428,11 @@ Command parse_command_line(const std::vector<std::string>& given) {
   if (is_parsed(parser.trace)) return parser.trace_options;
   if (is_parsed(parser.profile)) return parser.profile_options;
   if (is_parsed(parser.inspect)) return parser.inspect_options;
+  if (is_parsed(parser.diff)) return parser.diff_options;
   if (is_parsed(parser.doctor)) return parser.doctor_options;
   return complain(
       "", {"a command is missing: run, test, ctl, stat, top, trace, profile, snapshot, core, "
-           "restore, inspect, doctor or help"});
+           "restore, inspect, diff, doctor or help"});
 }
 
 }  // namespace vmm::cli

@@ -23,6 +23,10 @@ struct InspectCommand {
   std::string file;
   bool json = false;
 };
+struct DiffCommand {
+  std::string before, after;
+  bool json = false;
+};
 struct CtlCommand {
   std::string socket;
   std::vector<std::string> words;
@@ -56,7 +60,7 @@ struct PrintOnly {
 };
 
 using Command = std::variant<RunCommand, TestCommand, CtlCommand, StatCommand, TraceCommand,
-                             ProfileCommand, InspectCommand, DoctorCommand, PrintOnly>;
+                             ProfileCommand, InspectCommand, DiffCommand, DoctorCommand, PrintOnly>;
 
 // `given` are the arguments without the program's name. Reads the configuration file that they
 // name, and nothing else.

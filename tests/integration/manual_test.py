@@ -94,7 +94,7 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("vmm", "help", "ins"), ["inspect"])
 
     def test_offers_exactly_the_options(self):
-        for command in ("run", "test", "ctl", "stat", "top", "trace", "profile", "inspect", "doctor"):
+        for command in ("run", "test", "ctl", "stat", "top", "trace", "profile", "inspect", "diff", "doctor"):
             self.assertEqual(set(self.complete("vmm", command, "--")), options_of(command))
 
     def test_option_values(self):

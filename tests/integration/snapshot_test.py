@@ -105,6 +105,26 @@ class Snapshots(unittest.TestCase):
         self.assertEqual(code, 6)
         self.assertIn("damaged", err)
 
+    def test_diff_tells_what_the_guest_did_in_between(self):
+        # again: inc dword [0x100000]; jmp again
+        self.start(Guest().raw([0xFF, 0x04, 0x25, 0, 0, 0x10, 0, 0xEB, 0xF7]))
+        self.take()
+        code, out, err = vmm("diff", self.file, self.file)
+        self.assertEqual((code, err), (0, ""))
+        self.assertEqual(out, "memory: 0 of 1024 pages differ\n")
+        before, self.file = self.file, self.folder / "after.snap"
+        self.take()
+        code, out, err = vmm("diff", before, self.file)
+        self.assertEqual((code, err), (1, ""))
+        self.assertIn("  0x000000100000-0x000000100fff  1 page\n", out)
+        code, out, _ = vmm("diff", "--json", before, self.file)
+        self.assertEqual(code, 1)
+        difference = json.loads(out)
+        self.assertEqual(difference["memory"]["ranges"], [{"address": "0x100000", "size": 4096}])
+        code, out, err = vmm("diff", before, "/nowhere/x.snap")
+        self.assertEqual((code, out), (6, ""))
+        self.assertIn("/nowhere/x.snap", err)
+
     def test_disks_have_to_be_given(self):
         disk = self.folder / "disk.img"
         disk.write_bytes(bytes(1 << 20))

@@ -295,6 +295,47 @@ Result<void> RamImage::verify() const {
   return {};
 }
 
+Result<std::vector<GpaRange>> RamImage::difference(const RamImage& other) const {
+  const bool same_regions =
+      std::equal(regions_.begin(), regions_.end(), other.regions_.begin(), other.regions_.end(),
+                 [](const GpaRange& a, const GpaRange& b) {
+                   return a.base() == b.base() && a.size() == b.size();
+                 });
+  if (!same_regions) {
+    return fail(ErrorCode::kBadConfig,
+                "The memory of one lies elsewhere than the other's ({} and {})",
+                format_size(bytes()), format_size(other.bytes()));
+  }
+  static constexpr std::array<std::byte, kPage> kZeroes{};
+  const auto contents = [](const RamImage& image, std::uint64_t number) {
+    return image.pages_.has(number) ? image.page(number)
+                                    : std::span<const std::byte, kPage>(kZeroes);
+  };
+  std::vector<GpaRange> ranges;
+  std::uint64_t number = 0;
+  for (const GpaRange& region : regions_) {
+    const std::uint64_t end = number + region.size() / kPage;
+    std::uint64_t first = end;  // of the differing pages that are being joined
+    const auto finish = [&] {
+      if (first == end) return;
+      const std::uint64_t base =
+          region.base().value + (first - (end - region.size() / kPage)) * kPage;
+      ranges.push_back(*GpaRange::create(Gpa(base), (number - first) * kPage));
+      first = end;
+    };
+    for (; number < end; ++number) {
+      const bool stored = pages_.has(number) || other.pages_.has(number);
+      if (stored && !std::ranges::equal(contents(*this, number), contents(other, number))) {
+        first = std::min(first, number);
+      } else {
+        finish();
+      }
+    }
+    finish();
+  }
+  return ranges;
+}
+
 void RamImage::put_back(const GuestMemory& memory, const PageSet& which) const noexcept {
   std::uint64_t first = 0;
   std::size_t at = 0;

@@ -70,6 +70,10 @@ std::uint64_t Snapshot::stored_bytes() const noexcept {
 
 Result<void> Snapshot::verify() const { return ram_->verify(); }
 
+Result<std::vector<GpaRange>> Snapshot::memory_difference(const Snapshot& other) const {
+  return ram_->difference(*other.ram_);
+}
+
 std::string Snapshot::to_json() const {
   nlohmann::json document = to_document(*state_);
   show_bytes(document);

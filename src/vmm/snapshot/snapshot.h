@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "memory/address.h"
 #include "vmm/config.h"
 
 namespace vmm {
@@ -44,6 +45,9 @@ class Snapshot {
   std::uint64_t stored_bytes() const noexcept;  // of these, what is not all zeroes
   // Reads all of memory, and compares checksums (of a file). Errors: kBadState.
   Result<void> verify() const;
+  // Where the memory of two machines is not the same, in whole pages of 4 KiB, neighbours joined.
+  // Errors: kBadConfig when they do not have RAM at the same addresses.
+  Result<std::vector<GpaRange>> memory_difference(const Snapshot& other) const;
   // Everything but memory, for people and programs: an object.
   std::string to_json() const;
 

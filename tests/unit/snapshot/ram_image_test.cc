@@ -160,5 +160,42 @@ TEST(RamImage, Copy_stopsWhenSomebodyAsksForIt) {
   EXPECT_EQ(image.error().code(), ErrorCode::kCancelled);
 }
 
+TEST(RamImage, Difference_isByContents) {
+  const GuestMemory guest = memory();
+  for (const std::uint64_t page : {1, 2, 4, 6}) ASSERT_TRUE(guest.write(Gpa(page * kPage), page));
+  ASSERT_TRUE(guest.write(Gpa(kSize - kPage), std::uint64_t{1}));
+  const RamImage before = copy_of(guest);
+  ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{7}));
+  ASSERT_TRUE(guest.write(Gpa(2 * kPage), std::uint64_t{0}));  // not stored any more
+  ASSERT_TRUE(guest.write(Gpa(4 * kPage), std::uint64_t{4}));  // written, and as before
+  ASSERT_TRUE(guest.write(Gpa(6 * kPage), std::uint64_t{8}));
+  ASSERT_TRUE(guest.write(Gpa(kSize - kPage), std::uint64_t{2}));
+  ASSERT_TRUE(guest.write(Gpa(GiB(4)), std::uint64_t{3}));  // behind a hole: another range
+  ASSERT_TRUE(guest.write(Gpa(GiB(4) + kSize - 8), std::uint64_t{3}));
+  const RamImage after = copy_of(guest);
+  const auto ranges = before.difference(after).value();
+  const std::vector<std::pair<std::uint64_t, std::uint64_t>> expected{
+      {kPage, 2 * kPage},
+      {6 * kPage, kPage},
+      {kSize - kPage, kPage},
+      {GiB(4), kPage},
+      {GiB(4) + kSize - kPage, kPage}};
+  ASSERT_EQ(ranges.size(), expected.size());
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    EXPECT_EQ(ranges[i].base().value, expected[i].first);
+    EXPECT_EQ(ranges[i].size(), expected[i].second);
+  }
+  EXPECT_TRUE(after.difference(after)->empty());
+}
+
+TEST(RamImage, Difference_ofOtherRegions) {
+  std::vector<GuestRegion> regions;
+  regions.push_back(GuestRegion::create(GpaRange::create(Gpa(0), kSize).value(), {}).value());
+  const GuestMemory small = GuestMemory::create(std::move(regions)).value();
+  const auto ranges = copy_of(memory()).difference(copy_of(small));
+  ASSERT_FALSE(ranges);
+  EXPECT_EQ(ranges.error().code(), ErrorCode::kBadConfig);
+}
+
 }  // namespace
 }  // namespace vmm
