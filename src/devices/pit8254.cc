@@ -28,14 +28,14 @@ constexpr std::uint8_t kPortBKept = 0x0f;
 constexpr std::uint8_t kRefresh = 0x10;
 constexpr std::uint8_t kOut2 = 0x20;
 
-[[gnu::hot]] PitTick to_ticks(nanoseconds time) {
+PitTick to_ticks(nanoseconds time) {
   const PitTick ns = std::max<PitTick>(time.count(), 0);
   const PitTick ticks = ns / kNanoseconds * kTicks + ns % kNanoseconds * kTicks / kNanoseconds;
   return std::min(ticks, kLastTick);
 }
 
 // Rounded up: at that time the tick has come.
-[[gnu::hot]] nanoseconds to_time(PitTick ticks) {
+nanoseconds to_time(PitTick ticks) {
   return nanoseconds(ticks / kTicks * kNanoseconds +
                      (ticks % kTicks * kNanoseconds + kTicks - 1) / kTicks);
 }
@@ -56,12 +56,12 @@ Pit8254::Pit8254(std::string id, Ports ports)
       id_(std::move(id)),
       min_interval_(to_ticks(ports_.min_tick_interval)) {}
 
-[[gnu::hot]] PitTick Pit8254::now() const {
+PitTick Pit8254::now() const {
   const PitTick ticks = ports_.clock == nullptr ? 0 : to_ticks(ports_.clock->now());
   return std::max(ticks, s_.seen);
 }
 
-[[gnu::hot]] void Pit8254::catch_up() {
+void Pit8254::catch_up() {
   const PitTick t = now();
   const std::uint64_t rises = pit_rises(s_.counters[0], s_.seen, t);
   s_.owed += std::min(rises, ~s_.owed);
@@ -70,11 +70,9 @@ Pit8254::Pit8254(std::string id, Ports ports)
 }
 
 // While an interrupt is owed the line is low, so that delivering it is an edge.
-[[gnu::hot]] bool Pit8254::irq_asserted() const {
-  return s_.owed == 0 && pit_output(s_.counters[0], s_.seen);
-}
+bool Pit8254::irq_asserted() const { return s_.owed == 0 && pit_output(s_.counters[0], s_.seen); }
 
-[[gnu::hot]] void Pit8254::settle() {
+void Pit8254::settle() {
   if (s_.owed != 0 && s_.seen >= s_.next_delivery) {
     coalesced_ += s_.owed - 1;
     s_.owed = 0;
@@ -85,14 +83,14 @@ Pit8254::Pit8254(std::string id, Ports ports)
   ports_.irq.set_level(irq_asserted());
 }
 
-[[gnu::hot]] std::optional<nanoseconds> Pit8254::next_event() const {
+std::optional<nanoseconds> Pit8254::next_event() const {
   if (s_.owed != 0) return to_time(s_.next_delivery);
   const auto rise = pit_next_rise(s_.counters[0], s_.seen);
   if (!rise) return std::nullopt;
   return to_time(std::max(*rise, s_.next_delivery));
 }
 
-[[gnu::hot]] void Pit8254::rearm() {
+void Pit8254::rearm() {
   const auto next = next_event();
   if (next == announced_) return;
   announced_ = next;
@@ -105,7 +103,7 @@ void Pit8254::on_time() {
   announced_ = next_event();  // whoever called this asks next
 }
 
-[[gnu::hot]] void Pit8254::read(const IoAccess& access, std::span<std::byte> data) {
+void Pit8254::read(const IoAccess& access, std::span<std::byte> data) {
   if (data.empty()) return;
   catch_up();
   if (access.offset < kControl) {

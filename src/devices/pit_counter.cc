@@ -49,7 +49,7 @@ bool is_loaded(const State& s, PitTick now) { return s.counting && now >= s.star
 PitTick elapsed(const State& s, PitTick now) { return s.stopped_at.value_or(now - s.start); }
 
 // The counting element in binary.
-[[gnu::hot]] std::uint32_t binary_count(const State& s, PitTick now) {
+std::uint32_t binary_count(const State& s, PitTick now) {
   if (!is_loaded(s, now)) return s.idle_count;
   const auto ticks = static_cast<std::uint64_t>(elapsed(s, now));
   if (s.mode == kRateGenerator) {
@@ -67,7 +67,7 @@ PitTick elapsed(const State& s, PitTick now) { return s.stopped_at.value_or(now 
 }
 
 // Without regard to a count that waits for the end of the cycle.
-[[gnu::hot]] std::uint64_t plain_rises(const State& s, PitTick from, PitTick to) {
+std::uint64_t plain_rises(const State& s, PitTick from, PitTick to) {
   if (!s.counting || s.stopped_at || to <= from) return 0;
   if (is_periodic(s)) {
     const auto cycles = [&](PitTick t) { return t < s.start ? 0 : (t - s.start) / s.initial; };
@@ -78,7 +78,7 @@ PitTick elapsed(const State& s, PitTick now) { return s.stopped_at.value_or(now 
   return rise > from && rise <= to ? 1 : 0;
 }
 
-[[gnu::hot]] std::optional<PitTick> plain_next_rise(const State& s, PitTick from) {
+std::optional<PitTick> plain_next_rise(const State& s, PitTick from) {
   if (!s.counting || s.stopped_at) return std::nullopt;
   if (is_periodic(s)) {
     const PitTick cycles = from < s.start ? 0 : (from - s.start) / s.initial;
@@ -109,7 +109,7 @@ bool in_range(PitTick t) { return t >= -PitCounter::kMaxTick && t <= PitCounter:
 
 }  // namespace
 
-[[gnu::hot]] bool pit_output(const State& s, PitTick now) {
+bool pit_output(const State& s, PitTick now) {
   if (!is_loaded(s, now)) return s.idle_output;
   const PitTick ticks = elapsed(s, now);
   switch (s.mode) {
@@ -125,19 +125,19 @@ bool in_range(PitTick t) { return t >= -PitCounter::kMaxTick && t <= PitCounter:
   }
 }
 
-[[gnu::hot]] std::uint16_t pit_count(const State& s, PitTick now) {
+std::uint16_t pit_count(const State& s, PitTick now) {
   const std::uint32_t count = binary_count(s, now) % modulus(s);
   return s.bcd ? to_bcd(count) : static_cast<std::uint16_t>(count);
 }
 
-[[gnu::hot]] std::uint64_t pit_rises(const State& s, PitTick from, PitTick to) {
+std::uint64_t pit_rises(const State& s, PitTick from, PitTick to) {
   if (!s.next_start || to <= *s.next_start) return plain_rises(s, from, to);
   // The edge that ends the old cycle belongs to it.
   return plain_rises(s, from, *s.next_start) +
          plain_rises(with_next(s), std::max(from, *s.next_start), to);
 }
 
-[[gnu::hot]] std::optional<PitTick> pit_next_rise(const State& s, PitTick from) {
+std::optional<PitTick> pit_next_rise(const State& s, PitTick from) {
   const auto rise = plain_next_rise(s, from);
   if (!s.next_start || (rise && *rise <= *s.next_start)) return rise;
   return plain_next_rise(with_next(s), std::max(from, *s.next_start));
@@ -159,7 +159,7 @@ Result<void> State::validate() const {
   return fail(ErrorCode::kBadState, "An 8254 counter is in a state that does not exist");
 }
 
-[[gnu::hot]] void PitCounter::advance(PitTick now) {
+void PitCounter::advance(PitTick now) {
   if (s_.next_start && now >= *s_.next_start) s_ = with_next(s_);
 }
 
@@ -277,7 +277,7 @@ void PitCounter::latch_status(PitTick now) {
                                 static_cast<unsigned>(s_.mode) << 1 | (s_.bcd ? 1U : 0U));
 }
 
-[[gnu::hot]] std::uint8_t PitCounter::read(PitTick now) {
+std::uint8_t PitCounter::read(PitTick now) {
   advance(now);
   if (s_.latched_status) {
     const std::uint8_t status = *s_.latched_status;

@@ -22,12 +22,9 @@ class TickGate final : public IrqPin {
   TickGate(IrqLine out, TickHold& hold) : out_(out), hold_(hold) {}
 
   void set_level(bool asserted) override {
-    // A timer says its level at every access; only its own changes matter, and they come one after
-    // the other.
-    if (level_.load(std::memory_order_relaxed) == asserted) return;
     const std::lock_guard guard(mutex_);
-    const bool rises = asserted;
-    level_.store(asserted, std::memory_order_relaxed);
+    const bool rises = asserted && !level_;
+    level_ = asserted;
     if (rises && hold_.held.load(std::memory_order_acquire)) waits_ = true;
     if (waits_) return;
     if (rises) hold_.on_its_way.store(true, std::memory_order_relaxed);
@@ -41,7 +38,7 @@ class TickGate final : public IrqPin {
     waits_ = false;
     hold_.on_its_way.store(true, std::memory_order_relaxed);
     out_.set_level(true);
-    out_.set_level(level_.load(std::memory_order_relaxed));
+    out_.set_level(level_);
     return true;
   }
 
@@ -49,8 +46,8 @@ class TickGate final : public IrqPin {
   std::mutex mutex_;
   IrqLine out_;
   TickHold& hold_;
-  std::atomic<bool> level_{false};  // as the timer has it; written with mutex_ held
-  bool waits_ = false;              // an edge that was held; the line behind is low
+  bool level_ = false;  // as the timer has it
+  bool waits_ = false;  // an edge that was held; the line behind is low
 };
 
 }  // namespace vmm
