@@ -29,7 +29,8 @@ UniqueFd open_without_name(const std::string& path) {
   return file;
 }
 
-// Gives a file without a name one beside `path` that nobody else has; errno otherwise.
+// Gives a file without a name one beside `path` that nobody else has: that name, or nothing and
+// errno.
 std::string link_beside(const std::string& path, int fd) {
   constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789";
   constexpr int kAttempts = 100;

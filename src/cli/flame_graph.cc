@@ -6,6 +6,8 @@
 #include <functional>
 #include <memory>
 
+#include "cli/safe_text.h"
+
 namespace vmm::cli {
 namespace {
 
@@ -44,30 +46,6 @@ std::size_t depth_of(const Node& node) {
   return depth;
 }
 
-// For XML; what it does not allow at all becomes a question mark.
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c < ' ' || c > '~' ? '?' : c;
-    }
-  }
-  return out;
-}
-
 // Warm, and the same for the same name.
 std::string colour_of(std::string_view name) {
   const std::size_t hash = std::hash<std::string_view>{}(name);
@@ -98,7 +76,7 @@ class Drawing {
 
   void box(const std::string& name, const Node& node, double x, double width, std::size_t level) {
     const double y = kHead + static_cast<double>(depth_ - 1 - level) * kRow;
-    const std::string shown = escaped(name);
+    const std::string shown = xml_text(name);
     text_ += fmt::format(
         "<g><title>{} ({} samples, {:.1f} %)</title><rect x=\"{:.2f}\" y=\"{:.0f}\" "
         "width=\"{:.2f}\" height=\"{:.0f}\" fill=\"{}\" rx=\"1\"/>",
@@ -106,7 +84,7 @@ class Drawing {
     const auto letters = static_cast<std::size_t>(std::max(0.0, (width - 6) / kLetter));
     if (letters >= 3) {
       const std::string label =
-          name.size() <= letters ? shown : escaped(name.substr(0, letters - 2)) + "..";
+          name.size() <= letters ? shown : xml_text(name.substr(0, letters - 2)) + "..";
       text_ += fmt::format("<text x=\"{:.2f}\" y=\"{:.0f}\">{}</text>", x + 3, y + 12, label);
     }
     text_ += "</g>\n";
@@ -144,7 +122,7 @@ std::string flame_graph(const FoldedStacks& stacks, std::string_view title) {
              "viewBox=\"0 0 {0:.0f} {1:.0f}\" font-family=\"monospace\" font-size=\"11\">\n"
              "<rect width=\"100%\" height=\"100%\" fill=\"#fffdf5\"/>\n"
              "<text x=\"{2:.0f}\" y=\"22\" font-size=\"14\">{3}</text>\n",
-             kWidth, height, kMargin, escaped(title)) +
+             kWidth, height, kMargin, xml_text(title)) +
          drawing.take() + "</svg>\n";
 }
 

@@ -51,39 +51,6 @@ std::string counts(const Map& map) {
 
 }  // namespace
 
-std::string_view end_reason(StopReason reason) noexcept {
-  switch (reason) {
-    case StopReason::kPowerOff:
-      return "power-off";
-    case StopReason::kReset:
-      return "reset";
-    case StopReason::kGuestPanic:
-      return "guest-panic";
-    case StopReason::kWatchdog:
-      return "watchdog";
-    case StopReason::kHalted:
-      return "halted";
-    case StopReason::kTripleFault:
-      return "triple-fault";
-    case StopReason::kDebugExit:
-      return "debug-exit";
-    case StopReason::kEmulationFailure:
-      return "emulation-failure";
-    case StopReason::kEntryFailure:
-      return "entry-failure";
-    case StopReason::kInternalError:
-      return "kvm-internal-error";
-    case StopReason::kMemoryFault:
-      return "memory-fault";
-    case StopReason::kDeadline:
-      return "timeout";
-    case StopReason::kCancelled:
-    case StopReason::kCondition:  // the command waits for none
-      return "interrupted";
-  }
-  return "unknown";
-}
-
 std::string end_text(const StopInfo& stop, std::string_view quit_why) {
   std::string line(headline(stop.reason));
   switch (stop.reason) {

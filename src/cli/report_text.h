@@ -15,12 +15,6 @@ namespace vmm::cli {
 // for the end, when somebody did.
 std::string end_text(const StopInfo& stop, std::string_view quit_why);
 
-// The same in a word for programs ("power-off", "debug-exit", "triple-fault", ...): fixed, a part
-// of what `vmm run --result` promises. Two more ends have one: see below.
-std::string_view end_reason(StopReason reason) noexcept;
-inline constexpr std::string_view kResetLoopReason = "reset-loop";
-inline constexpr std::string_view kErrorReason = "error";  // the host's, or the user's
-
 // Lines for the menu and for --verbose.
 std::string statistics_text(const VmStats& vm, const ConsoleStats& console);
 std::string processor_text(std::uint32_t id, const x86::Registers& registers,

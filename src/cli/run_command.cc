@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "cli/exit_code.h"
-#include "cli/report_text.h"
 #include "cli/run_session.h"
 #include "cli/signal_watch.h"
 #include "cli/terminal.h"
@@ -20,7 +19,7 @@ namespace {
 
 SessionEnd failure(const Error& error) {
   return {.exit_code = exit_code(error),
-          .reason = std::string(kErrorReason),
+          .reason = "error",
           .value = {},
           .line = error.message(),
           .report = {}};

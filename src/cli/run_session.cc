@@ -260,7 +260,7 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
     }
     if (loop) {
       return SessionEnd{.exit_code = kExitResetLoop,
-                        .reason = std::string(kResetLoopReason),
+                        .reason = "reset loop",
                         .value = {},
                         .line = fmt::format("guest reset {} times in a row within a second each, "
                                             "without printing anything",
@@ -272,7 +272,7 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
     // A reset that would have been followed by another start is no end of the guest's own.
     const StopInfo end = reboot ? StopInfo{.reason = StopReason::kCancelled} : *stop;
     SessionEnd told{.exit_code = exit_code(end),
-                    .reason = std::string(end_reason(end.reason)),
+                    .reason = std::string(to_string(end.reason)),
                     .value = {},
                     .line = end_text(end, quit_why_),
                     .report = end.report};

@@ -30,7 +30,7 @@ namespace vmm::cli {
 // Why a session ended: the exit status, and what to tell.
 struct SessionEnd {
   int exit_code = 0;
-  std::string reason;                  // one of end_reason()'s, for programs
+  std::string reason;                  // in a word, as the library's StopReason has it
   std::optional<std::uint32_t> value;  // what a guest wrote to the debug-exit port
   std::string line;                    // "guest powered off"
   std::string report;                  // many lines, or empty

@@ -106,6 +106,7 @@ Result<int> run(const TestCommand& command) {
   TestSession session(command);
   VMM_TRY(session.run());
   const std::vector<TestOutcome> outcomes = session.outcomes();
+  if (std::ferror(stdout) != 0) return fail(ErrorCode::kIo, "The outcome could not be written");
   if (junit) VMM_TRY(junit->finish(junit_xml(outcomes)));
   const auto passed = static_cast<std::size_t>(std::count_if(
       outcomes.begin(), outcomes.end(), [](const TestOutcome& test) { return test.passed; }));

@@ -193,8 +193,9 @@ void TestProcess::judge(int wait_status) {
   }
   outcome_.message = json.value("message", "");
   const std::string reason = json.value("reason", "");
-  outcome_.passed = reason == "power-off" ||
-                    (reason == "debug-exit" && json.value("value", pass_value_ + 1) == pass_value_);
+  outcome_.passed = reason == to_string(StopReason::kPowerOff) ||
+                    (reason == to_string(StopReason::kDebugExit) &&
+                     json.value("value", pass_value_ + 1) == pass_value_);
 }
 
 TestOutcome TestProcess::outcome() {

@@ -20,7 +20,7 @@ namespace vmm::cli {
 // The arguments of `vmm run` for one image, "run" first and without --result.
 std::vector<std::string> test_arguments(const std::string& image, const TestRules& rules);
 
-// Started by create(); whoever owns it polls watched(), then calls serve(), until is_over(). The
+// Made by start(); whoever owns it polls watched(), then calls serve(), until is_over(). The
 // process gets a signal to end when the thread that made it dies, and is killed by the destructor.
 // One thread. Errors of reading become part of the outcome.
 class TestProcess {

@@ -6,40 +6,21 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "cli/safe_text.h"
+
 namespace vmm::cli {
 namespace {
 
 // How much of a failed guest's console TAP shows; JUnit has it all.
 constexpr std::size_t kMostLines = 50;
-constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
 double seconds(std::chrono::milliseconds duration) {
   return static_cast<double>(duration.count()) / 1e3;
 }
 
-// Without what a terminal would act upon; UTF-8 with a replacement for what is none.
-std::string clean(std::string_view text) {
-  // nlohmann's writer knows UTF-8; the quotes around and its escapes are taken away again.
-  const std::string valid = nlohmann::json::parse(
-      nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
-  std::string out;
-  out.reserve(valid.size());
-  for (const char c : valid) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte != 0x7f) {
-      out += c;
-    } else if (c == '\n' || c == '\t') {
-      out += c;
-    } else if (c != '\r') {  // lines of consoles end with "\r\n"
-      out += kReplacement;
-    }
-  }
-  return out;
-}
-
 // The last lines as a YAML block scalar. An empty text has no block.
 std::string yaml_block(std::string_view name, std::string_view text) {
-  std::string lines = clean(text);
+  std::string lines = harmless_text(text);
   while (lines.ends_with('\n')) lines.pop_back();
   if (lines.empty()) return {};
   std::size_t begin = lines.size();
@@ -64,46 +45,16 @@ std::string yaml_block(std::string_view name, std::string_view text) {
 // A name for a TAP line, where '#' begins a directive and '\' escapes.
 std::string tap_name(std::string_view name) {
   std::string out;
-  for (const char c : clean(name)) {
+  for (const char c : harmless_text(name)) {
     if (c == '#' || c == '\\') out += '\\';
     out += c == '\n' ? ' ' : c;
   }
   return out;
 }
 
-std::string xml(std::string_view text) {
-  std::string valid = clean(text);
-  // U+FFFE and U+FFFF are UTF-8, but no characters of XML (1.0, 2.2).
-  for (const std::string_view none : {"\xef\xbf\xbe", "\xef\xbf\xbf"}) {
-    for (auto at = valid.find(none); at != std::string::npos; at = valid.find(none, at)) {
-      valid.replace(at, none.size(), kReplacement);
-    }
-  }
-  std::string out;
-  for (const char c : valid) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
 // Attributes have no line breaks: a reader would make blanks of them anyway.
 std::string attribute(std::string_view text) {
-  std::string out = xml(text);
+  std::string out = xml_text(text);
   std::replace(out.begin(), out.end(), '\n', ' ');
   return out;
 }
@@ -116,7 +67,8 @@ std::string tap_result(std::size_t number, const TestOutcome& outcome) {
   std::string text = fmt::format("{} {} - {} # time={}ms\n", outcome.passed ? "ok" : "not ok",
                                  number, tap_name(outcome.image), outcome.duration.count());
   if (outcome.passed) return text;
-  text += fmt::format("  ---\n  message: {}\n", nlohmann::json(clean(outcome.message)).dump());
+  text +=
+      fmt::format("  ---\n  message: {}\n", nlohmann::json(harmless_text(outcome.message)).dump());
   if (outcome.exit_status >= 0) text += fmt::format("  exit_status: {}\n", outcome.exit_status);
   text += yaml_block("console", outcome.console);
   text += yaml_block("messages", outcome.messages);
@@ -140,10 +92,10 @@ std::string junit_xml(std::span<const TestOutcome> outcomes) {
                         attribute(outcome.image), seconds(outcome.duration));
     if (!outcome.passed) {
       text += fmt::format("      <failure message=\"{}\">{}</failure>\n",
-                          attribute(outcome.message), xml(outcome.messages));
+                          attribute(outcome.message), xml_text(outcome.messages));
     }
-    text +=
-        fmt::format("      <system-out>{}</system-out>\n    </testcase>\n", xml(outcome.console));
+    text += fmt::format("      <system-out>{}</system-out>\n    </testcase>\n",
+                        xml_text(outcome.console));
   }
   return text + "  </testsuite>\n</testsuites>\n";
 }

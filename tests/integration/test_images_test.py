@@ -108,11 +108,11 @@ class Result(Images):
 
     def test_value_of_the_guest(self):
         result = self.run_to_its_end(Guest().exit(0), status=1)
-        self.assertEqual((result["reason"], result["value"], result["exit_status"]), ("debug-exit", 0, 1))
+        self.assertEqual((result["reason"], result["value"], result["exit_status"]), ("debug exit", 0, 1))
 
     def test_crash_with_its_report(self):
         result = self.run_to_its_end(Guest().raw([0x0F, 0x01, 0x1C, 0x25, 0, 0x20, 0, 0, 0x0F, 0x0B]), status=18)
-        self.assertEqual((result["reason"], result["exit_status"]), ("triple-fault", 18))
+        self.assertEqual((result["reason"], result["exit_status"]), ("triple fault", 18))
         self.assertIn("rip", result["report"].lower())
         self.assertNotIn("value", result)
 

@@ -64,8 +64,8 @@ class RamImage {
   Result<GuestMemory> map() const;
   // The contents of a page that pages() has.
   std::span<const std::byte, kPage> page(std::uint64_t number) const noexcept;
-  // Where two images have other contents, in whole pages, neighbours joined. Errors: kBadConfig when
-  // their regions are not the same.
+  // Where two images have other contents, in whole pages, neighbours joined. Errors: kBadConfig
+  // when their regions are not the same.
   Result<std::vector<GpaRange>> difference(const RamImage& other) const;
   // Reads everything and compares. Errors: kBadState naming the first page that is not as it was.
   Result<void> verify() const;

@@ -60,11 +60,12 @@ TEST(TestReport, TapShowsTheEndOfALongConsole) {
 // A guest cannot end the block, forge a result or drive the terminal of who reads it.
 TEST(TestReport, TapKeepsWhatAGuestWritesApart) {
   TestOutcome outcome = failed();
-  outcome.console = "  ...\nok 7 - forged\n\x1b[2J\xff\n";
-  EXPECT_THAT(tap_result(1, outcome), HasSubstr("  console: |2\n"
-                                                "      ...\n"
-                                                "    ok 7 - forged\n"
-                                                "    \xef\xbf\xbd[2J\xef\xbf\xbd\n"));
+  outcome.console = "  ...\nok 7 - forged\n\x1b[2J\xff\xc2\x9b\xc2\xa9\n";
+  EXPECT_THAT(tap_result(1, outcome),
+              HasSubstr("  console: |2\n"
+                        "      ...\n"
+                        "    ok 7 - forged\n"
+                        "    \xef\xbf\xbd[2J\xef\xbf\xbd\xef\xbf\xbd\xc2\xa9\n"));
 }
 
 TEST(TestReport, JunitCountsAndTells) {
