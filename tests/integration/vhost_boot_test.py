@@ -128,7 +128,13 @@ class VhostBoot(unittest.TestCase):
             cls.exit_status = machine.wait_for_end()
             cls.said = machine.stderr()
             cls.text = machine.text.replace("\r", "")
-        cls.left = [pid for pid in cls.servers if os.path.exists(f"/proc/{pid}")]
+        # What they left behind is collected by the process that adopts it, in its own time.
+        deadline = time.monotonic() + 60
+        while True:
+            cls.left = [pid for pid in cls.servers if os.path.exists(f"/proc/{pid}")]
+            if not cls.left or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
         daemons["qcow2"].terminate()
         daemons["qcow2"].wait()
         cls.sections = {}
