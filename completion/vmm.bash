@@ -136,7 +136,7 @@ _vmm_value() {
       case $value in
         *=*) _vmm_words "${value#*=}" 'on off auto' ;;
         *)
-          _vmm_words "$value" 'complete-instructions= syscall-fixup= hide-hypercalls= unpack-initrd='
+          _vmm_words "$value" 'complete-instructions= syscall-fixup= hide-hypercalls= unpack-initrd= interpret-kernel='
           compopt -o nospace 2>/dev/null
           ;;
       esac

@@ -32,6 +32,7 @@ void add_statistics(const VmStats& stats, json& answer) {
   answer["unclaimed_accesses"] = stats.unclaimed;
   answer["completed_instructions"] = stats.completed_by_mnemonic;
   answer["executed_ahead"] = stats.executed_ahead;
+  answer["interpreted"] = stats.interpreted;
   answer["kicks"] = stats.kicks;
   answer["held_ticks"] = stats.held_ticks;
 }

@@ -14,6 +14,7 @@ void add_exits(std::span<const std::unique_ptr<ExitDispatch>> dispatches, VmStat
   for (const auto& dispatch : dispatches) {
     dispatch->add_completed(stats.completed_by_mnemonic);
     stats.executed_ahead += dispatch->executed_ahead();
+    stats.interpreted += dispatch->interpreted();
   }
   for (const auto& [mnemonic, count] : stats.completed_by_mnemonic)
     stats.completed_instructions += count;

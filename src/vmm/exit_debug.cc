@@ -63,7 +63,10 @@ Result<bool> ExitDispatch::quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExi
   }
   const x86::Registers before = VMM_TRY(cpu.registers());
   const bool was_stepping = syscall_fixup_->stepping();
-  if (!VMM_TRY(syscall_fixup_->on_debug_exit(cpu, exit))) return false;
+  const auto past =
+      interpreter_ && may_interpret() ? SyscallFixup::Past::kLeave : SyscallFixup::Past::kStepOver;
+  if (!VMM_TRY(syscall_fixup_->on_debug_exit(cpu, exit, past))) return false;
+  if (interpreter_) interpreter_->stopped_at_entry();
   if (!debug().stepping()) {
     // The quirk's own step may have ended on a breakpoint, or on data that is watched.
     return !(was_stepping && (debug().has_breakpoint(exit.pc) || debug().watchpoint(exit.dr6)));
@@ -83,6 +86,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
   if (exit.exception == static_cast<std::uint32_t>(x86::Vector::kBreakpoint)) {
     return on_breakpoint_exception(cpu);
   }
+  if (debug().interpreter_steps()) return {};
   if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
   if (debugger_ == nullptr || !debug().wish().attached) {
     stop(cpu, StopReason::kInternalError,

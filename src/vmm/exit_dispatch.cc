@@ -32,6 +32,10 @@ ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
       pio_cache_(id),
       mmio_cache_(id) {
   if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory, debug());
+  if (options_.interpret_kernel) {
+    interpreter_ = std::make_unique<interpreter::Interpreter>(static_cast<std::uint32_t>(id),
+                                                              machine.memory, *machine.page_tables);
+  }
 }
 
 ExitDispatch::~ExitDispatch() = default;
@@ -39,6 +43,10 @@ ExitDispatch::~ExitDispatch() = default;
 [[gnu::hot]] AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
   counts_[exit.index()].add();
   record(cpu, exit);
+  if (interpreter_) {
+    completes_ = std::holds_alternative<PioExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
+                 std::holds_alternative<MsrExit>(exit);
+  }
   UserIrqchip* const chips = machine_.user_irqchip;
   if (chips != nullptr) chips->on_exit(cpu);
   auto done = dispatch(cpu, exit);
@@ -62,7 +70,10 @@ ExitDispatch::~ExitDispatch() = default;
 [[gnu::hot]] Result<NextStep> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
   // A step stays where it is: interrupts wait for the next one that is none.
   const bool hold = debug().stepping();
-  if (machine_.user_irqchip != nullptr) return machine_.user_irqchip->before_entry(cpu, hold);
+  if (machine_.user_irqchip != nullptr) {
+    auto step = machine_.user_irqchip->before_entry(cpu, hold);
+    return interpreter_ && step && step->enter ? interpret(cpu, *step) : step;
+  }
   // The PIC's output is wired to the first CPU.
   if (machine_.split_irqchip != nullptr && id_ == VcpuId{0} && !hold) {
     VMM_TRY(machine_.split_irqchip->before_entry(cpu));
@@ -213,6 +224,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
   }
   if (const auto* injected = std::get_if<completion::Injected>(&outcome)) {
     count_completed(injected->mnemonic, 0);
+    if (interpreter_) interpreter_->event_queued();
   } else {
     const auto& cannot = std::get<completion::Cannot>(outcome);
     stop(cpu, StopReason::kEmulationFailure, cannot.reason, 0, cannot.report);
@@ -238,11 +250,11 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MsrExit& exit) {
   if (machine_.user_irqchip != nullptr && VMM_TRY(machine_.user_irqchip->on_msr(cpu, exit))) {
     return {};
   }
-  // Else only the quirk's MSRs are filtered; an answer without a fault is what the guest would have
-  // got.
+  // Else only the quirk's MSRs are filtered; the answer is what the guest would have got.
   if (syscall_fixup_ && exit.is_write && exit.filtered) {
-    cpu.answer_msr(exit.value, false);
-    return syscall_fixup_->on_msr_write(cpu, exit.index, exit.value);
+    const bool taken = VMM_TRY(syscall_fixup_->on_msr_write(cpu, exit.index, exit.value));
+    cpu.answer_msr(exit.value, !taken);
+    return {};
   }
   cpu.answer_msr(0, true);
   return {};

@@ -17,6 +17,7 @@
 #include "vmm/completion/completer.h"
 #include "vmm/completion/sandbox.h"
 #include "vmm/debug/debugger.h"
+#include "vmm/interpreter/interpreter.h"
 #include "vmm/machine.h"
 #include "vmm/syscall_fixup.h"
 #include "vmm/trace/exit_places.h"
@@ -33,6 +34,7 @@ class ExitDispatch final : public ExitHandler {
   struct Options {
     bool complete_instructions = false;
     bool syscall_fixup = false;
+    bool interpret_kernel = false;  // Machine::page_tables is there
     std::function<void(const std::string&)> trace;
   };
 
@@ -43,6 +45,9 @@ class ExitDispatch final : public ExitHandler {
   AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) override;
   Result<NextStep> before_entry(kvm::VcpuFd& cpu) override;
   void host_error(Error error) override;
+  void resumed() noexcept override {
+    if (interpreter_) interpreter_->forget();
+  }
   // Borrowed. While the CPU is paused.
   void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
   // Who sees every exit after it has been handled. Borrowed. While the CPU is paused.
@@ -57,6 +62,8 @@ class ExitDispatch final : public ExitHandler {
   const ExitPlaces& places() const noexcept { return places_; }
   // Instructions that were executed together with a completed one.
   std::uint64_t executed_ahead() const { return executed_ahead_.load(std::memory_order_relaxed); }
+  // Instructions of the guest's kernel that were executed here.
+  std::uint64_t interpreted() const { return interpreter_ ? interpreter_->executed() : 0; }
 
  private:
   Result<void> dispatch(kvm::VcpuFd& cpu, VcpuExit& exit);
@@ -96,6 +103,10 @@ class ExitDispatch final : public ExitHandler {
   Result<void> guests_own_trap(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
   // The syscall quirk follows the guest's IDT; looking costs two ioctls, so not at each exit.
   Result<void> refresh_quirks(kvm::VcpuFd& cpu);
+
+  // Executes the guest's kernel here as far as that goes, before `step`.
+  Result<NextStep> interpret(kvm::VcpuFd& cpu, NextStep step);
+  bool may_interpret() const;
 
   // MMIO: this CPU's local APIC, if it is ours, or the machine's bus.
   void read_mmio(std::uint64_t address, std::span<std::byte> data);
@@ -137,6 +148,8 @@ class ExitDispatch final : public ExitHandler {
   RunWatch* watch_ = nullptr;
   bool parks_ = false;  // for the debugger, after this exit
   std::optional<SyscallFixup> syscall_fixup_ = {};
+  std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
+  bool completes_ = false;  // KVM has yet to finish the instruction that has exited
   std::unique_ptr<Completion> completion_;
   // Touched once for each completed instruction, which costs microseconds: a lock does not show.
   Locked<std::map<std::string_view, std::uint64_t>> completed_;

@@ -19,11 +19,12 @@ struct PlanField {
   std::string_view name;
   bool HostPlan::*field;
 };
-constexpr std::array<PlanField, 4> kPlanFields{{
+constexpr std::array<PlanField, 5> kPlanFields{{
     {kQuirkCompleteInstructions, &HostPlan::complete_instructions},
     {kQuirkSyscallFixup, &HostPlan::syscall_fixup},
     {kQuirkHideHypercalls, &HostPlan::hide_hypercalls},
     {kQuirkUnpackInitrd, &HostPlan::unpack_initrd},
+    {kQuirkInterpretKernel, &HostPlan::interpret_kernel},
 }};
 
 // What a guest is given that did not say. `quirks` is there when the host was probed.
@@ -112,6 +113,8 @@ Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system
     for (const QuirkReport& report : quirk_reports(*quirks)) {
       for (const PlanField& f : kPlanFields) {
         if (f.name != report.name || chosen(config, f.name) != Toggle::kAuto) continue;
+        // Interrupts that KVM delivers by itself would meet a CPU that is not in KVM.
+        if (f.name == kQuirkInterpretKernel && plan.irqchip != IrqchipMode::kUser) continue;
         if (report.on) {
           plan.*f.field = true;
           plan.decisions.push_back(fmt::format("quirk {} on: {}", report.name, report.why));
@@ -130,6 +133,10 @@ Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system
       !(system.capabilities().msr_filter && system.capabilities().guest_debug)) {
     return fail(ErrorCode::kUnsupported,
                 "The quirk syscall-fixup needs KVM_CAP_X86_MSR_FILTER and KVM_CAP_SET_GUEST_DEBUG");
+  }
+  if (plan.interpret_kernel && plan.irqchip != IrqchipMode::kUser) {
+    return fail(ErrorCode::kUnsupported,
+                "The quirk interpret-kernel needs the interrupt chips of --irqchip user");
   }
   return plan;
 }

@@ -21,6 +21,7 @@ struct HostPlan {
   bool syscall_fixup = false;
   bool hide_hypercalls = false;
   bool unpack_initrd = false;
+  bool interpret_kernel = false;       // only with irqchip user
   std::vector<std::string> decisions;  // one line each: what was chosen and why
 };
 

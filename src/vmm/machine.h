@@ -25,6 +25,7 @@
 #include "vmm/doorbells.h"
 #include "vmm/gsi_table.h"
 #include "vmm/guest_clock.h"
+#include "vmm/interpreter/table_map.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
@@ -98,6 +99,8 @@ struct Machine final : MachineEvents {
   IrqFabric irqs;
   SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode
   UserIrqchip* user_irqchip = nullptr;    // likewise; only in user mode
+  // What the interpreters of the CPUs know of the guest's page tables; only with that quirk.
+  std::unique_ptr<interpreter::TableMap> page_tables;
   // Where PIT and clock are ours: their ways to the fabric, which the HPET may close.
   std::unique_ptr<IrqGate> pit_gate, rtc_gate;
   StopBoard stops;

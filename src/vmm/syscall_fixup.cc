@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/le.h"
 #include "memory/page_walk.h"
@@ -69,17 +70,20 @@ x86::Segment flat_segment(std::uint16_t selector, std::uint8_t type, bool code) 
 
 }  // namespace
 
-Result<void> SyscallFixup::on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index,
+Result<bool> SyscallFixup::on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index,
                                         std::uint64_t value) {
   const std::array<kvm::Msr, 1> msr{{{index, value}}};
-  VMM_TRY(cpu.set_msrs(msr));
+  if (auto set = cpu.set_msrs(msr); !set) {
+    if (set.error().code() == ErrorCode::kUnsupported) return false;
+    return tl::unexpected<Error>(std::move(set).error());
+  }
   if (index == kStar) star_ = value;
   if (index == kSfmask) sfmask_ = value;
   if (index == kLstar) {
     lstar_ = value;
-    return refresh(cpu);
+    VMM_TRY(refresh(cpu));
   }
-  return {};
+  return true;
 }
 
 Result<void> SyscallFixup::arm(kvm::VcpuFd& cpu, std::uint64_t handler) {
@@ -160,7 +164,7 @@ Result<void> SyscallFixup::step_over(kvm::VcpuFd& cpu, x86::Registers registers,
   return debug_.set_quirk(cpu, {.single_step = true});
 }
 
-Result<bool> SyscallFixup::on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit) {
+Result<bool> SyscallFixup::on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit, Past past) {
   if (stepping_) {
     VMM_TRY(arm(cpu, handler_));
     return true;
@@ -175,7 +179,7 @@ Result<bool> SyscallFixup::on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& 
     VMM_TRY(enter_kernel(cpu, frame, registers, system));
   } else {
     ++passed_on_;
-    VMM_TRY(step_over(cpu, registers, system));
+    if (past == Past::kStepOver) VMM_TRY(step_over(cpu, registers, system));
   }
   return true;
 }

@@ -30,10 +30,16 @@ class SyscallFixup {
   SyscallFixup(const GuestMemory& memory, debug::CpuDebug& debug)
       : memory_(memory), debug_(debug) {}
 
-  // The guest writes one of the MSRs above: remembers the value and gives it to KVM.
-  Result<void> on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index, std::uint64_t value);
+  // The guest writes one of the MSRs above: remembers the value and gives it to KVM. False: it is not
+  // a value for that MSR, which is #GP in the guest.
+  Result<bool> on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index, std::uint64_t value);
+  // How a page fault of the guest's own gets past the breakpoint on its handler.
+  enum class Past : std::uint8_t {
+    kStepOver,
+    kLeave,  // who executes the handler's first instruction does not stop at it
+  };
   // A debug exit. True when it was this quirk's, and the guest can run on.
-  Result<bool> on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
+  Result<bool> on_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit, Past past);
   // Whether the CPU stands on the #PF handler because of a SYSCALL that did not arrive.
   Result<bool> is_failed_syscall(kvm::VcpuFd& cpu) const;
   // Where its breakpoint is; 0 when there is none.

@@ -35,7 +35,7 @@ void Vcpu::kick() {
     return;
   }
   kicks_.fetch_add(1, std::memory_order_relaxed);
-  fd_.set_immediate_exit(true);
+  fd_.kick();
   ::pthread_kill(thread_.native_handle(), kick_signal_);
 }
 
@@ -132,6 +132,7 @@ bool Vcpu::wait_until_running() {
     }
     if (wanted_ == State::kRunning) {
       actual_ = State::kRunning;
+      handler_.resumed();
       return true;
     }
     changed_.wait(lock);
@@ -150,7 +151,7 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
   }
   waiting_ = false;
   nudged_ = false;
-  fd_.set_immediate_exit(false);
+  fd_.forget_kick();
   run_mailbox(lock);
   return wanted_ == State::kRunning;
 }
@@ -166,6 +167,8 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
   if (next) {
     if (auto armed = timer_.arm(next->deadline); !armed) {
       next = tl::unexpected<Error>(std::move(armed).error());
+    } else if (next->again) {
+      return true;
     } else if (!next->enter) {
       return wait_for_nudge(*next);
     }
@@ -189,7 +192,7 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
   if (!std::holds_alternative<InterruptedExit>(*exit)) return true;
   // The mailbox is examined only here, after KVM_RUN returned EINTR with immediate_exit set: the
   // kernel has then finished any pending PIO or MMIO. Clearing comes before looking (kick.h).
-  fd_.set_immediate_exit(false);
+  fd_.forget_kick();
   std::unique_lock<std::mutex> lock(mutex_);
   nudged_ = false;
   run_mailbox(lock);

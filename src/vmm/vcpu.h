@@ -31,6 +31,8 @@ enum class AfterExit : std::uint8_t {
 struct NextStep {
   // False: the CPU is halted, or waits to be started. The thread waits for a nudge().
   bool enter = true;
+  // True: neither; before_entry() is called again at once.
+  bool again = false;
   // When the handler wants to be asked again at the latest, in or out of KVM_RUN.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 };
@@ -42,10 +44,13 @@ class ExitHandler {
   virtual AfterExit handle(kvm::VcpuFd& cpu, VcpuExit& exit) = 0;
   // Called before each KVM_RUN: the last moment to hand an interrupt to the CPU.
   virtual Result<NextStep> before_entry(kvm::VcpuFd& cpu) = 0;
+  // The vCPU was paused, and runs again. Its state and memory may be others than before.
+  virtual void resumed() noexcept {}
   // KVM_RUN itself failed: the vCPU parks.
   virtual void host_error(Error error) = 0;
   // What is armed for debugging; used on the vCPU's thread.
   debug::CpuDebug& debug() noexcept { return debug_; }
+  const debug::CpuDebug& debug() const noexcept { return debug_; }
 
  private:
   debug::CpuDebug debug_;

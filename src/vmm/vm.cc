@@ -60,6 +60,21 @@ bool deserves_report(StopReason reason) {
 
 }  // namespace
 
+namespace {
+
+// KVM drops all that it derived from a guest's page tables when a memory slot goes away: any slot,
+// so this is one that shows the guest a page of its own RAM, for no longer than that takes.
+Result<void> drop_shadow_pages(const Machine& machine) {
+  constexpr Gpa kNowhere(0xfef0'0000);  // between local APICs and ROM, where a PC has nothing
+  constexpr GpaRange kRange = *GpaRange::create(kNowhere, 4096);
+  const std::uint32_t last = machine.system->capabilities().memory_slots - 1;
+  std::byte* const ram = machine.memory.regions().front().hva();
+  VMM_TRY(machine.vm.set_slot({.number = last, .range = kRange, .hva = ram}));
+  return machine.vm.set_slot({.number = last, .range = {}});
+}
+
+}  // namespace
+
 Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   const std::vector<std::string> problems = validate(config);
   if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", join(problems, "; "));
@@ -74,6 +89,11 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   BuiltMachine built = VMM_TRY(build_machine(config, loops));
   impl->machine = std::move(built.machine);
   impl->plan = std::move(built.plan);
+  if (impl->plan.interpret_kernel) {
+    impl->machine->page_tables = std::make_unique<interpreter::TableMap>(
+        impl->machine->memory, static_cast<std::uint32_t>(built.cpus.size()),
+        [m = impl->machine.get()] { return drop_shadow_pages(*m); });
+  }
   const bool shared = impl->machine->system->capabilities().sync_registers;
   for (kvm::VcpuFd& fd : built.cpus) {
     const auto id = static_cast<VcpuId>(fd.id());
@@ -83,6 +103,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
         id, *impl->machine,
         ExitDispatch::Options{.complete_instructions = impl->plan.complete_instructions,
                               .syscall_fixup = impl->plan.syscall_fixup,
+                              .interpret_kernel = impl->plan.interpret_kernel,
                               .trace = config.trace}));
     impl->vcpus.push_back(
         std::make_unique<Vcpu>(std::move(fd), *impl->dispatches.back(), kick_signal));

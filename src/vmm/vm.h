@@ -72,6 +72,7 @@ struct VmStats {
   std::uint64_t completed_instructions = 0;    // finished by instruction completion
   std::map<std::string, std::uint64_t> completed_by_mnemonic;
   std::uint64_t executed_ahead = 0;  // instructions executed together with a completed one
+  std::uint64_t interpreted = 0;     // the guest's kernel's that were executed by us (quirk)
   std::uint64_t kicks = 0;
   std::uint64_t held_ticks = 0;  // timer interrupts held back (VmConfig::tick_share)
   std::vector<CpuStats> cpus;

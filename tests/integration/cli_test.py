@@ -96,7 +96,7 @@ class Doctor(unittest.TestCase):
         self.assertGreater(report["capabilities"]["KVM_CAP_NR_MEMSLOTS"], 1)
         self.assertEqual(
             [quirk["name"] for quirk in report["quirks"]],
-            ["complete-instructions", "syscall-fixup", "hide-hypercalls", "unpack-initrd"],
+            ["complete-instructions", "syscall-fixup", "hide-hypercalls", "unpack-initrd", "interpret-kernel"],
         )
         self.assertGreater(report["pio_exit_ns"], 0)
 

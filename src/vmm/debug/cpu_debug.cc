@@ -7,6 +7,10 @@ namespace vmm::debug {
 
 Result<void> CpuDebug::apply(const kvm::VcpuFd& cpu) {
   kvm::GuestDebug debug;
+  if (interpreter_steps_) {
+    debug.single_step = true;
+    return apply(cpu, debug);
+  }
   debug.single_step = quirk_.single_step || wish_.step;
   debug.block_interrupts = wish_.step && wish_.block_interrupts;
   debug.software_breakpoints = wish_.software_breakpoints;
@@ -16,6 +20,10 @@ Result<void> CpuDebug::apply(const kvm::VcpuFd& cpu) {
   if (quirk_.hardware_breakpoint) {
     debug.slots[kSlots - 1] = kvm::DebugSlot{.address = *quirk_.hardware_breakpoint};
   }
+  return apply(cpu, debug);
+}
+
+Result<void> CpuDebug::apply(const kvm::VcpuFd& cpu, const kvm::GuestDebug& debug) {
   if (debug == applied_) return {};
   VMM_TRY(cpu.set_guest_debug(debug));
   applied_ = debug;

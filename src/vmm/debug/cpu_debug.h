@@ -33,6 +33,14 @@ class CpuDebug {
   // The quirk's wish: a step, or a breakpoint at `hardware_breakpoint`, which takes the last slot.
   Result<void> set_quirk(const kvm::VcpuFd& cpu, const kvm::GuestDebug& wish);
   Result<void> set_wish(const kvm::VcpuFd& cpu, CpuWish wish);
+  // While one instruction at a time is KVM's (interpreter/interpreter.h), the quirk's wish is put
+  // off: KVM steps, and stops at no handler.
+  Result<void> step_for_interpreter(const kvm::VcpuFd& cpu, bool on) {
+    if (on == interpreter_steps_) return {};
+    interpreter_steps_ = on;
+    return apply(cpu);
+  }
+  bool interpreter_steps() const noexcept { return interpreter_steps_; }
 
   const CpuWish& wish() const noexcept { return wish_; }
   bool stepping() const noexcept { return wish_.step; }
@@ -49,9 +57,11 @@ class CpuDebug {
 
  private:
   Result<void> apply(const kvm::VcpuFd& cpu);
+  Result<void> apply(const kvm::VcpuFd& cpu, const kvm::GuestDebug& debug);
 
   CpuWish wish_;
   kvm::GuestDebug quirk_;
+  bool interpreter_steps_ = false;
   kvm::GuestDebug applied_;
 };
 

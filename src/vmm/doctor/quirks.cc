@@ -47,6 +47,8 @@ std::vector<QuirkReport> quirk_reports(const HostQuirks& quirks) {
       {std::string(kQuirkSyscallFixup), quirks.syscall_broken, quirks.syscall_broken_why},
       {std::string(kQuirkHideHypercalls), quirks.hypercall_broken, quirks.hypercall_broken_why},
       {std::string(kQuirkUnpackInitrd), quirks.interpreted_kernel, quirks.interpreted_kernel_why},
+      {std::string(kQuirkInterpretKernel), quirks.interpreted_kernel,
+       quirks.interpreted_kernel_why},
   };
 }
 

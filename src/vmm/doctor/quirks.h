@@ -21,8 +21,10 @@ inline constexpr std::string_view kQuirkCompleteInstructions = "complete-instruc
 inline constexpr std::string_view kQuirkSyscallFixup = "syscall-fixup";
 inline constexpr std::string_view kQuirkHideHypercalls = "hide-hypercalls";
 inline constexpr std::string_view kQuirkUnpackInitrd = "unpack-initrd";
-inline constexpr std::array<std::string_view, 4> kQuirkNames{
-    kQuirkCompleteInstructions, kQuirkSyscallFixup, kQuirkHideHypercalls, kQuirkUnpackInitrd};
+inline constexpr std::string_view kQuirkInterpretKernel = "interpret-kernel";
+inline constexpr std::array<std::string_view, 5> kQuirkNames{
+    kQuirkCompleteInstructions, kQuirkSyscallFixup, kQuirkHideHypercalls, kQuirkUnpackInitrd,
+    kQuirkInterpretKernel};
 
 // Facts, each with half a sentence on what was seen. Default: an ordinary host.
 struct HostQuirks {

@@ -103,7 +103,8 @@ VcpuFd::VcpuFd(VcpuFd&& other) noexcept
       id_(other.id_),
       run_(std::exchange(other.run_, nullptr)),
       run_size_(other.run_size_),
-      xsave_size_(other.xsave_size_) {}
+      xsave_size_(other.xsave_size_),
+      kicked_(other.kicked_.load(std::memory_order_relaxed)) {}
 
 VcpuFd::~VcpuFd() {
   if (run_ != nullptr) ::munmap(run_, run_size_);
@@ -143,6 +144,8 @@ Result<void> VcpuFd::complete_pending() {
   const int answer = ::ioctl(fd_.get(), KVM_RUN, 0);
   const int errnum = errno;
   set_immediate_exit(false);
+  // A kick sets its mark first: whoever comes in between is seen here.
+  if (kicked_.load(std::memory_order_seq_cst)) set_immediate_exit(true);
   if (answer < 0 && errnum != EINTR && errnum != EAGAIN) {
     return fail_errno(errnum, "KVM_RUN with immediate_exit on vCPU {}", id_);
   }
@@ -341,6 +344,51 @@ bool VcpuFd::ready_for_interrupt() const noexcept {
   return run_->ready_for_interrupt_injection != 0;
 }
 
+void VcpuFd::set_ready_for_interrupt(bool ready) noexcept {
+  run_->ready_for_interrupt_injection = ready ? 1 : 0;
+}
+
+Result<PendingEvents> VcpuFd::pending_events() const {
+  kvm_vcpu_events events{};
+  VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
+  PendingEvents pending;
+  if (events.exception.injected != 0 || events.exception.pending != 0) {
+    pending.exception = PendingException{.vector = static_cast<x86::Vector>(events.exception.nr)};
+    if (events.exception.has_error_code != 0) {
+      pending.exception->error_code = events.exception.error_code;
+    }
+  }
+  if (events.interrupt.injected != 0) {
+    (events.interrupt.soft != 0 ? pending.software_interrupt : pending.interrupt) =
+        events.interrupt.nr;
+  }
+  pending.nmi = events.nmi.injected != 0 || events.nmi.pending != 0;
+  pending.shadow = events.interrupt.shadow != 0;
+  pending.nmi_blocked = events.nmi.masked != 0;
+  return pending;
+}
+
+Result<void> VcpuFd::take_events(bool nmi, bool shadow, bool nmi_blocked) const {
+  kvm_vcpu_events events{};
+  VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
+  events.exception.injected = events.exception.pending = 0;
+  events.interrupt.injected = events.interrupt.soft = 0;
+  events.interrupt.shadow = shadow ? KVM_X86_SHADOW_INT_STI : 0;
+  // One NMI may wait behind the one that is being handled (SDM volume 3, 6.7.1).
+  if (nmi && events.nmi.injected != 0) {
+    events.nmi.injected = 0;
+  } else if (nmi && events.nmi.pending != 0) {
+    --events.nmi.pending;
+  }
+  events.nmi.masked = nmi_blocked ? 1 : 0;
+  events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+  return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
+}
+
+bool VcpuFd::interrupt_window_requested() const noexcept {
+  return run_->request_interrupt_window != 0;
+}
+
 void VcpuFd::request_interrupt_window(bool on) noexcept {
   run_->request_interrupt_window = on ? 1 : 0;
 }
@@ -367,6 +415,16 @@ Result<std::uint32_t> VcpuFd::tsc_khz() const {
   const int khz = ::ioctl(fd_.get(), KVM_GET_TSC_KHZ);
   if (khz <= 0) return fail_errno(khz < 0 ? errno : EIO, "KVM_GET_TSC_KHZ on vCPU {}", id_);
   return static_cast<std::uint32_t>(khz);
+}
+
+std::optional<std::uint64_t> VcpuFd::tsc_offset() const {
+  std::uint64_t offset = 0;
+  kvm_device_attr attribute{};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<std::uintptr_t>(&offset);
+  if (::ioctl(fd_.get(), KVM_GET_DEVICE_ATTR, &attribute) < 0) return std::nullopt;
+  return offset;
 }
 
 Result<void> VcpuFd::inject_software_interrupt(std::uint8_t vector) const {

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -45,6 +46,18 @@ enum class MpState : std::uint8_t {
 struct PendingException {
   x86::Vector vector{};
   std::optional<std::uint32_t> error_code = {};
+};
+
+// What KVM holds for the next entry, and what keeps interrupts away.
+struct PendingEvents {
+  std::optional<PendingException> exception = {};  // not INT3 and INTO: KVM does not tell
+  std::optional<std::uint8_t> software_interrupt = {};
+  std::optional<std::uint8_t> interrupt = {};  // an external one
+  bool nmi = false;
+  bool shadow = false;  // STI or MOV SS
+  bool nmi_blocked = false;
+
+  bool any() const noexcept { return exception || software_interrupt || interrupt || nmi; }
 };
 
 // A breakpoint or watchpoint in a debug register.
@@ -91,6 +104,16 @@ class VcpuFd {
   std::uint64_t exit_rip() const noexcept;
   // Makes the next KVM_RUN finish what is pending and return InterruptedExit at once. Any thread.
   void set_immediate_exit(bool on) noexcept;
+  // The same as a message to the vCPU's thread, which complete_pending() keeps (kick.h).
+  void kick() noexcept {
+    kicked_.store(true, std::memory_order_seq_cst);
+    set_immediate_exit(true);
+  }
+  bool kicked() const noexcept { return kicked_.load(std::memory_order_relaxed); }
+  void forget_kick() noexcept {
+    kicked_.store(false, std::memory_order_seq_cst);
+    set_immediate_exit(false);
+  }
   // After run() returned a PIO, MMIO or MSR exit: lets the kernel put the answer into the
   // registers, without running the guest any further.
   Result<void> complete_pending();
@@ -139,8 +162,15 @@ class VcpuFd {
   // Whether the last KVM_RUN left the guest able to take an external interrupt, and nobody has set
   // registers or injected anything since.
   bool ready_for_interrupt() const noexcept;
+  // For who has executed the guest in KVM's place, after setting its registers.
+  void set_ready_for_interrupt(bool ready) noexcept;
+  Result<PendingEvents> pending_events() const;
+  // They have been delivered, `nmi` says whether one NMI, too: KVM has none of them any more, and
+  // is told whether interrupts are in the shadow of STI, and NMIs blocked.
+  Result<void> take_events(bool nmi, bool shadow, bool nmi_blocked) const;
   // Whether KVM_RUN is to return IrqWindowExit as soon as the guest can take one.
   void request_interrupt_window(bool on) noexcept;
+  bool interrupt_window_requested() const noexcept;
   // KVM_NMI: delivered as soon as the guest does not block it.
   Result<void> nmi() const;
   // CR8 as the last KVM_RUN left it, and as the next one finds it; at most 15.
@@ -152,6 +182,8 @@ class VcpuFd {
   Result<void> clear_events() const;
   // KVM_GET_TSC_KHZ: how fast the guest's TSC counts.
   Result<std::uint32_t> tsc_khz() const;
+  // KVM_VCPU_TSC_OFFSET: guest's minus host's TSC. Nothing where KVM does not say.
+  std::optional<std::uint64_t> tsc_offset() const;
 
   // KVM_KVMCLOCK_CTRL: the guest learns that it was paused, and takes that for no lockup. Nothing
   // happens when it does not use that clock.
@@ -175,6 +207,7 @@ class VcpuFd {
   kvm_run* run_;
   std::size_t run_size_;
   std::size_t xsave_size_;
+  std::atomic<bool> kicked_{false};
 };
 
 }  // namespace vmm::kvm

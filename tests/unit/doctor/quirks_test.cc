@@ -33,7 +33,7 @@ TEST(Quirks, EachFactTurnsOnItsWorkaround) {
   EXPECT_THAT(names({.hypercall_broken = true}, true),
               ElementsAre("complete-instructions", "hide-hypercalls"));
   EXPECT_THAT(names({.interpreted_kernel = true}, true),
-              ElementsAre("complete-instructions", "unpack-initrd"));
+              ElementsAre("complete-instructions", "unpack-initrd", "interpret-kernel"));
 }
 
 TEST(Quirks, SaysWhatWasSeen) {

@@ -1,0 +1,45 @@
+// The interpreter's part of ExitDispatch.
+#include "vmm/exit_dispatch.h"
+
+namespace vmm {
+namespace {
+
+// How long a guest's code may run in KVM before it is looked at whether it is the kernel's.
+constexpr std::chrono::milliseconds kLookAgain{2};
+
+}  // namespace
+
+// A debugger sees each instruction, which only KVM shows it.
+bool ExitDispatch::may_interpret() const {
+  const debug::CpuWish& wish = debug().wish();
+  return !wish.planted && !wish.software_breakpoints && wish.slots.empty() && !wish.step;
+}
+
+Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
+  using interpreter::Outcome;
+  if (!may_interpret()) {
+    interpreter_->forget();
+    VMM_TRY(debug().step_for_interpreter(cpu, false));
+    return step;
+  }
+  if (std::exchange(completes_, false)) VMM_TRY(cpu.complete_pending());
+  switch (VMM_TRY(interpreter_->run(cpu, step.deadline))) {
+    case Outcome::kLook:
+      // When it was kicked, KVM_RUN returns at once, and the vCPU's thread sees why.
+      return cpu.kicked() ? step : NextStep{.again = true};
+    case Outcome::kHalted:
+      machine_.user_irqchip->on_halt(id_);
+      return NextStep{.again = true};
+    case Outcome::kEnterStep:
+      VMM_TRY(debug().step_for_interpreter(cpu, true));
+      return step;
+    case Outcome::kEnter:
+      break;
+  }
+  VMM_TRY(debug().step_for_interpreter(cpu, false));
+  const auto look = std::chrono::steady_clock::now() + kLookAgain;
+  if (!step.deadline || *step.deadline > look) step.deadline = look;
+  return step;
+}
+
+}  // namespace vmm

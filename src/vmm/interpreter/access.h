@@ -1,0 +1,76 @@
+// Operands: registers of any width, and memory through the TLB.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <type_traits>
+
+#include "vmm/interpreter/cpu.h"
+#include "vmm/interpreter/insn.h"
+
+namespace vmm::interpreter {
+
+template <class T>
+T get(const Cpu& cpu, std::uint8_t offset) noexcept {
+  T value;
+  std::memcpy(&value, reinterpret_cast<const char*>(cpu.file.data()) + offset, sizeof value);
+  return value;
+}
+
+// A 32-bit result is zero-extended (SDM volume 1, 3.4.1.1).
+template <class T>
+void put(Cpu& cpu, std::uint8_t offset, T value) noexcept {
+  using Stored = std::conditional_t<sizeof(T) == 4, std::uint64_t, T>;
+  const Stored stored = value;
+  std::memcpy(reinterpret_cast<char*>(cpu.file.data()) + offset, &stored, sizeof stored);
+}
+
+// Guest memory in place: other CPUs and devices change it meanwhile, so each access is one of the
+// processor's, neither torn nor repeated.
+template <class T>
+using Shared [[gnu::may_alias, gnu::aligned(1)]] = volatile T;
+
+template <class T>
+T load_at(const std::byte* at) noexcept {
+  return *reinterpret_cast<const Shared<T>*>(at);
+}
+template <class T>
+void store_at(std::byte* at, T value) noexcept {
+  *reinterpret_cast<Shared<T>*>(at) = value;
+}
+
+// False: the instruction ends with cpu.leave(cpu.tlb.last_miss()).
+template <class T>
+bool load(Cpu& cpu, std::uint64_t address, T& value) noexcept {
+  if (const std::byte* const at = cpu.tlb.read(address, sizeof(T))) [[likely]] {
+    value = load_at<T>(at);
+    return true;
+  }
+  if (!Tlb::crosses(address, sizeof(T)) && !cpu.tlb.last_miss().guarded) return false;
+  return cpu.tlb.copy_in(address, std::as_writable_bytes(std::span(&value, 1)));
+}
+
+// A store that hits a page table (table_stores.cc), two pages, or memory that is guarded.
+bool store_slow(Cpu& cpu, std::uint64_t address, std::span<const std::byte> bytes) noexcept;
+
+template <class T>
+bool store(Cpu& cpu, std::uint64_t address, T value) noexcept {
+  if (std::byte* const at = cpu.tlb.write(address, sizeof(T))) [[likely]] {
+    store_at<T>(at, value);
+    return true;
+  }
+  return store_slow(cpu, address, std::as_bytes(std::span(&value, 1)));
+}
+
+// The place of an operand that is read and written: null, and the instruction ends, when it is in
+// two pages, or in a page table and KVM has to see the change.
+std::byte* table_place(Cpu& cpu, std::size_t size) noexcept;
+
+inline std::byte* place(Cpu& cpu, std::uint64_t address, std::size_t size) noexcept {
+  std::byte* const at = cpu.tlb.write(address, size);
+  return at != nullptr ? at : table_place(cpu, size);
+}
+
+}  // namespace vmm::interpreter
