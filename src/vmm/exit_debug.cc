@@ -86,7 +86,6 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
   if (exit.exception == static_cast<std::uint32_t>(x86::Vector::kBreakpoint)) {
     return on_breakpoint_exception(cpu);
   }
-  if (debug().interpreter_steps()) return {};
   if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
   if (debugger_ == nullptr || !debug().wish().attached) {
     stop(cpu, StopReason::kInternalError,

@@ -42,11 +42,15 @@ ExitDispatch::~ExitDispatch() = default;
 
 [[gnu::hot]] AfterExit ExitDispatch::handle(kvm::VcpuFd& cpu, VcpuExit& exit) {
   counts_[exit.index()].add();
-  record(cpu, exit);
   if (interpreter_) {
+    if (debug().interpreter_steps() && std::holds_alternative<DebugTrapExit>(exit)) {
+      if (auto done = after_own_step(cpu); !done) host_error(std::move(done).error());
+      return machine_.stops.posted() ? AfterExit::kPark : AfterExit::kRunOn;
+    }
     completes_ = std::holds_alternative<PioExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
                  std::holds_alternative<MsrExit>(exit);
   }
+  record(cpu, exit);
   UserIrqchip* const chips = machine_.user_irqchip;
   if (chips != nullptr) chips->on_exit(cpu);
   auto done = dispatch(cpu, exit);

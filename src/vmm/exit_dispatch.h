@@ -107,6 +107,7 @@ class ExitDispatch final : public ExitHandler {
   // Executes the guest's kernel here as far as that goes, before `step`.
   Result<NextStep> interpret(kvm::VcpuFd& cpu, NextStep step);
   bool may_interpret() const;
+  Result<void> after_own_step(kvm::VcpuFd& cpu);
 
   // MMIO: this CPU's local APIC, if it is ours, or the machine's bus.
   void read_mmio(std::uint64_t address, std::span<std::byte> data);

@@ -22,14 +22,13 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
     VMM_TRY(debug().step_for_interpreter(cpu, false));
     return step;
   }
+  // Where a debugger has let go of a step of the quirk's.
+  if (syscall_fixup_ && syscall_fixup_->stepping()) VMM_TRY(syscall_fixup_->refresh(cpu));
   if (std::exchange(completes_, false)) VMM_TRY(cpu.complete_pending());
   switch (VMM_TRY(interpreter_->run(cpu, step.deadline))) {
     case Outcome::kLook:
       // When it was kicked, KVM_RUN returns at once, and the vCPU's thread sees why.
       return cpu.kicked() ? step : NextStep{.again = true};
-    case Outcome::kHalted:
-      machine_.user_irqchip->on_halt(id_);
-      return NextStep{.again = true};
     case Outcome::kEnterStep:
       VMM_TRY(debug().step_for_interpreter(cpu, true));
       return step;
@@ -40,6 +39,12 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
   const auto look = std::chrono::steady_clock::now() + kLookAgain;
   if (!step.deadline || *step.deadline > look) step.deadline = look;
   return step;
+}
+
+// KVM's step over one instruction for the interpreter, which is no exit to anybody else.
+Result<void> ExitDispatch::after_own_step(kvm::VcpuFd& cpu) {
+  machine_.user_irqchip->on_exit(cpu);
+  return syscall_fixup_ ? refresh_quirks(cpu) : Result<void>();
 }
 
 }  // namespace vmm

@@ -6,6 +6,7 @@
 
 #include "base/le.h"
 #include "memory/page_walk.h"
+#include "vmm/x86/flat_segment.h"
 #include "vmm/x86/paging_context.h"
 
 namespace vmm {
@@ -56,17 +57,6 @@ constexpr std::array<KnownStart, 3> kKnownStarts{{
     {{0xf3, 0x0f, 0x1e, 0xfa}, 4, 0},       // endbr64
     {{0xfc}, 1, std::uint64_t{1} << 10},    // cld
 }};
-
-x86::Segment flat_segment(std::uint16_t selector, std::uint8_t type, bool code) {
-  x86::Segment s;
-  s.limit = 0xffffffff;
-  s.selector = selector;
-  s.type = type;
-  s.long_mode = code;
-  s.default_big = !code;
-  s.granularity = true;
-  return s;
-}
 
 }  // namespace
 
@@ -143,8 +133,9 @@ Result<void> SyscallFixup::enter_kernel(kvm::VcpuFd& cpu, const Frame& frame,
   const auto selector = static_cast<std::uint16_t>((star_ >> 32) & 0xfffc);
   constexpr std::uint8_t kCodeReadAccessed = 0xb;
   constexpr std::uint8_t kDataWriteAccessed = 0x3;
-  system.cs = flat_segment(selector, kCodeReadAccessed, true);
-  system.ss = flat_segment(static_cast<std::uint16_t>(selector + 8), kDataWriteAccessed, false);
+  system.cs = x86::flat_segment(selector, kCodeReadAccessed, 0, true);
+  system.ss =
+      x86::flat_segment(static_cast<std::uint16_t>(selector + 8), kDataWriteAccessed, 0, false);
   VMM_TRY(cpu.set_system_registers(system));
   return cpu.set_registers(registers);
 }

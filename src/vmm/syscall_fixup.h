@@ -30,8 +30,8 @@ class SyscallFixup {
   SyscallFixup(const GuestMemory& memory, debug::CpuDebug& debug)
       : memory_(memory), debug_(debug) {}
 
-  // The guest writes one of the MSRs above: remembers the value and gives it to KVM. False: it is not
-  // a value for that MSR, which is #GP in the guest.
+  // The guest writes one of the MSRs above: remembers the value and gives it to KVM. False: it is
+  // not a value for that MSR, which is #GP in the guest.
   Result<bool> on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index, std::uint64_t value);
   // How a page fault of the guest's own gets past the breakpoint on its handler.
   enum class Past : std::uint8_t {

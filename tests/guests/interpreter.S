@@ -5,6 +5,7 @@
 // CR2 and the error code; what the user read through a page that was changed twice, and the error code once it was gone; RFLAGS and
 // distance of the #GP of a refused LSTAR.
 #include "tests/guests/guest.h"
+#include "tests/guests/second_mapping.inc"
 
 .set RESULTS, 0x2000
 .set IDT, 0x3000
@@ -15,27 +16,9 @@
 .set KERNEL_STACK, 0x1e000
 .set USER_PAGE, 0x400000
 .set NOT_MAPPED, 0x100000000
-.set KERNEL, 0x200000        // the first 2 MiB again, the kernel's own
-
-.macro gate vector, handler
-  lea \handler(%rip), %rax
-  add $KERNEL, %rax
-  movw %ax, IDT + \vector * 16
-  movw $0x08, IDT + \vector * 16 + 2
-  movw $0x8e00, IDT + \vector * 16 + 4
-  shr $16, %rax
-  movw %ax, IDT + \vector * 16 + 6
-  shr $16, %rax
-  movl %eax, IDT + \vector * 16 + 8
-.endm
 
 GUEST(interpreter)
-  mov %cr3, %rbx
-  mov (%rbx), %rbx       // PML4[0]
-  and $~0xfff, %rbx
-  mov (%rbx), %rbx       // PDPT[0]
-  and $~0xfff, %rbx
-  movq $0x83, 8(%rbx)    // PD[1]: GPA 0, present, writable, 2 MiB, supervisor
+  map_for_kernel
   movq $(PAGES + 7), TABLE
   movq $(TABLE + 7), 16(%rbx)  // PD[2]: the user's page
   mov %cr3, %rbx

@@ -4,6 +4,7 @@
 // Leaves at 0x2000: page faults handled, system calls taken, and of the last system call CS, RCX - the return address
 // that SYSCALL should have saved, R11, RSP, and RFLAGS at the entry.
 #include "tests/guests/guest.h"
+#include "tests/guests/second_mapping.inc"
 
 .set RESULTS, 0x2000
 .set IDT, 0x3000
@@ -16,29 +17,12 @@
 .set MSR_LSTAR, 0xc0000082
 .set MSR_SFMASK, 0xc0000084
 
-// The boot page tables let CPL 3 use everything. The kernel runs at a second mapping of the first 2 MiB, its own.
-.set KERNEL, 0x200000
-
 GUEST(syscall)
-  mov %cr3, %rbx
-  mov (%rbx), %rbx       // PML4[0]
-  and $~0xfff, %rbx
-  mov (%rbx), %rbx       // PDPT[0]
-  and $~0xfff, %rbx
-  movq $0x83, 8(%rbx)    // PD[1]: GPA 0, present, writable, 2 MiB, supervisor
+  map_for_kernel
   mov %cr3, %rbx
   mov %rbx, %cr3
 
-  // Gate 14 of the IDT: present, interrupt gate, CS 0x08.
-  lea page_fault(%rip), %rax
-  add $KERNEL, %rax
-  movw %ax, IDT + 14 * 16
-  movw $0x08, IDT + 14 * 16 + 2
-  movw $0x8e00, IDT + 14 * 16 + 4
-  shr $16, %rax
-  movw %ax, IDT + 14 * 16 + 6
-  shr $16, %rax
-  movl %eax, IDT + 14 * 16 + 8
+  gate 14, page_fault
   lidt idt_pointer(%rip)
 
   mov $MSR_EFER, %ecx

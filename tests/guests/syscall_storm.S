@@ -5,6 +5,7 @@
 // stack in its frame. Leaves at 0x2000: system calls, interrupts, interrupts that came from CPL 0, system calls whose entry had a
 // wrong CS, RSP, IF or return address. Ends when both system calls and interrupts are at ROUNDS.
 #include "tests/guests/guest.h"
+#include "tests/guests/second_mapping.inc"
 
 .set RESULTS, 0x2000
 .set IDT, 0x3000
@@ -19,28 +20,8 @@
 .set APIC, 0xfee00000
 .set TIMER_VECTOR, 0x40
 
-// The kernel runs at a second mapping of the first 2 MiB, which is the supervisor's.
-.set KERNEL, 0x200000
-
-.macro gate vector, handler
-  lea \handler(%rip), %rax
-  add $KERNEL, %rax
-  movw %ax, IDT + \vector * 16
-  movw $0x08, IDT + \vector * 16 + 2
-  movw $0x8e00, IDT + \vector * 16 + 4
-  shr $16, %rax
-  movw %ax, IDT + \vector * 16 + 6
-  shr $16, %rax
-  movl %eax, IDT + \vector * 16 + 8
-.endm
-
 GUEST(syscall_storm)
-  mov %cr3, %rbx
-  mov (%rbx), %rbx       // PML4[0]
-  and $~0xfff, %rbx
-  mov (%rbx), %rbx       // PDPT[0]
-  and $~0xfff, %rbx
-  movq $0x83, 8(%rbx)    // PD[1]: GPA 0, present, writable, 2 MiB, supervisor
+  map_for_kernel
   mov %cr3, %rbx
   mov %rbx, %cr3
 

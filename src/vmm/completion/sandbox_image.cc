@@ -4,6 +4,8 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "vmm/x86/flat_segment.h"
+
 namespace vmm::completion::sandbox {
 namespace {
 
@@ -122,18 +124,6 @@ std::uint32_t emit_path(std::span<std::byte> memory, std::uint32_t entry, bool f
   return slot;
 }
 
-x86::Segment segment(std::uint16_t selector, std::uint8_t type, bool code) {
-  x86::Segment s;
-  s.limit = 0xffffffff;
-  s.selector = selector;
-  s.type = type;
-  s.dpl = 3;
-  s.long_mode = code;
-  s.default_big = !code;
-  s.granularity = true;
-  return s;
-}
-
 }  // namespace
 
 Slots build(std::span<std::byte> memory) {
@@ -149,8 +139,8 @@ x86::SystemRegisters system_registers(const x86::SystemRegisters& current) {
   constexpr std::uint64_t kCr0Am = 1U << 18;
   constexpr std::uint64_t kCr4Osxmmexcpt = 1U << 10;
   x86::SystemRegisters s = current;
-  s.cs = segment(kUserCode, 0xb, true);
-  s.ss = s.ds = s.es = s.fs = s.gs = segment(kUserData, 0x3, false);
+  s.cs = x86::flat_segment(kUserCode, 0xb, 3, true);
+  s.ss = s.ds = s.es = s.fs = s.gs = x86::flat_segment(kUserData, 0x3, 3, false);
   s.tr = x86::Segment{};
   s.tr.base = kTss;
   s.tr.limit = 0x67;

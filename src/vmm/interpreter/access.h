@@ -41,7 +41,10 @@ void store_at(std::byte* at, T value) noexcept {
   *reinterpret_cast<Shared<T>*>(at) = value;
 }
 
-// False: the instruction ends with cpu.leave(cpu.tlb.last_miss()).
+// Ends an instruction whose operand could not be accessed.
+inline Next missed(Cpu& cpu) noexcept { return cpu.leave(cpu.tlb.last_miss()); }
+
+// False: the instruction ends as missed().
 template <class T>
 bool load(Cpu& cpu, std::uint64_t address, T& value) noexcept {
   if (const std::byte* const at = cpu.tlb.read(address, sizeof(T))) [[likely]] {

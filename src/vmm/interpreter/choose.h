@@ -41,6 +41,10 @@ Handler for_wide_size(unsigned size, Fn&& fn) {
 // Each looks whether the instruction is one of its kind and chooses a handler, with what that needs
 // in `insn`; null when not. What none knows is KVM's.
 Handler choose_arithmetic(const completion::Instruction& instruction, const Form& form, Insn& insn);
+Handler choose_bits(const completion::Instruction& instruction, const Form& form, Insn& insn);
+Handler choose_multiplication(const completion::Instruction& instruction, const Form& form,
+                              Insn& insn);
+Handler choose_exchange(const completion::Instruction& instruction, const Form& form, Insn& insn);
 Handler choose_move(const completion::Instruction& instruction, const Form& form, Insn& insn);
 Handler choose_control(const completion::Instruction& instruction, const Form& form, Insn& insn);
 Handler choose_string(const completion::Instruction& instruction, const Form& form, Insn& insn);

@@ -7,8 +7,6 @@ namespace {
 
 constexpr std::uint8_t kRsp = x86::kRsp * 8;
 
-Next missed(Cpu& cpu) noexcept { return cpu.leave(cpu.tlb.last_miss()); }
-
 // A jump to an address that is not canonical is #GP of the jump itself: KVM's to raise.
 bool may_go_to(const Cpu& cpu, std::uint64_t target) noexcept {
   return is_canonical_in(cpu.tlb.context(), Gva(target));

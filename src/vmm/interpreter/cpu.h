@@ -22,8 +22,8 @@ enum class Next : std::uint8_t {
 enum class Stop : std::uint8_t {
   kKvm,        // KVM has to execute it
   kKvmToUser,  // the same; and it may go on at another privilege level
+  kHalt,       // KVM has to execute it; it is HLT, which KVM does not report when it steps
   kPageFault,  // it faults: Cpu::fault
-  kHalted,     // it is HLT, and is done
   kAgain,      // a part of it is done (a long string): time to look at interrupts
 };
 

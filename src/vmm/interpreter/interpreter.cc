@@ -149,7 +149,7 @@ const Block* Interpreter::line_at(std::uint64_t rip) {
     return nullptr;
   }
   const std::size_t here = Tlb::kPage - rip % Tlb::kPage;
-  if (const Block* const block = blocks_->find({code, here})) return block;
+  if (const Block* const block = blocks_.find({code, here})) return block;
   std::array<std::byte, kLongest> bytes{};
   std::size_t size = std::min(here, kLongest);
   std::memcpy(bytes.data(), code, size);
@@ -183,7 +183,6 @@ const Block* Interpreter::line_at(std::uint64_t rip) {
     cpu_.rip = cpu_.next_rip();
     if (next == Next::kJump) {
       ++i;
-      // STI begins its shadow with this; any other jump was the instruction in it.
       break;
     }
   }
@@ -219,10 +218,9 @@ std::optional<Outcome> Interpreter::stopped() {
     case Stop::kAgain:
       until_poll_ -= std::min<std::uint32_t>(until_poll_, kPoll / 4);
       return std::nullopt;
-    case Stop::kHalted:
-      cpu_.rip = cpu_.next_rip();
-      cpu_.shadow = false;
-      return Outcome::kHalted;
+    case Stop::kHalt:
+      at_entry_ = true;  // nothing behind it is executed
+      return Outcome::kEnter;
     case Stop::kKvmToUser:
       return Outcome::kEnter;
     case Stop::kKvm:
@@ -286,16 +284,15 @@ bool Interpreter::deliver_events(const kvm::PendingEvents& events) {
       return false;
     }
   }
-  nmi_taken_ = events.nmi && !events.nmi_blocked && !events.shadow &&
-               deliver(cpu_, {.vector = static_cast<std::uint8_t>(x86::Vector::kNmi)});
+  nmi_taken_ = events.nmi && !events.nmi_blocked && !events.shadow;
   nmi_waits_ = events.nmi && !nmi_taken_;
-  if (nmi_taken_) cpu_.nmi_blocked = true;
-  return true;
+  if (!nmi_taken_) return true;
+  cpu_.nmi_blocked = true;
+  return deliver(cpu_, {.vector = static_cast<std::uint8_t>(x86::Vector::kNmi)});
 }
 
 Result<Outcome> Interpreter::run(kvm::VcpuFd& cpu,
                                  std::optional<std::chrono::steady_clock::time_point> deadline) {
-  if (!blocks_) blocks_.emplace();
   const kvm::PendingEvents events = VMM_TRY(cpu.pending_events());
   if (!VMM_TRY(load(cpu))) return enter();
   cpu_.nmi_blocked = events.nmi_blocked;

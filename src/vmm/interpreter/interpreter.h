@@ -7,12 +7,9 @@
 // the CPU back.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <map>
 #include <optional>
-#include <string>
 
 #include "base/owned_counter.h"
 #include "base/result.h"
@@ -26,9 +23,8 @@ namespace vmm::interpreter {
 
 // What has to happen next.
 enum class Outcome : std::uint8_t {
-  kEnter,      // KVM_RUN, for as long as it takes: the CPU is not in 64-bit code at CPL 0
+  kEnter,      // KVM_RUN, for as long as it takes: not 64-bit code at CPL 0, or HLT
   kEnterStep,  // KVM_RUN, for one instruction
-  kHalted,     // it executed HLT
   kLook,       // the deadline has come, or an interrupt can be taken: look at the interrupt chips
 };
 
@@ -74,7 +70,7 @@ class Interpreter final : HostState {
   TableMap& tables_;
   Tlb tlb_;
   Cpu cpu_;
-  std::optional<BlockCache> blocks_;
+  BlockCache blocks_;
   Block crossing_;  // an instruction that lies in two pages
   kvm::VcpuFd* fd_ = nullptr;
   x86::SystemRegisters loaded_{};

@@ -10,8 +10,6 @@ namespace {
 
 constexpr std::uint8_t kRsp = x86::kRsp * 8;
 
-Next missed(Cpu& cpu) noexcept { return cpu.leave(cpu.tlb.last_miss()); }
-
 // ---- MOV
 
 template <class T>

@@ -16,8 +16,6 @@ enum class Repeat : std::uint8_t { kNone, kAlways, kWhileEqual, kWhileNotEqual }
 
 constexpr std::uint64_t kPage = Tlb::kPage;
 
-Next missed(Cpu& cpu) noexcept { return cpu.leave(cpu.tlb.last_miss()); }
-
 std::uint64_t& rcx(Cpu& cpu) noexcept { return cpu.file[x86::kRcx]; }
 std::uint64_t& rsi(Cpu& cpu) noexcept { return cpu.file[x86::kRsi]; }
 std::uint64_t& rdi(Cpu& cpu) noexcept { return cpu.file[x86::kRdi]; }
@@ -94,7 +92,7 @@ bool compare_one(Cpu& cpu, const Insn& i) noexcept {
 template <class T>
 std::uint64_t in_place(const Cpu& cpu, std::uint64_t most) noexcept {
   if (backward(cpu)) return 0;
-  return std::min({rcx(const_cast<Cpu&>(cpu)), most, to_page_end<T>(cpu.file[x86::kRdi])});
+  return std::min({cpu.file[x86::kRcx], most, to_page_end<T>(cpu.file[x86::kRdi])});
 }
 
 template <class T>

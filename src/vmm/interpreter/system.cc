@@ -43,7 +43,11 @@ Next set_carry(Cpu& cpu, const Insn&) noexcept {
   return Next::kOn;
 }
 
-Next halt(Cpu& cpu, const Insn&) noexcept { return cpu.leave(Stop::kHalted); }
+Next halt(Cpu& cpu, const Insn&) noexcept {
+  (void)cpu.leave_harmless();
+  cpu.stop = Stop::kHalt;
+  return Next::kStop;
+}
 
 Next swap_gs(Cpu& cpu, const Insn&) noexcept {
   if (!cpu.kernel_gs_base) cpu.kernel_gs_base = cpu.host.msr(msr::kKernelGsBase);
@@ -167,8 +171,6 @@ Handler choose_system(const completion::Instruction& instruction, const Form& fo
       return clear_carry;
     case ZYDIS_MNEMONIC_STC:
       return set_carry;
-    case ZYDIS_MNEMONIC_HLT:
-      return halt;
     case ZYDIS_MNEMONIC_SWAPGS:
       return swap_gs;
     case ZYDIS_MNEMONIC_RDFSBASE:
@@ -193,6 +195,8 @@ Handler choose_system(const completion::Instruction& instruction, const Form& fo
       return control_register(instruction, insn);
     case ZYDIS_MNEMONIC_WRMSR:
       return write_msr;
+    case ZYDIS_MNEMONIC_HLT:
+      return halt;
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_RDMSR:
     case ZYDIS_MNEMONIC_IN:

@@ -25,9 +25,7 @@ bool leads_to_table(std::uint64_t entry, unsigned level) noexcept {
 void TableMap::FreeMarks::operator()(Mark* marks) const noexcept { std::free(marks); }
 
 TableMap::Marks TableMap::make_marks(std::uint64_t pages) {
-  Marks marks(static_cast<Mark*>(std::calloc(pages, sizeof(Mark))));
-  if (!marks) throw std::bad_alloc();
-  return marks;
+  return Marks(static_cast<Mark*>(std::calloc(pages, sizeof(Mark))));
 }
 
 TableMap::TableMap(const GuestMemory& memory, std::uint32_t cpus, DropCopies drop_copies)
@@ -38,6 +36,7 @@ TableMap::TableMap(const GuestMemory& memory, std::uint32_t cpus, DropCopies dro
     r.base = region.range().base().value;
     r.pages = region.range().size() / kPage;
     r.marks = make_marks(r.pages);
+    if (!r.marks) throw std::bad_alloc();
     regions_.push_back(std::move(r));
   }
 }
@@ -103,7 +102,10 @@ Result<void> TableMap::begin_anew() {
   if (refusals_.exchange(0, std::memory_order_relaxed) < kRefusals) return {};  // another CPU did
   // First what is a table is found, then the copies of all else go, then its marks: whoever writes
   // meanwhile sees a mark too many, never one too few.
-  for (Region& region : regions_) region.found = make_marks(region.pages);
+  for (Region& region : regions_) {
+    region.found = make_marks(region.pages);
+    if (!region.found) return {};  // another time
+  }
   for (const Root& root : roots_) {
     if (root.levels != 0) add(Gpa(root.root.value & kAddressBits), root.levels, &Region::found);
   }

@@ -63,7 +63,7 @@ class TableMap {
     Marks marks;
     Marks found;  // by begin_anew(), while it looks
   };
-  static Marks make_marks(std::uint64_t pages);
+  static Marks make_marks(std::uint64_t pages);  // null: no memory
 
   struct Root {
     Gpa root{};

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "vmm/x86/registers.h"
+
 namespace vmm::interpreter {
 
 void Tlb::set_context(const PagingContext& context) {
@@ -24,11 +26,19 @@ void Tlb::forget() noexcept {
 PageWalk Tlb::walk(Use use, std::uint64_t address) const noexcept {
   PagingContext context = context_;
   context.cpl = 0;
-  context.rflags = (key_ & kAcBit) != 0 ? std::uint64_t{1} << 18 : 0;
+  context.rflags = (key_ & kAcBit) != 0 ? x86::kFlagAc : 0;
   const AccessKind kind = use == Use::kRead    ? AccessKind::kRead
                           : use == Use::kWrite ? AccessKind::kWrite
                                                : AccessKind::kFetch;
   return walk_pages(memory_, context, Gva(address), kind, WalkMarks::kAccessedAndDirty);
+}
+
+// What PKRU says of a user's page (SDM volume 3, 4.6.2) only KVM knows; key 0 is every page's that
+// has none.
+bool Tlb::has_key(const PageWalk& found) const noexcept {
+  constexpr unsigned kKey = 59;
+  return (context_.cr4 & x86::kCr4Pke) != 0 && found.user && found.depth != 0 &&
+         (found.path().back().value >> kKey & 0xf) != 0;
 }
 
 bool Tlb::fill(Use use, std::uint64_t address) noexcept {
@@ -36,7 +46,7 @@ bool Tlb::fill(Use use, std::uint64_t address) noexcept {
   miss_ = {.fault = found.outcome == WalkOutcome::kPageFault && !found.table_outside_ram,
            .address = address,
            .error_code = found.error_code};
-  if (!found.mapped()) return false;
+  if (!found.mapped() || has_key(found)) return false;
   const GuestRegion* const region = memory_.find(found.gpa);
   if (region == nullptr) return false;
   if (region->kind() != RegionKind::kRam) {

@@ -13,8 +13,9 @@
 
 namespace vmm::interpreter {
 
-// Access to guest-virtual memory at CPL 0. Only plain RAM is here; everything else is KVM's. Used
-// by one thread.
+// Access to guest-virtual memory at CPL 0. Plain RAM is accessed in place. Memory that may go away,
+// because it can be unplugged or is a file's, is copied by who guards it (copy_in(), copy_out());
+// everything else is KVM's. Used by one thread.
 class Tlb {
  public:
   static constexpr std::uint64_t kPage = 4096;
@@ -42,7 +43,7 @@ class Tlb {
     return find(Use::kRead, address, size);
   }
   const std::byte* fetch(std::uint64_t address) noexcept { return find(Use::kFetch, address, 1); }
-  // The same for writing what is not a page table; those that are: null, and last_table().
+  // The same for writing what is not a page table; those that are: null, and take_table().
   std::byte* write(std::uint64_t address, std::size_t size) noexcept {
     const Entry& e = entry(Use::kWrite, address);
     if (e.tag != tag(address) || (address & kOffset) + size > kPage) [[unlikely]] {
@@ -110,6 +111,7 @@ class Tlb {
   }
   bool fill(Use use, std::uint64_t address) noexcept;
   PageWalk walk(Use use, std::uint64_t address) const noexcept;
+  bool has_key(const PageWalk& found) const noexcept;
   // One page's part of a copy. `at`: in place, or null and by `gpa`.
   struct Piece {
     std::byte* at = nullptr;

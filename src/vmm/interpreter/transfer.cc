@@ -5,6 +5,7 @@
 
 #include "base/le.h"
 #include "vmm/interpreter/access.h"
+#include "vmm/x86/flat_segment.h"
 
 namespace vmm::interpreter {
 namespace {
@@ -55,12 +56,7 @@ bool is_stack(const x86::Segment& s, unsigned dpl) noexcept {
 
 // The stack segment of CPL 0 after a change of privilege: the null selector.
 x86::Segment null_stack() noexcept {
-  x86::Segment s;
-  s.limit = 0xffffffff;
-  s.type = kTypeWritable | kTypeAccessed;
-  s.default_big = true;
-  s.granularity = true;
-  return s;
+  return x86::flat_segment(0, kTypeWritable | kTypeAccessed, 0, false);
 }
 
 // A 64-bit gate (SDM volume 3, figure 6-8).
@@ -168,18 +164,6 @@ bool return_segments(Cpu& cpu, std::uint16_t cs, std::uint16_t ss) {
          enter(cpu, *code, *stack);
 }
 
-x86::Segment flat_user(std::uint16_t selector, std::uint8_t type, bool code) noexcept {
-  x86::Segment s;
-  s.limit = 0xffffffff;
-  s.selector = selector;
-  s.type = type;
-  s.dpl = 3;
-  s.long_mode = code;
-  s.default_big = !code;
-  s.granularity = true;
-  return s;
-}
-
 }  // namespace
 
 Next iret(Cpu& cpu) {
@@ -218,9 +202,9 @@ Next sysret(Cpu& cpu) {
   constexpr std::uint64_t kFlags = 0x3c7fd7;
   const auto base = static_cast<std::uint16_t>(*star >> 48);
   constexpr std::uint8_t kCode = kTypeCode | kTypeWritable | kTypeAccessed;
-  enter(
-      cpu, flat_user(static_cast<std::uint16_t>((base + 16) | 3), kCode, true),
-      flat_user(static_cast<std::uint16_t>((base + 8) | 3), kTypeWritable | kTypeAccessed, false));
+  enter(cpu, x86::flat_segment(static_cast<std::uint16_t>((base + 16) | 3), kCode, 3, true),
+        x86::flat_segment(static_cast<std::uint16_t>((base + 8) | 3), kTypeWritable | kTypeAccessed,
+                          3, false));
   cpu.set_rflags((flags & kFlags) | 2);
   cpu.next_rip() = rip;
   return Next::kJump;

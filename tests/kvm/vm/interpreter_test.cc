@@ -4,46 +4,19 @@
 #include <array>
 
 #include "tests/guests/guest.h"
-#include "vmm/vm.h"
+#include "tests/kvm/vm/quirk_guest.h"
 
 namespace vmm {
 namespace {
 
 DECLARE_GUEST(interpreter);
-DECLARE_GUEST(syscall);
-DECLARE_GUEST(syscall_storm);
 
 constexpr std::uint64_t kFlagTf = 1U << 8;
 
-class InterpreterKvm : public testing::TestWithParam<Toggle> {
- protected:
-  template <typename Results>
-  void run(std::vector<std::byte> guest, Results& results) {
-    VmConfig config;
-    config.memory.size = MiB(2);
-    config.irqchip = IrqchipMode::kUser;
-    config.boot = FlatBoot{.image = std::move(guest)};
-    config.quirks.push_back({.name = "syscall-fixup", .value = Toggle::kOn});
-    config.quirks.push_back({.name = "interpret-kernel", .value = GetParam()});
-    auto vm = Vm::create(std::move(config));
-    if (!vm &&
-        (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-      GTEST_SKIP() << "needs KVM with MSR filters: " << vm.error().message();
-    }
-    ASSERT_TRUE(vm) << vm.error().message();
-    const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-    ASSERT_TRUE(stop) << stop.error().message();
-    ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
-    results = (*vm)->memory().read<Results>(Gpa(0x2000)).value();
-    interpreted_ = (*vm)->stats().interpreted;
-  }
-  std::uint64_t interpreted_ = 0;
-};
+class InterpreterKvm : public QuirkGuest {};
 
 INSTANTIATE_TEST_SUITE_P(Quirk, InterpreterKvm, testing::Values(Toggle::kOff, Toggle::kOn),
-                         [](const auto& each) {
-                           return each.param == Toggle::kOn ? "Interpreted" : "InKvm";
-                         });
+                         InterpreterKvm::name_of);
 
 TEST_P(InterpreterKvm, ExceptionsAndPageTables) {
   struct {
@@ -51,7 +24,7 @@ TEST_P(InterpreterKvm, ExceptionsAndPageTables) {
     std::array<std::uint64_t, 3> read;
     std::uint64_t gone_error_code, entry_gp_flags, entry_gp_distance;
   } results{};
-  run(guest_code(guest_interpreter_begin, guest_interpreter_end), results);
+  run(guest_code(guest_interpreter_begin, guest_interpreter_end), IrqchipMode::kUser, results);
   if (IsSkipped() || HasFatalFailure()) return;
   EXPECT_EQ(results.sum, 500500U);
   EXPECT_EQ(results.gp_distance, 0U);
@@ -74,35 +47,11 @@ TEST_P(InterpreterKvm, ExceptionsAndPageTables) {
   }
 }
 
-TEST_P(InterpreterKvm, SystemCallsAndPageFaultsOfTheUser) {
-  struct {
-    std::uint64_t page_faults, system_calls, cs, return_offset, r11, rsp, rflags;
-  } results{};
-  run(guest_code(guest_syscall_begin, guest_syscall_end), results);
-  if (IsSkipped() || HasFatalFailure()) return;
-  EXPECT_EQ(results.page_faults, 3U);
-  EXPECT_EQ(results.system_calls, 3U);
-  EXPECT_EQ(results.return_offset, 0U);
-  EXPECT_EQ(results.rsp, 0x8000U);
-}
-
-TEST_P(InterpreterKvm, InterruptsWhileTheUserCallsTheKernel) {
-  struct {
-    std::uint64_t system_calls, interrupts, interrupts_in_kernel, wrong_entries;
-  } results{};
-  run(guest_code(guest_syscall_storm_begin, guest_syscall_storm_end), results);
-  if (IsSkipped() || HasFatalFailure()) return;
-  EXPECT_GE(results.system_calls, 2000U);
-  EXPECT_GE(results.interrupts, 2000U);
-  EXPECT_EQ(results.interrupts_in_kernel, 0U);
-  EXPECT_EQ(results.wrong_entries, 0U);
-}
-
 TEST(InterpreterConfig, OtherInterruptChips_AreRefused) {
   VmConfig config;
   config.memory.size = MiB(2);
   config.irqchip = IrqchipMode::kNone;
-  config.boot = FlatBoot{.image = guest_code(guest_syscall_begin, guest_syscall_end)};
+  config.boot = FlatBoot{.image = guest_code(guest_interpreter_begin, guest_interpreter_end)};
   config.quirks.push_back({.name = "interpret-kernel", .value = Toggle::kOn});
   const auto vm = Vm::create(std::move(config));
   ASSERT_FALSE(vm);

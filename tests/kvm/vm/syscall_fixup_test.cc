@@ -1,9 +1,9 @@
 // SYSCALL enters the kernel, on every host: where KVM gets it wrong because of the quirk, elsewhere
-// in spite of it.
+// in spite of it; and whoever executes the kernel.
 #include <gtest/gtest.h>
 
 #include "tests/guests/guest.h"
-#include "vmm/vm.h"
+#include "tests/kvm/vm/quirk_guest.h"
 
 namespace vmm {
 namespace {
@@ -11,30 +11,12 @@ namespace {
 DECLARE_GUEST(syscall);
 DECLARE_GUEST(syscall_storm);
 
-class SyscallFixup : public testing::Test {
- protected:
-  // Runs the guest until it says that it is done, and returns what it left at 0x2000.
-  template <typename Results>
-  void run(std::vector<std::byte> guest, IrqchipMode irqchip, Results& results) {
-    VmConfig config;
-    config.memory.size = MiB(2);
-    config.irqchip = irqchip;
-    config.boot = FlatBoot{.image = std::move(guest)};
-    config.quirks.push_back({.name = "syscall-fixup", .value = Toggle::kOn});
-    const auto vm = Vm::create(std::move(config));
-    if (!vm &&
-        (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-      GTEST_SKIP() << "needs KVM with MSR filters: " << vm.error().message();
-    }
-    ASSERT_TRUE(vm) << vm.error().message();
-    const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-    ASSERT_TRUE(stop) << stop.error().message();
-    ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
-    results = (*vm)->memory().read<Results>(Gpa(0x2000)).value();
-  }
-};
+class SyscallFixup : public QuirkGuest {};
 
-TEST_F(SyscallFixup, SystemCallsAndPageFaultsBothArrive) {
+INSTANTIATE_TEST_SUITE_P(Quirk, SyscallFixup, testing::Values(Toggle::kOff, Toggle::kOn),
+                         SyscallFixup::name_of);
+
+TEST_P(SyscallFixup, SystemCallsAndPageFaultsBothArrive) {
   struct {
     std::uint64_t page_faults, system_calls, cs, return_offset, r11, rsp, rflags;
   } results{};
@@ -51,7 +33,7 @@ TEST_F(SyscallFixup, SystemCallsAndPageFaultsBothArrive) {
 
 // A user that came back from a system call with interrupts off would keep its CPU for ever; a
 // kernel that is entered with interrupts on has no stack yet.
-TEST_F(SyscallFixup, InterruptsReachTheUserAndNeverTheKernel) {
+TEST_P(SyscallFixup, InterruptsReachTheUserAndNeverTheKernel) {
   struct {
     std::uint64_t system_calls, interrupts, interrupts_in_kernel, wrong_entries;
   } results{};

@@ -98,6 +98,16 @@ TEST_F(MemoryTest, SupervisorAccessPrevention) {
   EXPECT_EQ(read(0x31000), Next::kOn);
 }
 
+TEST_F(MemoryTest, UserPagesWithAProtectionKey_AreKvms) {
+  constexpr std::uint64_t kKey3 = std::uint64_t{3} << 59;
+  map(0x30, 0x30000 | kKernelPage | kEntryUser | kKey3);
+  map(0x31, 0x31000 | kKernelPage | kKey3);
+  EXPECT_EQ(read(0x30000), Next::kOn);
+  set_cr4(x86::kCr4Pae | x86::kCr4Pke);
+  is_kvms(read(0x30000));
+  EXPECT_EQ(read(0x31000), Next::kOn);  // keys are for user pages
+}
+
 TEST_F(MemoryTest, WhatIsWrittenIsMarked) {
   std::array<std::uint64_t, 16> marks{};
   memory.regions()[0].written()->take(marks);

@@ -182,8 +182,8 @@ TEST_F(TransferTest, InterruptFlagAndItsShadow) {
   EXPECT_FALSE(cpu.shadow);  // they were on
   EXPECT_EQ(step({0xfa}), Next::kOn);
   EXPECT_FALSE(cpu.interrupts_on());
-  EXPECT_EQ(step({0xf4}), Next::kStop);
-  EXPECT_TRUE(cpu.stop == Stop::kHalted);
+  EXPECT_EQ(step({0xf4}), Next::kStop);  // hlt is an exit
+  EXPECT_TRUE(cpu.stop == Stop::kHalt);
 }
 
 TEST_F(TransferTest, SwapgsAndSegmentBases) {
