@@ -32,12 +32,14 @@ if [ "$1" = bound ]; then
 fi
 """
 
-# Each section begins with a line that nothing else prints. PORT and UPLOAD are ports of the host's.
+# Each section begins with a line that nothing else prints. PORT and UPLOAD are ports of the host's. Linux tells of a carrier a
+# moment after it is there.
 SCRIPT = """\
 section() {{ echo "=== $1"; }}
 ip link set lo up
 ip link set eth0 up
 ip link set eth1 up
+i=0; while ip link | grep -q NO-CARRIER && [ $i -lt 600 ]; do sleep 0.1; i=$((i + 1)); done
 section links;    ip link
 section features; for d in /sys/bus/virtio/devices/*; do echo "$(cat $d/device) $(cat $d/features)"; done
 section dhcp;     udhcpc -i eth0 -n -q -t 10 -s /dhcp
