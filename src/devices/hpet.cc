@@ -136,8 +136,8 @@ void Hpet::deliver(std::size_t index) {
 
 void Hpet::drive_levels() {
   const bool replaces = (s_.config & (kEnable | kLegacy)) == (kEnable | kLegacy);
-  for (IrqGate* const gate : ports_.replaced) {
-    if (gate != nullptr) gate->set_open(!replaces);
+  for (IrqSwitch* const way : ports_.replaced) {
+    if (way != nullptr) way->set_open(!replaces);
   }
   for (std::size_t i = 0; i < kComparators; ++i) {
     IrqLine* const line = level_pending(i) ? line_of(i) : nullptr;

@@ -25,7 +25,7 @@
 #include "devices/clock.h"
 #include "devices/device.h"
 #include "devices/irq.h"
-#include "devices/irq_gate.h"
+#include "devices/irq_switch.h"
 #include "devices/state_id.h"
 #include "devices/timed_device.h"
 
@@ -86,7 +86,7 @@ class Hpet final : public Device, public TimedDevice {
     std::array<Lines, kComparators> lines{};
     // The PIT's and the RTC's ways to their interrupts, closed while comparators replace them.
     // Borrowed; nullptr: there is nothing to replace.
-    std::array<IrqGate*, 2> replaced{};
+    std::array<IrqSwitch*, 2> replaced{};
     const Clock* clock = nullptr;  // borrowed, outlives the device; nullptr: time stands still
     // Called, with the device's lock held, when next_event() has changed. Must only note that.
     std::function<void()> on_rearm{};

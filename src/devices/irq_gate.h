@@ -4,12 +4,13 @@
 #include <mutex>
 
 #include "devices/irq.h"
+#include "devices/irq_switch.h"
 
 namespace vmm {
 
 // Open, it passes the level on; closed, the line behind it is low. Any thread; in the lock order
 // behind devices and before what the line leads to.
-class IrqGate final : public IrqPin {
+class IrqGate final : public IrqPin, public IrqSwitch {
  public:
   explicit IrqGate(IrqLine out) : out_(out) {}
 
@@ -18,7 +19,7 @@ class IrqGate final : public IrqPin {
     level_ = asserted;
     out_.set_level(open_ && level_);
   }
-  void set_open(bool open) {
+  void set_open(bool open) override {
     const std::lock_guard guard(mutex_);
     open_ = open;
     out_.set_level(open_ && level_);

@@ -299,7 +299,7 @@ Result<loader::LoadedKernel> load_kernel(const KernelBoot& source, const GuestMe
 
 Result<x86::EntryState> boot_guest(const VmConfig& config, HostPlan& plan, const Machine& machine,
                                    const loader::LoadedKernel& kernel) {
-  const Boot boot{config,       plan,           machine.memory,      machine.pit_gate != nullptr,
+  const Boot boot{config,       plan,           machine.memory,      machine.pit_switch != nullptr,
                   *machine.pci, machine.fw_cfg, machine.virtio_mmio, kernel};
   return std::visit([&boot](const auto& source) { return load(boot, source); }, config.boot);
 }

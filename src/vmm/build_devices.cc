@@ -21,6 +21,7 @@
 #include "devices/test_device.h"
 #include "vmm/add_embedder_device.h"
 #include "vmm/hot_plug.h"
+#include "vmm/kvm/pit_switch.h"
 #include "vmm/loader/input_file.h"
 #include "vmm/virtio_devices.h"
 #include "vmm/x86/layout.h"
@@ -92,6 +93,10 @@ bool has_own_pit(const Machine& machine) {
   return machine.split_irqchip != nullptr || machine.user_irqchip != nullptr;
 }
 
+bool has_interrupts(const Machine& machine) {
+  return machine.gsis != nullptr || machine.user_irqchip != nullptr;
+}
+
 // A line whose edges are timer ticks: held back where ticks are (TickGovernor).
 IrqLine tick_line(Machine& machine, std::uint32_t gsi) {
   const IrqLine line = machine.irqs.line(gsi);
@@ -99,7 +104,7 @@ IrqLine tick_line(Machine& machine, std::uint32_t gsi) {
 }
 
 Result<void> add_rtc(Machine& machine) {
-  if (has_own_pit(machine)) {
+  if (has_interrupts(machine)) {
     machine.rtc_gate = std::make_unique<IrqGate>(machine.irqs.line(RtcCmos::kIrq));
   }
   const std::uint64_t ram = machine.memory.size();
@@ -119,13 +124,18 @@ Result<void> add_rtc(Machine& machine) {
 }
 
 Result<void> add_pit(Machine& machine) {
-  if (!has_own_pit(machine)) return {};
-  machine.pit_gate = std::make_unique<IrqGate>(tick_line(machine, Pit8254::kIrq));
+  if (!has_interrupts(machine)) return {};
+  if (!has_own_pit(machine)) {
+    machine.pit_switch = std::make_unique<kvm::PitSwitch>(machine.vm);
+    return {};
+  }
+  auto gate = std::make_unique<IrqGate>(tick_line(machine, Pit8254::kIrq));
   const auto slot = machine.timers.make_slot();
   const auto pit =
-      make_device<Pit8254>("pit", Pit8254::Ports{.irq = IrqLine(machine.pit_gate.get()),
+      make_device<Pit8254>("pit", Pit8254::Ports{.irq = IrqLine(gate.get()),
                                                  .clock = &machine.clock,
                                                  .on_rearm = [slot] { slot->rearm(); }});
+  machine.pit_switch = std::move(gate);
   bind_timer(machine, slot, pit);
   VMM_TRY(machine.pio.insert(
       {Pit8254::kPort, Pit8254::kCountersSize, Widths{1}, Pit8254::kCounters}, pit));
@@ -134,9 +144,9 @@ Result<void> add_pit(Machine& machine) {
   return {};
 }
 
-// KVM has no HPET, and its PIT could not be told to make way for one: it comes with ours.
+// KVM has no HPET: this one is ours in every mode.
 Result<void> add_hpet(Machine& machine) {
-  if (!has_own_pit(machine)) return {};
+  if (!has_interrupts(machine)) return {};
   Hpet::Ports ports;
   for (std::size_t i = 0; i < Hpet::kComparators; ++i) {
     Hpet::Lines& lines = ports.lines[i];
@@ -145,7 +155,7 @@ Result<void> add_hpet(Machine& machine) {
       lines.routed[r] = tick_line(machine, Hpet::kFirstRoute + r);
     }
   }
-  ports.replaced = {machine.pit_gate.get(), machine.rtc_gate.get()};
+  ports.replaced = {machine.pit_switch.get(), machine.rtc_gate.get()};
   ports.clock = &machine.clock;
   const auto slot = machine.timers.make_slot();
   ports.on_rearm = [slot] { slot->rearm(); };

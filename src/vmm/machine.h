@@ -101,8 +101,10 @@ struct Machine final : MachineEvents {
   UserIrqchip* user_irqchip = nullptr;    // likewise; only in user mode
   // What the interpreters of the CPUs know of the guest's page tables; only with that quirk.
   std::unique_ptr<interpreter::TableMap> page_tables;
-  // Where PIT and clock are ours: their ways to the fabric, which the HPET may close.
-  std::unique_ptr<IrqGate> pit_gate, rtc_gate;
+  // The PIT's and the clock's ways to their interrupts, which the HPET may close. None in a machine
+  // without interrupt controllers.
+  std::unique_ptr<IrqSwitch> pit_switch;
+  std::unique_ptr<IrqGate> rtc_gate;
   StopBoard stops;
   std::vector<std::unique_ptr<ExitRing>> exit_rings;  // of each CPU; constant once it runs
   ConsoleWatch console;                               // between COM1 and the embedder's sink

@@ -6,6 +6,7 @@
 //   E divide error   B breakpoint   S INT 0x21   I interrupt 0x22   L interrupt 0x20   N not present
 //   M NMI            m its handler's end
 #include "tests/guests/guest.h"
+#include "tests/guests/idt.inc"
 
 .set LOG, 0x2000
 .set IDT, 0x3000
@@ -26,17 +27,6 @@
 .set SOFT_VECTOR, 0x21
 .set HIGH_VECTOR, 0x22
 .set OTHER_CLASS_VECTOR, 0x3e
-
-.set PRESENT, 0x8000
-.macro gate vector, handler, present=PRESENT
-  lea \handler(%rip), %rax
-  movw %ax, IDT + \vector * 16
-  movw $0x08, IDT + \vector * 16 + 2
-  movw $(\present | 0xe00), IDT + \vector * 16 + 4
-  shr $16, %rax
-  movw %ax, IDT + \vector * 16 + 6
-  movq $0, IDT + \vector * 16 + 8
-.endm
 
 // RSI is the end of the log everywhere.
 .macro note letter

@@ -6,6 +6,7 @@
 // lowest-priority interrupts, round trips with CPU 0, interrupts of the storm; then what the fixed interrupts had
 // been while CPU 2 waited for its second start.
 #include "tests/guests/guest.h"
+#include "tests/guests/idt.inc"
 
 .set RESULTS, 0x2000
 .set STARTS, RESULTS
@@ -42,16 +43,6 @@
 
 .set ROUND_TRIPS, 100
 .set STORMS, 1000
-
-.macro gate vector, handler
-  lea \handler(%rip), %rax
-  movw %ax, IDT + \vector * 16
-  movw $0x08, IDT + \vector * 16 + 2
-  movw $0x8e00, IDT + \vector * 16 + 4
-  shr $16, %rax
-  movw %ax, IDT + \vector * 16 + 6
-  movq $0, IDT + \vector * 16 + 8
-.endm
 
 // Sends to a destination, and waits until it is on its way.
 .macro ipi destination, low

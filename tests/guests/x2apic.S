@@ -7,6 +7,7 @@
 // mode after the APIC was off; fixed interrupts, those of the pin, those whose handler changed the pin's entry, NMIs,
 // interrupts that follow an NMI. Then words: the pin's entry after each of its two kinds, and how often two NMIs were two.
 #include "tests/guests/guest.h"
+#include "tests/guests/idt.inc"
 
 .set RESULTS, 0x2000
 .set STARTS, RESULTS
@@ -60,16 +61,6 @@
 .set NMI, 0x400
 
 .set ROUNDS, 20
-
-.macro gate vector, handler
-  lea \handler(%rip), %rax
-  movw %ax, IDT + \vector * 16
-  movw $0x08, IDT + \vector * 16 + 2
-  movw $0x8e00, IDT + \vector * 16 + 4
-  shr $16, %rax
-  movw %ax, IDT + \vector * 16 + 6
-  movq $0, IDT + \vector * 16 + 8
-.endm
 
 .macro msr index, low, high=0
   mov $\index, %ecx

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "devices/irq_gate.h"
 #include "tests/support/device_access.h"
 #include "tests/support/device_conformance.h"
 #include "tests/support/fakes/manual_clock.h"

@@ -1,0 +1,43 @@
+// An HPET beside a PIT, whoever plays the interrupt controllers (tests/guests/timers.S).
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "tests/guests/guest.h"
+#include "tests/kvm/irqchip/irqchip_fixture.h"
+#include "vmm/vm.h"
+
+namespace vmm {
+namespace {
+
+DECLARE_GUEST(timers);
+
+class TimersKvm : public testing::TestWithParam<IrqchipMode> {};
+INSTANTIATE_TEST_SUITE_P(Local, TimersKvm,
+                         testing::Values(IrqchipMode::kKernel, IrqchipMode::kSplit,
+                                         IrqchipMode::kUser),
+                         test::mode_name);
+
+TEST_P(TimersKvm, TakeEachOthersPlaces) {
+  constexpr std::uint32_t kPassed = 1;
+  VmConfig config;
+  config.memory.size = MiB(2);
+  config.irqchip = GetParam();
+  config.boot = FlatBoot{.image = guest_code(guest_timers_begin, guest_timers_end)};
+  const auto vm = Vm::create(std::move(config));
+  if (!vm &&
+      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
+    GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message();
+  }
+  ASSERT_TRUE(vm) << vm.error().message();
+  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+  ASSERT_TRUE(stop) << stop.error().message();
+  const auto log = (*vm)->memory().read<std::array<char, 16>>(Gpa(0x2000)).value();
+  EXPECT_STREQ(log.data(), "pqhro");
+  EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == kPassed)
+      << stop->detail << '\n'
+      << stop->report;
+}
+
+}  // namespace
+}  // namespace vmm
