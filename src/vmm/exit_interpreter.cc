@@ -24,7 +24,11 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
   }
   // Where a debugger has let go of a step of the quirk's.
   if (syscall_fixup_ && syscall_fixup_->stepping()) VMM_TRY(syscall_fixup_->refresh(cpu));
-  if (std::exchange(completes_, false)) VMM_TRY(cpu.complete_pending());
+  while (std::exchange(completes_, false)) {
+    auto piece = VMM_TRY(cpu.complete_pending());
+    if (!piece) break;
+    (void)handle(cpu, *piece);
+  }
   switch (VMM_TRY(interpreter_->run(cpu, step.deadline))) {
     case Outcome::kLook:
       // When it was kicked, KVM_RUN returns at once, and the vCPU's thread sees why.

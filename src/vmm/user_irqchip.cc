@@ -181,7 +181,7 @@ void UserIrqchip::on_halt(VcpuId id) {
 Result<void> UserIrqchip::restart(kvm::VcpuFd& fd, const Look& look) {
   // An instruction that KVM has yet to finish would write over what is set here. Finishing it takes
   // kicks away, so there is one more.
-  VMM_TRY(fd.complete_pending());
+  (void)VMM_TRY(fd.complete_pending());
   fd.set_immediate_exit(true);
   x86::EntryState state = x86::after_init(VMM_TRY(fd.system_registers()));
   if (look.start_up) x86::start_up_at(state, *look.start_up);

@@ -156,6 +156,17 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
   return wanted_ == State::kRunning;
 }
 
+// The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: done before a CPU parks, so that
+// its state is whole. An access of several pieces takes one call for each.
+void Vcpu::finish_instruction() {
+  for (;;) {
+    auto piece = fd_.complete_pending();
+    if (!piece) handler_.host_error(std::move(piece).error());
+    if (!piece || !*piece) return;
+    (void)handler_.handle(fd_, **piece);
+  }
+}
+
 [[gnu::hot]] void Vcpu::run_until_told_otherwise() {
   while (run_once()) {
   }
@@ -181,11 +192,7 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
     return false;
   }
   if (handler_.handle(fd_, *exit) == AfterExit::kPark) {
-    // The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: do that now, so that the
-    // state is whole.
-    if (auto completed = fd_.complete_pending(); !completed) {
-      handler_.host_error(std::move(completed).error());
-    }
+    finish_instruction();
     park();
     return false;
   }

@@ -101,6 +101,7 @@ class Vcpu {
   bool wait_until_running();
   void run_until_told_otherwise();
   bool run_once();  // false when the vCPU is to stop running
+  void finish_instruction();
   // Waits as `next` says, running posted closures; false when the vCPU is to stop running.
   bool wait_for_nudge(const NextStep& next);
   void run_mailbox(std::unique_lock<std::mutex>& lock);

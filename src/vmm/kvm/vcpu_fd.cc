@@ -139,17 +139,18 @@ void VcpuFd::set_immediate_exit(bool on) noexcept {
   std::atomic_ref<std::uint8_t>(run_->immediate_exit).store(on ? 1 : 0, std::memory_order_seq_cst);
 }
 
-Result<void> VcpuFd::complete_pending() {
+Result<std::optional<VcpuExit>> VcpuFd::complete_pending() {
   set_immediate_exit(true);
   const int answer = ::ioctl(fd_.get(), KVM_RUN, 0);
   const int errnum = errno;
   set_immediate_exit(false);
   // A kick sets its mark first: whoever comes in between is seen here.
   if (kicked_.load(std::memory_order_seq_cst)) set_immediate_exit(true);
-  if (answer < 0 && errnum != EINTR && errnum != EAGAIN) {
+  if (answer >= 0) return std::optional(decode_exit(run_));
+  if (errnum != EINTR && errnum != EAGAIN) {
     return fail_errno(errnum, "KVM_RUN with immediate_exit on vCPU {}", id_);
   }
-  return {};
+  return std::optional<VcpuExit>();
 }
 
 void VcpuFd::answer_msr(std::uint64_t value, bool fault) noexcept {

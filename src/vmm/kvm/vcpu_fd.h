@@ -115,8 +115,9 @@ class VcpuFd {
     set_immediate_exit(false);
   }
   // After run() returned a PIO, MMIO or MSR exit: lets the kernel put the answer into the
-  // registers, without running the guest any further.
-  Result<void> complete_pending();
+  // registers, without running the guest any further. An access that KVM reports in pieces is not
+  // over then: the next piece, to be answered as the first.
+  Result<std::optional<VcpuExit>> complete_pending();
   // Answers an MsrExit before the next run(): `fault` raises #GP in the guest.
   void answer_msr(std::uint64_t value, bool fault) noexcept;
 
