@@ -33,8 +33,9 @@ ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
       mmio_cache_(id) {
   if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory, debug());
   if (options_.interpret_kernel) {
-    interpreter_ = std::make_unique<interpreter::Interpreter>(static_cast<std::uint32_t>(id),
-                                                              machine.memory, *machine.page_tables);
+    interpreter_ =
+        std::make_unique<interpreter::Interpreter>(static_cast<std::uint32_t>(id), machine.memory,
+                                                   *machine.page_tables, options_.is_device_msr);
   }
 }
 
@@ -47,14 +48,16 @@ ExitDispatch::~ExitDispatch() = default;
       if (auto done = after_own_step(cpu); !done) host_error(std::move(done).error());
       return machine_.stops.posted() ? AfterExit::kPark : AfterExit::kRunOn;
     }
-    completes_ = std::holds_alternative<PioExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
-                 std::holds_alternative<MsrExit>(exit);
+    completes_ = !own_access_ &&
+                 (std::holds_alternative<PioExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
+                  std::holds_alternative<MsrExit>(exit));
   }
   record(cpu, exit);
   UserIrqchip* const chips = machine_.user_irqchip;
-  if (chips != nullptr) chips->on_exit(cpu);
+  if (chips != nullptr && !own_access_) chips->on_exit(cpu);
   auto done = dispatch(cpu, exit);
   if (chips != nullptr) chips->after_exit(id_);
+  if (done && std::exchange(own_access_, false)) done = finish_own_access(cpu, exit);
   if (ring_.enabled()) ring_.finish(value_read(exit));
   if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
   if (done && syscall_fixup_) done = refresh_quirks(cpu);

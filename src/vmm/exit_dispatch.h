@@ -31,10 +31,13 @@ class RunWatch;
 // For one vCPU; handle() is called on its thread only, the counters may be read from any.
 class ExitDispatch final : public ExitHandler {
  public:
+  static bool no_msr(std::uint32_t) { return false; }
   struct Options {
     bool complete_instructions = false;
     bool syscall_fixup = false;
     bool interpret_kernel = false;  // Machine::page_tables is there
+    // With that: the MSRs that exits are made of.
+    bool (*is_device_msr)(std::uint32_t index) = no_msr;
     std::function<void(const std::string&)> trace;
   };
 
@@ -108,6 +111,7 @@ class ExitDispatch final : public ExitHandler {
   Result<NextStep> interpret(kvm::VcpuFd& cpu, NextStep step);
   bool may_interpret() const;
   Result<void> after_own_step(kvm::VcpuFd& cpu);
+  Result<void> finish_own_access(kvm::VcpuFd& cpu, const VcpuExit& exit);
 
   // MMIO: this CPU's local APIC, if it is ours, or the machine's bus.
   void read_mmio(std::uint64_t address, std::span<std::byte> data);
@@ -150,7 +154,8 @@ class ExitDispatch final : public ExitHandler {
   bool parks_ = false;  // for the debugger, after this exit
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
-  bool completes_ = false;  // KVM has yet to finish the instruction that has exited
+  bool completes_ = false;   // KVM has yet to finish the instruction that has exited
+  bool own_access_ = false;  // the interpreter has, which made the exit
   std::unique_ptr<Completion> completion_;
   // Touched once for each completed instruction, which costs microseconds: a lock does not show.
   Locked<std::map<std::string_view, std::uint64_t>> completed_;

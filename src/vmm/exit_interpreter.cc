@@ -17,6 +17,7 @@ bool ExitDispatch::may_interpret() const {
 
 Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
   using interpreter::Outcome;
+  own_access_ = false;
   if (!may_interpret()) {
     interpreter_->forget();
     VMM_TRY(debug().step_for_interpreter(cpu, false));
@@ -29,10 +30,17 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
     if (!piece) break;
     (void)handle(cpu, *piece);
   }
+  // However often the guest goes to devices, whoever wants the CPU gets it: KVM_RUN returns at
+  // once.
+  if (cpu.kicked()) return step;
   switch (VMM_TRY(interpreter_->run(cpu, step.deadline))) {
     case Outcome::kLook:
       // When it was kicked, KVM_RUN returns at once, and the vCPU's thread sees why.
       return cpu.kicked() ? step : NextStep{.again = true};
+    case Outcome::kDevice:
+      own_access_ = true;
+      step.exit = &interpreter_->device_exit();
+      return step;
     case Outcome::kEnterStep:
       VMM_TRY(debug().step_for_interpreter(cpu, true));
       return step;
@@ -49,6 +57,11 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
 Result<void> ExitDispatch::after_own_step(kvm::VcpuFd& cpu) {
   machine_.user_irqchip->on_exit(cpu);
   return syscall_fixup_ ? refresh_quirks(cpu) : Result<void>();
+}
+
+Result<void> ExitDispatch::finish_own_access(kvm::VcpuFd& cpu, const VcpuExit& exit) {
+  const bool is_msr = std::holds_alternative<MsrExit>(exit);
+  return interpreter_->finish_access(cpu, is_msr ? cpu.msr_answer() : std::nullopt);
 }
 
 }  // namespace vmm

@@ -20,8 +20,9 @@ TickGovernor::Time run_time() {
 
 VcpuId id_of(const kvm::VcpuFd& fd) { return static_cast<VcpuId>(fd.id()); }
 
-// KVM has judged each write of the APIC base by the same rules, and keeps the value. But none makes
-// the guest leave KVM_RUN: what looks like a forbidden step was several, through the modes between.
+// KVM has judged each write of the APIC base by the same rules, and keeps the value. Without a
+// filter none makes the guest leave KVM_RUN: what looks like a forbidden step was several, through
+// the modes between.
 void follow_base(Lapic& lapic, std::uint64_t base) {
   if (lapic.set_base(base)) return;
   lapic.set_base(base & ~(Lapic::kBaseEnable | Lapic::kBaseX2apic));
@@ -122,9 +123,28 @@ bool UserIrqchip::asleep_for_ever() const {
   return true;
 }
 
+// KVM has a copy, which CPUID's APIC bit follows.
+Result<bool> UserIrqchip::set_base(const kvm::VcpuFd& fd, std::uint64_t value) {
+  Cpu& mine = cpu(id_of(fd));
+  const auto tell_kvm = [&fd](std::uint64_t base) {
+    return fd.set_msrs(std::array{kvm::Msr{.index = kApicBaseMsr, .value = base}});
+  };
+  if (!tell_kvm(value)) return false;  // bits that this CPU does not have
+  if (!lapics_.with([&](LapicBank& bank) { return bank.lapic(id_of(fd)).set_base(value); })) {
+    VMM_TRY(tell_kvm(mine.base));
+    return false;
+  }
+  mine.base = value;
+  return true;
+}
+
 Result<bool> UserIrqchip::on_msr(kvm::VcpuFd& fd, const MsrExit& exit) {
-  const bool x2apic = exit.index >= Lapic::kFirstMsr && exit.index <= Lapic::kLastMsr;
-  if (!x2apic && exit.index != kTscDeadlineMsr) return false;
+  if (exit.index == kApicBaseMsr && exit.is_write) {
+    fd.answer_msr(0, !VMM_TRY(set_base(fd, exit.value)));
+    return true;
+  }
+  if (!answers(exit.index)) return false;
+  const bool x2apic = exit.index != kTscDeadlineMsr;
   const std::uint64_t tsc =
       exit.index == kTscDeadlineMsr && exit.is_write ? VMM_TRY(fd.msr(kTscMsr)) : 0;
   std::optional<std::uint64_t> answer;

@@ -20,6 +20,7 @@
 #include "vmm/guest_clock.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/vcpu_fd.h"
+#include "vmm/kvm/vm_fd.h"
 #include "vmm/pc_chips.h"
 #include "vmm/tick_gate.h"
 #include "vmm/tick_governor.h"
@@ -38,8 +39,12 @@ class UserIrqchip final : public IrqController, public MsiSink {
     bool x2apic = false;                // refused MSR accesses come to us
     unsigned tick_share = 0;            // for TickGovernor
   };
-  // MSRs to be trapped for the TSC-deadline timer (SDM volume 4, table 2-2).
-  static constexpr std::uint32_t kTscMsr = 0x10, kTscDeadlineMsr = 0x6e0;
+  // SDM volume 4, table 2-2.
+  static constexpr std::uint32_t kTscMsr = 0x10, kApicBaseMsr = 0x1b, kTscDeadlineMsr = 0x6e0;
+  // What has to come here, where the host has filters for MSRs.
+  static constexpr std::array kTraps{
+      kvm::MsrTrap{.index = kApicBaseMsr, .writes = true},
+      kvm::MsrTrap{.index = kTscDeadlineMsr, .reads = true, .writes = true}};
 
   explicit UserIrqchip(const Options& options);
   UserIrqchip(const UserIrqchip&) = delete;
@@ -76,6 +81,10 @@ class UserIrqchip final : public IrqController, public MsiSink {
   // An access to that CPU's register page; false when the address is not in it.
   bool read(VcpuId cpu, std::uint64_t address, std::span<std::byte> data);
   bool write(VcpuId cpu, std::uint64_t address, std::span<const std::byte> data);
+  // Whether on_msr() answers for an MSR that guests use again and again.
+  static bool answers(std::uint32_t msr) noexcept {
+    return msr == kTscDeadlineMsr || (msr >= Lapic::kFirstMsr && msr <= Lapic::kLastMsr);
+  }
   // An access to an MSR of the local APIC's; false when the MSR is none.
   Result<bool> on_msr(kvm::VcpuFd& cpu, const MsrExit& exit);
   void on_halt(VcpuId cpu);
@@ -120,6 +129,8 @@ class UserIrqchip final : public IrqController, public MsiSink {
     std::optional<std::chrono::nanoseconds> next_event = {};
   };
 
+  // A write of the APIC base MSR; false when it is a general-protection fault.
+  Result<bool> set_base(const kvm::VcpuFd& fd, std::uint64_t value);
   void attend(VcpuId id);
   Cpu& cpu(VcpuId id) const { return *cpus_[static_cast<std::uint32_t>(id)]; }
   // With `take`, INIT, start-up and NMI are taken from the local APIC; else they are left there.

@@ -184,7 +184,9 @@ void Vcpu::finish_instruction() {
       return wait_for_nudge(*next);
     }
   }
-  auto exit = next ? fd_.run() : Result<VcpuExit>(tl::unexpected<Error>(std::move(next).error()));
+  auto exit = !next ? Result<VcpuExit>(tl::unexpected<Error>(std::move(next).error()))
+              : next->exit != nullptr ? Result<VcpuExit>(*next->exit)
+                                      : fd_.run();
   exits_.add();
   if (!exit) {
     handler_.host_error(std::move(exit).error());

@@ -33,6 +33,9 @@ struct NextStep {
   bool enter = true;
   // True: neither; before_entry() is called again at once.
   bool again = false;
+  // What the guest has done without KVM_RUN; it is handled as if that had returned it. Borrowed
+  // from the handler until then.
+  const VcpuExit* exit = nullptr;
   // When the handler wants to be asked again at the latest, in or out of KVM_RUN.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 };

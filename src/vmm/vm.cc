@@ -101,10 +101,12 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
     if (shared && config.recorded_exits != 0) fd.share_registers();
     impl->dispatches.push_back(std::make_unique<ExitDispatch>(
         id, *impl->machine,
-        ExitDispatch::Options{.complete_instructions = impl->plan.complete_instructions,
-                              .syscall_fixup = impl->plan.syscall_fixup,
-                              .interpret_kernel = impl->plan.interpret_kernel,
-                              .trace = config.trace}));
+        ExitDispatch::Options{
+            .complete_instructions = impl->plan.complete_instructions,
+            .syscall_fixup = impl->plan.syscall_fixup,
+            .interpret_kernel = impl->plan.interpret_kernel,
+            .is_device_msr = impl->plan.apic_msrs ? UserIrqchip::answers : ExitDispatch::no_msr,
+            .trace = config.trace}));
     impl->vcpus.push_back(
         std::make_unique<Vcpu>(std::move(fd), *impl->dispatches.back(), kick_signal));
   }

@@ -55,6 +55,19 @@ bool load(Cpu& cpu, std::uint64_t address, T& value) noexcept {
   return cpu.tlb.copy_in(address, std::as_writable_bytes(std::span(&value, 1)));
 }
 
+// For an instruction that does nothing else in memory: the same, also from a device, whose answer
+// is there when it is executed again. False: it ends as missed_device().
+template <class T>
+bool load_any(Cpu& cpu, std::uint64_t address, T& value) noexcept {
+  return load(cpu, address, value) || cpu.take_answer(value);
+}
+inline Next missed_device(Cpu& cpu, std::uint64_t address, std::uint8_t size) noexcept {
+  const Tlb::Miss& miss = cpu.tlb.last_miss();
+  if (!miss.device || Tlb::crosses(address, size)) return missed(cpu);
+  return cpu.leave(
+      DeviceAccess{.to = DeviceAccess::To::kMemory, .size = size, .address = miss.gpa.value});
+}
+
 // A store that hits a page table (table_stores.cc), two pages, or memory that is guarded.
 bool store_slow(Cpu& cpu, std::uint64_t address, std::span<const std::byte> bytes) noexcept;
 
@@ -65,6 +78,21 @@ bool store(Cpu& cpu, std::uint64_t address, T value) noexcept {
     return true;
   }
   return store_slow(cpu, address, std::as_bytes(std::span(&value, 1)));
+}
+
+// A store that an instruction ends with, to memory or a device.
+template <class T>
+Next store_any(Cpu& cpu, std::uint64_t address, T value) noexcept {
+  if (store(cpu, address, value)) [[likely]]
+    return Next::kOn;
+  const Tlb::Miss& miss = cpu.tlb.last_miss();
+  if (!miss.device || Tlb::crosses(address, sizeof(T))) return missed(cpu);
+  DeviceAccess access{.to = DeviceAccess::To::kMemory,
+                      .is_write = true,
+                      .size = sizeof(T),
+                      .address = miss.gpa.value};
+  std::memcpy(access.data.data(), &value, sizeof value);
+  return cpu.leave(access);
 }
 
 // The place of an operand that is read and written: null, and the instruction ends, when it is in

@@ -98,8 +98,9 @@ Handler choose(const Instruction& instruction, Insn& insn) {
   Form form;
   form.lock = instruction.has(ZYDIS_ATTRIB_HAS_LOCK);
   if (!set_operands(instruction, form, insn)) form.shape = Shape::kOther;
-  for (const auto chooser : {choose_move, choose_arithmetic, choose_control, choose_bits,
-                             choose_system, choose_exchange, choose_multiplication}) {
+  for (const auto chooser :
+       {choose_move, choose_arithmetic, choose_control, choose_bits, choose_device, choose_system,
+        choose_exchange, choose_multiplication}) {
     if (Handler h = chooser(instruction, form, insn)) return h;
   }
   return nullptr;

@@ -48,6 +48,7 @@ Handler choose_exchange(const completion::Instruction& instruction, const Form& 
 Handler choose_move(const completion::Instruction& instruction, const Form& form, Insn& insn);
 Handler choose_control(const completion::Instruction& instruction, const Form& form, Insn& insn);
 Handler choose_string(const completion::Instruction& instruction, const Form& form, Insn& insn);
+Handler choose_device(const completion::Instruction& instruction, const Form& form, Insn& insn);
 Handler choose_system(const completion::Instruction& instruction, const Form& form, Insn& insn);
 
 }  // namespace vmm::interpreter

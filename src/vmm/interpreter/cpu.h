@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 
+#include "vmm/interpreter/device_access.h"
 #include "vmm/interpreter/tlb.h"
 #include "vmm/x86/registers.h"
 
@@ -24,6 +25,7 @@ enum class Stop : std::uint8_t {
   kKvmToUser,  // the same; and it may go on at another privilege level
   kHalt,       // KVM has to execute it; it is HLT, which KVM does not report when it steps
   kPageFault,  // it faults: Cpu::fault
+  kDevice,     // it accesses a device: Cpu::access
   kAgain,      // a part of it is done (a long string): time to look at interrupts
 };
 
@@ -35,6 +37,8 @@ class HostState {
   virtual std::optional<std::uint64_t> msr(std::uint32_t index) = 0;
   // Guest TSC minus host TSC.
   virtual std::optional<std::uint64_t> tsc_offset() = 0;
+  // Whether accesses to this MSR are this process's to answer.
+  virtual bool is_device_msr(std::uint32_t index) = 0;
 };
 
 namespace msr {
@@ -128,6 +132,8 @@ struct Cpu {
   bool writes_msr = false;          // what is known of MSRs has to be asked for again
   PageFault fault{};
   Tlb::Table refused{};  // where it would have written into a page table
+  DeviceAccess access{};
+  bool answered = false;  // `access` has been: the instruction is executed again, with the answer
 
   Tlb& tlb;
   HostState& host;
@@ -157,6 +163,21 @@ struct Cpu {
     (void)leave(Stop::kKvm);
     keeps_translations = true;
     return Next::kStop;
+  }
+  // Ends it as one that waits for a device; a write has nothing left to do but to go on.
+  Next leave(const DeviceAccess& to) noexcept {
+    (void)leave_harmless();
+    stop = Stop::kDevice;
+    access = to;
+    return Next::kStop;
+  }
+  // What a device has answered, once.
+  template <class T>
+  bool take_answer(T& value) noexcept {
+    if (!answered) return false;
+    answered = false;
+    std::memcpy(&value, access.data.data(), sizeof value);
+    return true;
   }
   // Ends it because memory could not be accessed.
   Next leave(const Tlb::Miss& miss) noexcept {

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
+#include "base/le.h"
 #include "vmm/interpreter/access.h"
 #include "vmm/interpreter/transfer.h"
 #include "vmm/x86/paging_context.h"
@@ -19,8 +21,13 @@ Next for_kvm(Cpu& cpu, const Insn&) noexcept { return cpu.leave(Stop::kKvm); }
 
 }  // namespace
 
-Interpreter::Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables)
-    : number_(cpu), tables_(tables), tlb_(memory, tables), cpu_(tlb_, *this) {}
+Interpreter::Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables,
+                         bool (*device_msr)(std::uint32_t index))
+    : number_(cpu),
+      is_device_msr_(device_msr),
+      tables_(tables),
+      tlb_(memory, tables),
+      cpu_(tlb_, *this) {}
 
 void Interpreter::forget() noexcept {
   root_ = ~0ULL;
@@ -126,15 +133,19 @@ Result<bool> Interpreter::load(kvm::VcpuFd& cpu) {
   return true;
 }
 
-Result<void> Interpreter::store(kvm::VcpuFd& cpu) {
+Result<void> Interpreter::store_registers(const kvm::VcpuFd& cpu) const {
   x86::Registers registers;
   std::copy_n(cpu_.file.begin(), registers.gpr.size(), registers.gpr.begin());
   registers.rip = cpu_.rip;
   registers.rflags = cpu_.rflags();
+  return cpu.set_registers(registers);
+}
+
+Result<void> Interpreter::store(kvm::VcpuFd& cpu) {
   cpu_.system.fs.base = cpu_.segment_base[1];
   cpu_.system.gs.base = cpu_.segment_base[2];
   if (cpu_.system != loaded_) VMM_TRY(cpu.set_system_registers(cpu_.system));
-  VMM_TRY(cpu.set_registers(registers));
+  VMM_TRY(store_registers(cpu));
   if (cpu_.kernel_gs_changed) {
     const std::array<kvm::Msr, 1> msrs{{{msr::kKernelGsBase, *cpu_.kernel_gs_base}}};
     VMM_TRY(cpu.set_msrs(msrs));
@@ -178,8 +189,10 @@ const Block* Interpreter::line_at(std::uint64_t rip) {
     const Insn& insn = block.insns[i];
     cpu_.next_rip() = cpu_.rip + insn.length;
     next = insn.run(cpu_, insn);
-    if (next == Next::kStop) [[unlikely]]
+    if (next == Next::kStop) [[unlikely]] {
+      last_ = insn;
       break;
+    }
     cpu_.rip = cpu_.next_rip();
     if (next == Next::kJump) {
       ++i;
@@ -223,10 +236,48 @@ std::optional<Outcome> Interpreter::stopped() {
       return Outcome::kEnter;
     case Stop::kKvmToUser:
       return Outcome::kEnter;
+    case Stop::kDevice:
+      return access_device();
     case Stop::kKvm:
       break;
   }
   return Outcome::kEnterStep;
+}
+
+// In the shadow of STI KVM does it, which then ends the shadow.
+Outcome Interpreter::access_device() noexcept {
+  if (cpu_.shadow) return Outcome::kEnterStep;
+  device_exit_ = as_exit(cpu_.access);
+  const bool done = cpu_.access.is_write && cpu_.access.to != DeviceAccess::To::kMsr;
+  if (done) {
+    cpu_.rip = cpu_.next_rip();
+    ++count_;
+  }
+  return Outcome::kDevice;
+}
+
+Result<void> Interpreter::finish_access(kvm::VcpuFd& cpu, std::optional<std::uint64_t> msr) {
+  const bool is_msr = cpu_.access.to == DeviceAccess::To::kMsr;
+  if (cpu_.access.is_write && !is_msr) return {};
+  if (is_msr && !msr) {
+    step_next_ = true;  // KVM raises the exception
+    return {};
+  }
+  if (is_msr) store_le(std::span(cpu_.access.data), *msr);
+  x86::Registers registers = VMM_TRY(cpu.registers());
+  if (registers.rip != cpu_.rip) return {};
+  std::copy(registers.gpr.begin(), registers.gpr.end(), cpu_.file.begin());
+  cpu_.set_rflags(registers.rflags);
+  cpu_.next_rip() = cpu_.rip + last_.length;
+  cpu_.answered = true;
+  const Next next = last_.run(cpu_, last_);
+  cpu_.answered = false;
+  if (next == Next::kStop) return {};  // it is tried again
+  cpu_.rip = cpu_.next_rip();
+  executed_.add(1);
+  VMM_TRY(store_registers(cpu));
+  cpu.set_ready_for_interrupt(cpu_.interrupts_on());
+  return {};
 }
 
 Outcome Interpreter::execute(const std::optional<std::chrono::steady_clock::time_point>& deadline) {
@@ -304,7 +355,8 @@ Result<Outcome> Interpreter::run(kvm::VcpuFd& cpu,
   }
   if (cpu_.system.cpl() != 0) return enter();
   const std::uint64_t before = count_;
-  const Outcome outcome = execute(deadline);
+  const Outcome outcome =
+      std::exchange(step_next_, false) ? Outcome::kEnterStep : execute(deadline);
   if (outcome == Outcome::kEnter) (void)enter();
   if (outcome == Outcome::kEnterStep) stepped_from_ = cpu_.rip;
   executed_.add(count_ - before);
@@ -313,6 +365,7 @@ Result<Outcome> Interpreter::run(kvm::VcpuFd& cpu,
   if (events_changed) VMM_TRY(cpu.take_events(nmi_taken_, cpu_.shadow, cpu_.nmi_blocked));
   if (events_changed || count_ != before || cpu_.system != loaded_) VMM_TRY(store(cpu));
   cpu.set_ready_for_interrupt(cpu_.interrupts_on() && !cpu_.shadow);
+  cpu.set_exit_rip(cpu_.rip);
   return outcome;
 }
 

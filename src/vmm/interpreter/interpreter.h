@@ -26,19 +26,28 @@ enum class Outcome : std::uint8_t {
   kEnter,      // KVM_RUN, for as long as it takes: not 64-bit code at CPL 0, or HLT
   kEnterStep,  // KVM_RUN, for one instruction
   kLook,       // the deadline has come, or an interrupt can be taken: look at the interrupt chips
+  kDevice,     // handle device_exit(), then finish_access()
 };
 
 // For one vCPU, on its thread.
 class Interpreter final : HostState {
  public:
   // All are borrowed.
-  Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables);
+  // `device_msr` says which MSRs are answered by who handles exits.
+  Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables,
+              bool (*device_msr)(std::uint32_t index));
 
   // Executes until something else has to happen. The CPU's state is taken from KVM, and put there
   // before this returns. An interrupt that KVM holds for it is delivered here. Errors: host
   // failures.
   Result<Outcome> run(kvm::VcpuFd& cpu,
                       std::optional<std::chrono::steady_clock::time_point> deadline);
+  // The exit that an access to a device makes: as KVM's, a write has been executed by then, and a
+  // read waits for its answer. Valid until the next run().
+  VcpuExit& device_exit() noexcept { return device_exit_; }
+  // It has been handled; `msr` is the answer if it was an MSR's, nothing when that is refused.
+  // Registers that were changed meanwhile stay so.
+  Result<void> finish_access(kvm::VcpuFd& cpu, std::optional<std::uint64_t> msr);
   // Memory or state may have changed behind it: while the CPU was paused, or run by KVM.
   void forget() noexcept;
   // After kEnter: KVM stopped where a user's code enters the kernel, before the kernel's first
@@ -53,9 +62,11 @@ class Interpreter final : HostState {
  private:
   std::optional<std::uint64_t> msr(std::uint32_t index) override;
   std::optional<std::uint64_t> tsc_offset() override;
+  bool is_device_msr(std::uint32_t index) override { return is_device_msr_(index); }
 
   Result<bool> load(kvm::VcpuFd& cpu);
   Result<void> store(kvm::VcpuFd& cpu);
+  Result<void> store_registers(const kvm::VcpuFd& cpu) const;
   Result<void> after_kvm();
   Outcome enter() noexcept;
   void take_step_out_of_frame();
@@ -64,9 +75,11 @@ class Interpreter final : HostState {
   const Block* line_at(std::uint64_t rip);
   Next run_line(const Block& block);
   std::optional<Outcome> stopped();
+  Outcome access_device() noexcept;
   bool must_look(const std::optional<std::chrono::steady_clock::time_point>& deadline);
 
   const std::uint32_t number_;
+  bool (*const is_device_msr_)(std::uint32_t index);
   TableMap& tables_;
   Tlb tlb_;
   Cpu cpu_;
@@ -85,6 +98,9 @@ class Interpreter final : HostState {
   bool event_queued_ = false;
   bool nmi_taken_ = false;  // in this run
   bool nmi_waits_ = false;  // until they are no longer blocked
+  Insn last_{};             // the instruction that stopped
+  VcpuExit device_exit_{PioExit{}};
+  bool step_next_ = false;  // the next instruction is KVM's, whatever it is
   std::uint32_t until_poll_ = 0, until_clock_ = 0;
   std::uint64_t count_ = 0;
   OwnedCounter executed_;

@@ -25,17 +25,18 @@ Next move_immediate(Cpu& cpu, const Insn& i) noexcept {
 template <class T>
 Next move_load(Cpu& cpu, const Insn& i) noexcept {
   T value{};
-  if (!load(cpu, address_of(cpu, i), value)) return missed(cpu);
+  if (!load_any(cpu, address_of(cpu, i), value))
+    return missed_device(cpu, address_of(cpu, i), sizeof value);
   put(cpu, i.dst, value);
   return Next::kOn;
 }
 template <class T>
 Next move_store(Cpu& cpu, const Insn& i) noexcept {
-  return store(cpu, address_of(cpu, i), get<T>(cpu, i.src)) ? Next::kOn : missed(cpu);
+  return store_any(cpu, address_of(cpu, i), get<T>(cpu, i.src));
 }
 template <class T>
 Next move_store_immediate(Cpu& cpu, const Insn& i) noexcept {
-  return store(cpu, address_of(cpu, i), static_cast<T>(i.imm)) ? Next::kOn : missed(cpu);
+  return store_any(cpu, address_of(cpu, i), static_cast<T>(i.imm));
 }
 
 Handler move(const Form& form) {
@@ -72,7 +73,8 @@ Next extend_register(Cpu& cpu, const Insn& i) noexcept {
 template <class To, class From>
 Next extend_load(Cpu& cpu, const Insn& i) noexcept {
   std::make_unsigned_t<From> value{};
-  if (!load(cpu, address_of(cpu, i), value)) return missed(cpu);
+  if (!load_any(cpu, address_of(cpu, i), value))
+    return missed_device(cpu, address_of(cpu, i), sizeof value);
   put(cpu, i.dst, static_cast<std::make_unsigned_t<To>>(To{static_cast<From>(value)}));
   return Next::kOn;
 }

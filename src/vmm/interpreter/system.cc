@@ -145,11 +145,6 @@ Handler control_register(const completion::Instruction& instruction, Insn& insn)
 
 // Those that change no translation of addresses, so that none has to be looked up again.
 Next harmless(Cpu& cpu, const Insn&) noexcept { return cpu.leave_harmless(); }
-Next write_msr(Cpu& cpu, const Insn&) noexcept {
-  (void)cpu.leave_harmless();
-  cpu.writes_msr = true;
-  return Next::kStop;
-}
 
 }  // namespace
 
@@ -193,14 +188,9 @@ Handler choose_system(const completion::Instruction& instruction, const Form& fo
       return instruction.info().operand_width == 64 ? system_return : nullptr;
     case ZYDIS_MNEMONIC_MOV:
       return control_register(instruction, insn);
-    case ZYDIS_MNEMONIC_WRMSR:
-      return write_msr;
     case ZYDIS_MNEMONIC_HLT:
       return halt;
     case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_RDMSR:
-    case ZYDIS_MNEMONIC_IN:
-    case ZYDIS_MNEMONIC_OUT:
     case ZYDIS_MNEMONIC_UD2:
     case ZYDIS_MNEMONIC_VERW:
     case ZYDIS_MNEMONIC_RDRAND:

@@ -48,7 +48,11 @@ bool Tlb::fill(Use use, std::uint64_t address) noexcept {
            .error_code = found.error_code};
   if (!found.mapped() || has_key(found)) return false;
   const GuestRegion* const region = memory_.find(found.gpa);
-  if (region == nullptr) return false;
+  if (region == nullptr) {
+    miss_.device = use != Use::kFetch;
+    miss_.gpa = found.gpa;
+    return false;
+  }
   if (region->kind() != RegionKind::kRam) {
     miss_.guarded = use != Use::kFetch;
     return false;

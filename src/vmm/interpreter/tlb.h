@@ -24,8 +24,10 @@ class Tlb {
   struct Miss {
     bool fault = false;    // #PF with error_code; else: KVM has to do it
     bool guarded = false;  // or it is memory that can only be copied
+    bool device = false;   // or there is no memory: `gpa` is a device's, if anybody's
     std::uint64_t address = 0;
     std::uint32_t error_code = 0;
+    Gpa gpa{};
   };
 
   // All are borrowed.

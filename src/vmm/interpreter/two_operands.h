@@ -20,8 +20,8 @@ Next to_register(Cpu& cpu, const Insn& i) noexcept {
     b = get<T>(cpu, i.src);
   } else if constexpr (shape == Shape::kRegImm) {
     b = static_cast<T>(i.imm);
-  } else if (!load(cpu, address_of(cpu, i), b)) {
-    return missed(cpu);
+  } else if (!load_any(cpu, address_of(cpu, i), b)) {
+    return missed_device(cpu, address_of(cpu, i), sizeof b);
   }
   T a = get<T>(cpu, i.dst);
   Op::on(a, b, cpu.status);
@@ -40,7 +40,8 @@ Next to_memory(Cpu& cpu, const Insn& i) noexcept {
   const T b = source<T, shape>(cpu, i);
   if constexpr (!Op::kWrites) {
     T a{};
-    if (!load(cpu, address_of(cpu, i), a)) return missed(cpu);
+    if (!load_any(cpu, address_of(cpu, i), a))
+      return missed_device(cpu, address_of(cpu, i), sizeof a);
     Op::on(a, b, cpu.status);
   } else {
     std::byte* const at = place(cpu, address_of(cpu, i), sizeof(T));

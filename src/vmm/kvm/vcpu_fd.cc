@@ -133,6 +133,8 @@ void VcpuFd::share_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_RE
 
 [[gnu::hot]] std::uint64_t VcpuFd::exit_rip() const noexcept { return run_->s.regs.regs.rip; }
 
+void VcpuFd::set_exit_rip(std::uint64_t rip) noexcept { run_->s.regs.regs.rip = rip; }
+
 void VcpuFd::set_immediate_exit(bool on) noexcept {
   // The kernel reads this byte from another CPU's point of view: a plain store that the compiler
   // may not delay.
@@ -156,6 +158,11 @@ Result<std::optional<VcpuExit>> VcpuFd::complete_pending() {
 void VcpuFd::answer_msr(std::uint64_t value, bool fault) noexcept {
   run_->msr.data = value;
   run_->msr.error = fault ? 1 : 0;
+}
+
+std::optional<std::uint64_t> VcpuFd::msr_answer() const noexcept {
+  if (run_->msr.error != 0) return std::nullopt;
+  return run_->msr.data;
 }
 
 Result<x86::Registers> VcpuFd::registers() const {

@@ -102,6 +102,8 @@ class VcpuFd {
   void share_registers() noexcept;
   // 0 without share_registers().
   std::uint64_t exit_rip() const noexcept;
+  // For who has executed the guest in KVM's place.
+  void set_exit_rip(std::uint64_t rip) noexcept;
   // Makes the next KVM_RUN finish what is pending and return InterruptedExit at once. Any thread.
   void set_immediate_exit(bool on) noexcept;
   // The same as a message to the vCPU's thread, which complete_pending() keeps (kick.h).
@@ -120,6 +122,8 @@ class VcpuFd {
   Result<std::optional<VcpuExit>> complete_pending();
   // Answers an MsrExit before the next run(): `fault` raises #GP in the guest.
   void answer_msr(std::uint64_t value, bool fault) noexcept;
+  // What answer_msr() has said; nothing: it is a fault.
+  std::optional<std::uint64_t> msr_answer() const noexcept;
 
   Result<x86::Registers> registers() const;
   Result<void> set_registers(const x86::Registers& registers) const;

@@ -113,6 +113,14 @@ TEST_P(LapicModesKvm, ModesInARow_areAllPassed) {
       ElementsAre("report 0xffffffff", "report 0x0", "report 0x0", "end"));
 }
 
+TEST_P(LapicModesKvm, OffAndOnAtOnce_losesTheRegisters) {
+  constexpr std::uint32_t kLdr = kApic + 0xd0;
+  EXPECT_THAT(run({apic_on(),
+                   {store(kLdr, 0x0100'0000), report_word(kLdr), write_msr(kApicBase, kOff),
+                    write_msr(kApicBase, kXapic), report_word(kLdr), report_word(kApic + 0xf0)}}),
+              ElementsAre("report 0x1000000", "report 0x0", "report 0xff", "end"));
+}
+
 TEST_P(LapicModesKvm, Cr8_isThereWithoutTheApic) {
   EXPECT_THAT(
       run({apic_on(),

@@ -69,9 +69,7 @@ Result<void> ScriptMachine::create_chips(const kvm::System& system) {
     return vm_.set_gsi_routing(kvm::pc_routing());
   }
   if (!system.capabilities().user_space_msr || !system.capabilities().msr_filter) return {};
-  const std::array traps{
-      kvm::MsrTrap{.index = UserIrqchip::kTscDeadlineMsr, .reads = true, .writes = true}};
-  return vm_.trap_msrs(traps, true);
+  return vm_.trap_msrs(UserIrqchip::kTraps, true);
 }
 
 Result<std::unique_ptr<IrqController>> ScriptMachine::connect_chips(const kvm::VcpuFd& cpu) {
