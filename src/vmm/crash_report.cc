@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/le.h"
-#include "vmm/completion/instruction.h"
+#include "vmm/disassemble.h"
 #include "vmm/stack_walk.h"
 #include "vmm/trace/exit_text.h"
 #include "vmm/x86/format.h"
@@ -14,9 +14,6 @@
 
 namespace vmm {
 namespace {
-
-using completion::DecodeFailure;
-using completion::Instruction;
 
 constexpr std::uint64_t kBefore = 48;  // bytes of code that are decoded before RIP
 constexpr std::size_t kLinesBefore = 5;
@@ -39,11 +36,10 @@ std::uint64_t linear(const CrashedCpu& cpu, const x86::Segment& segment, std::ui
 }
 
 // As many bytes as can be read from there on.
-std::vector<std::uint8_t> read_code(const GuestMemory& memory, const PagingContext& context,
-                                    std::uint64_t address, std::size_t most) {
-  std::vector<std::uint8_t> code(most);
-  while (!code.empty() &&
-         !read_virtual(memory, context, Gva(address), std::as_writable_bytes(std::span(code)))) {
+std::vector<std::byte> read_code(const GuestMemory& memory, const PagingContext& context,
+                                 std::uint64_t address, std::size_t most) {
+  std::vector<std::byte> code(most);
+  while (!code.empty() && !read_virtual(memory, context, Gva(address), code)) {
     // It may end at the page's end.
     const std::uint64_t to_page_end = 4096 - address % 4096;
     code.resize(code.size() > to_page_end ? static_cast<std::size_t>(to_page_end) : 0);
@@ -51,36 +47,26 @@ std::vector<std::uint8_t> read_code(const GuestMemory& memory, const PagingConte
   return code;
 }
 
-struct Line {
-  std::uint64_t address;
-  std::string text;
-};
-
-// Instructions that follow each other from `from` on, up to `end` of the code exactly; empty when
-// they do not meet it.
-std::vector<Line> decode_up_to(std::span<const std::uint8_t> code, std::uint64_t address,
-                               completion::CodeSize size) {
-  std::vector<Line> lines;
-  while (!code.empty()) {
-    DecodeFailure why{};
-    const auto instruction = Instruction::decode(code, size, why);
-    if (!instruction) return {};
-    lines.push_back({address, instruction->text(address)});
-    address += instruction->length();
-    code = code.subspan(instruction->length());
-  }
-  return lines;
+// Instructions that follow each other up to the end of the code exactly; empty when they do not
+// meet it.
+std::vector<CodeLine> decode_up_to(std::span<const std::byte> code, std::uint64_t address,
+                                   const x86::SystemRegisters& system) {
+  std::vector<CodeLine> lines =
+      disassemble(code, address, system).value_or(std::vector<CodeLine>());
+  const bool meets =
+      !lines.empty() && lines.back().address + lines.back().length == address + code.size();
+  return meets ? lines : std::vector<CodeLine>();
 }
 
 // x86 code cannot be read backwards: the first place from which decoding meets RIP is most likely
 // right.
-std::vector<Line> lines_before(const GuestMemory& memory, const PagingContext& context,
-                               std::uint64_t pc, completion::CodeSize size) {
+std::vector<CodeLine> lines_before(const GuestMemory& memory, const PagingContext& context,
+                                   std::uint64_t pc, const x86::SystemRegisters& system) {
   for (std::uint64_t back = std::min(kBefore, pc); back > 0; --back) {
     const auto code = read_code(memory, context, pc - back, static_cast<std::size_t>(back));
     // Zeroes are memory that nobody has written, though they decode.
-    if (code.size() != back || code.front() == 0) continue;
-    std::vector<Line> lines = decode_up_to(code, pc - back, size);
+    if (code.size() != back || code.front() == std::byte{0}) continue;
+    std::vector<CodeLine> lines = decode_up_to(code, pc - back, system);
     if (lines.empty()) continue;
     if (lines.size() > kLinesBefore) lines.erase(lines.begin(), lines.end() - kLinesBefore);
     return lines;
@@ -90,31 +76,23 @@ std::vector<Line> lines_before(const GuestMemory& memory, const PagingContext& c
 
 std::string code_text(const GuestMemory& memory, const CrashedCpu& cpu, const KernelNames& names) {
   const PagingContext context = all_seeing(cpu);
-  const auto size = completion::code_size(cpu.system);
   const std::uint64_t pc = linear(cpu, cpu.system.cs, cpu.registers.rip);
   const auto code = read_code(memory, context, pc, kLinesAfter * 15);
   if (code.empty()) return fmt::format("code: nothing can be read at {:#x}\n", pc);
   std::string text = fmt::format("code{}:\n", names.of(pc));
-  for (const Line& line : lines_before(memory, context, pc, size)) {
+  for (const CodeLine& line : lines_before(memory, context, pc, cpu.system)) {
     text += fmt::format("     {:#x}: {}\n", line.address, line.text);
   }
-  std::span<const std::uint8_t> rest(code);
-  std::uint64_t address = pc;
-  for (std::size_t i = 0; i < kLinesAfter && !rest.empty(); ++i) {
-    DecodeFailure why{};
-    const auto instruction = Instruction::decode(rest, size, why);
-    if (!instruction) {
-      const bool no_decoder = why == DecodeFailure::kNoDecoder;
-      text += fmt::format("{} {:#x}: {} ({:02x}...)\n", i == 0 ? "  =>" : "    ", address,
-                          no_decoder ? "libZydis is missing" : "no instruction", rest.front());
-      break;
-    }
-    text += fmt::format("{} {:#x}: {}\n", i == 0 ? "  =>" : "    ", address,
-                        instruction->text(address));
-    address += instruction->length();
-    rest = rest.subspan(instruction->length());
+  const auto lines = disassemble(code, pc, cpu.system, kLinesAfter);
+  std::uint64_t end = pc;
+  for (const CodeLine& line : lines.value_or(std::vector<CodeLine>())) {
+    text += fmt::format("{} {:#x}: {}\n", line.address == pc ? "  =>" : "    ", line.address,
+                        line.text);
+    end = line.address + line.length;
   }
-  return text;
+  if (lines && (lines->size() == kLinesAfter || end - pc == code.size())) return text;
+  return text + fmt::format("{} {:#x}: {} ({:02x}...)\n", end == pc ? "  =>" : "    ", end,
+                            lines ? "no instruction" : "libZydis is missing", code[end - pc]);
 }
 
 // By saved frame pointers, which a kernel may not have.
