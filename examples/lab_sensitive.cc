@@ -21,32 +21,41 @@
 namespace {
 
 constexpr std::uint64_t kMarker = 0xd000'0000;
-constexpr std::uint64_t kNoAnswer = 0xfeed;  // what LAR leaves as it was
+constexpr std::uint64_t kNoAnswer = 0xfeed;  // what LAR and LSL leave as it was
 
 // Goes to CPL 3 with I/O privilege level 0, does what the text says, and writes to an address that
-// no memory slot has: there the program looks. There are no gates: a fault ends the guest.
-#define LAB_USER_CODE(name, text)                                          \
-  VMM_GUEST_CODE(name,                                                     \
-                 "lgdt 4f(%rip)\n"                                         \
-                 "pushq $0x23\n pushq $0x70000\n pushq $2\n pushq $0x1b\n" \
-                 "lea 1f(%rip), %rax\n push %rax\n iretq\n"                \
-                 "1:\n" text                                               \
-                 "\n mov $0xd0000000, %r8d\n mov %eax, (%r8)\n"            \
-                 "2: jmp 2b\n"                                             \
-                 ".balign 8\n"                                             \
-                 "3: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff\n"    \
-                 ".quad 0x00affb000000ffff, 0x00cff3000000ffff\n"          \
-                 "4: .word 39\n .quad 0x1000 + 3b - vmm_guest_code_begin_" #name)
+// no memory slot has: there the program looks. There are no gates: a fault ends the guest. `cs` and
+// `bits` say what the text is: 0x1b for 64-bit code, 0x2b for 32-bit code.
+#define LAB_CODE_AT_CPL_3(name, cs, bits, text)                          \
+  VMM_GUEST_CODE(name,                                                   \
+                 "lgdt 4f(%rip)\n"                                       \
+                 "pushq $0x23\n pushq $0x70000\n pushq $2\n pushq $" #cs \
+                 "\n lea 1f(%rip), %rax\n push %rax\n iretq\n"           \
+                 ".code" #bits "\n 1:\n" text                            \
+                 "\n mov $0xd0000000, %esi\n mov %eax, (%esi)\n"         \
+                 "2: jmp 2b\n"                                           \
+                 ".balign 8\n"                                           \
+                 "3: .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff\n"  \
+                 ".quad 0x00affb000000ffff, 0x00cff3000000ffff\n"        \
+                 ".quad 0x00cffb000000ffff\n"                            \
+                 "4: .word 47\n .quad 0x1000 + 3b - vmm_guest_code_begin_" #name)
+#define LAB_USER_CODE(name, text) LAB_CODE_AT_CPL_3(name, 0x1b, 64, text)
 
 LAB_USER_CODE(kMovCs, "mov %cs, %eax");
+LAB_CODE_AT_CPL_3(kPushCs, 0x2b, 32, "push %cs\n pop %eax");
 LAB_USER_CODE(kSmsw, "smsw %eax");
 LAB_USER_CODE(kPopf, "pushf\n orq $0x200, (%rsp)\n popf\n pushf\n pop %rax");
+LAB_USER_CODE(kPushf, "pushf\n pop %rax");
 LAB_USER_CODE(kSgdt, "sgdt 0x2000\n mov 0x2002, %rax");
 LAB_USER_CODE(kSidt, "sidt 0x2000\n mov 0x2002, %rax");
 LAB_USER_CODE(kSldt, "sldt %eax");
 LAB_USER_CODE(kStr, "str %eax");
 LAB_USER_CODE(kLarKernel, "mov $0xfeed, %eax\n mov $0x08, %ecx\n lar %ecx, %eax");
 LAB_USER_CODE(kLarUser, "mov $0xfeed, %eax\n mov $0x18, %ecx\n lar %ecx, %eax");
+LAB_USER_CODE(kLslKernel, "mov $0xfeed, %eax\n mov $0x08, %ecx\n lsl %ecx, %eax");
+LAB_USER_CODE(kVerrKernel, "xor %eax, %eax\n mov $0x08, %ecx\n verr %cx\n setz %al");
+LAB_USER_CODE(kVerwKernel, "xor %eax, %eax\n mov $0x10, %ecx\n verw %cx\n setz %al");
+LAB_USER_CODE(kVerwUser, "xor %eax, %eax\n mov $0x20, %ecx\n verw %cx\n setz %al");
 LAB_USER_CODE(kCli, "cli");
 LAB_USER_CODE(kMovCr3, "mov %cr3, %rax");
 LAB_USER_CODE(kHlt, "hlt");
@@ -72,6 +81,18 @@ std::string compared(std::uint64_t answer, std::uint64_t own) {
                        : fmt::format("{:#x}; the guest's own is {:#x}", answer, own);
 }
 
+std::string code_segment(const Seen& seen) {
+  return compared(seen.rax, seen.system.cs.selector) +
+         "; the last two bits tell a kernel that it is none (ring aliasing)";
+}
+bool is_of_ring_3(const Seen& seen) { return (seen.rax & 3) == 3; }
+
+// The guest has come to CPL 3 with IF = 0.
+std::string if_in_flags(const Seen& seen) {
+  return (seen.rax & vmm::x86::kFlagIf) == 0 ? "IF is 0, the guest's own"
+                                             : "IF is 1; the guest's own is 0";
+}
+
 std::string if_after_popf(const Seen& seen) {
   return (seen.rax & 0x200) == 0
              ? "IF stays 0: ignored, without a word to anybody"
@@ -84,14 +105,21 @@ std::string rights(const Seen& seen) {
              : fmt::format("rights {:#x}, with the DPL that they have now", seen.rax);
 }
 
+std::string may_be_written(const Seen& seen) {
+  return seen.rax == 0 ? "ZF is 0: the processor looks into another table than the guest's"
+                       : "ZF is 1: it may be written";
+}
+
+// What a descriptor says that is more privileged than who asks.
+std::string no_answer(const Seen&) { return "no answer, as if it were not there"; }
+bool has_no_answer(const Seen& seen) { return seen.rax == kNoAnswer; }
+bool has_zf_clear(const Seen& seen) { return seen.rax == 0; }
+
 std::vector<Experiment> experiments() {
   return {
-      {"MOV from CS", kMovCs, false,
-       [](const Seen& s) {
-         return compared(s.rax, s.system.cs.selector) +
-                "; the last two bits tell a kernel that it is none (ring aliasing)";
-       },
-       [](const Seen& s) { return (s.rax & 3) == 3; }},
+      {"MOV from CS", kMovCs, false, code_segment, is_of_ring_3},
+      {"PUSH CS", kPushCs, false, code_segment, is_of_ring_3},
+      {"PUSHF", kPushf, false, if_in_flags},
       {"POPF with IF", kPopf, false, if_after_popf},
       {"SMSW", kSmsw, false,
        [](const Seen& s) { return compared(s.rax & 0xffff, s.system.cr0 & 0xffff); }},
@@ -101,10 +129,12 @@ std::vector<Experiment> experiments() {
        [](const Seen& s) { return compared(s.rax & 0xffff, s.system.ldt.selector); }},
       {"STR", kStr, false,
        [](const Seen& s) { return compared(s.rax & 0xffff, s.system.tr.selector); }},
-      {"LAR of DPL 0", kLarKernel, false,
-       [](const Seen&) { return std::string("no answer, as if it were not there"); },
-       [](const Seen& s) { return s.rax == kNoAnswer; }},
+      {"LAR of DPL 0", kLarKernel, false, no_answer, has_no_answer},
       {"LAR of DPL 3", kLarUser, false, rights},
+      {"LSL of DPL 0", kLslKernel, false, no_answer, has_no_answer},
+      {"VERR of DPL 0", kVerrKernel, false, no_answer, has_zf_clear},
+      {"VERW of DPL 0", kVerwKernel, false, no_answer, has_zf_clear},
+      {"VERW of DPL 3", kVerwUser, false, may_be_written},
       {"CLI", kCli, true},
       {"MOV from CR3", kMovCr3, true},
       {"HLT", kHlt, true},
