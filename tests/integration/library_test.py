@@ -65,6 +65,13 @@ class Library(unittest.TestCase):
             for included in INCLUDE.findall(path.read_text(encoding="utf-8")):
                 self.assertTrue(included in installed, f"{name} includes {included}, which is not installed")
 
+    def test_examples_include_what_is_installed(self):
+        examples = sorted((ROOT / "examples").glob("*.cc"))
+        self.assertGreater(len(examples), 10)
+        for example in examples:
+            for included in INCLUDE.findall(example.read_text(encoding="utf-8")):
+                self.assertTrue((self.headers / included).is_file(), f"{example.name}: {included} is not installed")
+
     def test_every_header_compiles(self):
         names = sorted(path.relative_to(self.headers).as_posix() for path in self.headers.rglob("*.h"))
         text = self.scratch / "headers.cc"
