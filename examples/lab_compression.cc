@@ -227,7 +227,7 @@ void show_addresses() {
   using Words = std::array<std::uint32_t, kRanges>;
   const auto levels = good(vm->memory().read<std::array<Words, 2>>(vmm::Gpa(0x20000)));
   fmt::print("\nOf {} ranges of 512 GiB\n", kRanges - 1);
-  for (const int level : {0, 1}) {
+  for (std::size_t level = 0; level < levels.size(); ++level) {
     std::string missing;
     std::size_t own = 0;
     for (std::size_t range = 1; range < kRanges; ++range) {

@@ -59,7 +59,8 @@ using Registers = std::array<std::uint32_t, 4>;  // EAX, EBX, ECX, EDX
 Registers own(const Leaf& leaf) {
   Registers r{};
   // A leaf that the processor does not have gives that of the highest one: shown as nothing.
-  if (__get_cpuid_max(leaf.leaf & 0x8000'0000, nullptr) < leaf.leaf) return r;
+  const auto most = static_cast<std::uint32_t>(__get_cpuid_max(leaf.leaf & 0x8000'0000, nullptr));
+  if (most < leaf.leaf) return r;
   __cpuid_count(leaf.leaf, leaf.subleaf, r[0], r[1], r[2], r[3]);
   return r;
 }

@@ -25,10 +25,10 @@ constexpr std::uint64_t kNoAnswer = 0xfeed;  // what LAR and LSL leave as it was
 
 // Goes to CPL 3 with I/O privilege level 0, does what the text says, and writes to an address that
 // no memory slot has: there the program looks. There are no gates: a fault ends the guest. `cs` and
-// `bits` say what the text is: 0x1b for 64-bit code, 0x2b for 32-bit code.
+// `bits` say what the text is: 0x1b for 64-bit code, 0x2b for 32-bit code, which uses DS.
 #define LAB_CODE_AT_CPL_3(name, cs, bits, text)                          \
   VMM_GUEST_CODE(name,                                                   \
-                 "lgdt 4f(%rip)\n"                                       \
+                 "lgdt 4f(%rip)\n mov $0x23, %eax\n mov %eax, %ds\n"     \
                  "pushq $0x23\n pushq $0x70000\n pushq $2\n pushq $" #cs \
                  "\n lea 1f(%rip), %rax\n push %rax\n iretq\n"           \
                  ".code" #bits "\n 1:\n" text                            \

@@ -158,7 +158,7 @@ int main() {
   expect(first_word(*first) == 7, "clones do not reach the first machine");
 
   fmt::print("\nThe first one goes on, and back:\n");
-  for (const std::uint64_t pages : {1, 20, 300, 1024}) {
+  for (const std::uint64_t pages : std::array<std::uint64_t, 4>{1, 20, 300, 1024}) {
     tell(*first, pages, 200);
     expect(first_word(*first) == 200, "it has written");
     const auto begin = steady_clock::now();
