@@ -149,7 +149,7 @@ class Fuzzer {
     std::vector<vmm::Condition> all{vmm::UntilExit{.kind = "pio", .address = 0x81}};
     for (const Place& place : unseen_) {
       const auto offset = static_cast<std::uint64_t>(place.label - kParser.bytes().data());
-      all.emplace_back(vmm::UntilAddress{vmm::Gva(kCode.value + offset)});
+      all.emplace_back(vmm::UntilPhysicalAddress{vmm::Gpa(kCode.value + offset)});
     }
     return all;
   }
