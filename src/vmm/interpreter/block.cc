@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <optional>
 
@@ -145,23 +146,44 @@ bool decode_block(std::span<const std::byte> code, Block& block) {
   return block.count != 0;
 }
 
-void BlockCache::FreeBlocks::operator()(Block* blocks) const noexcept { std::free(blocks); }
+void BlockCache::Free::operator()(std::byte* room) const noexcept { std::free(room); }
 
-// calloc: slots that are not used are not there. A zero Block has no key.
-BlockCache::BlockCache() : blocks_(static_cast<Block*>(std::calloc(kSlots, sizeof(Block)))) {
-  if (!blocks_) throw std::bad_alloc();
+// calloc: what is not used is not there.
+BlockCache::BlockCache() : room_(static_cast<std::byte*>(std::calloc(kRoom, 1))) {
+  if (!room_) throw std::bad_alloc();
+  forget();
 }
 
-const Block* BlockCache::find(std::span<const std::byte> code) {
+void BlockCache::forget() noexcept {
+  slots_.fill(0);
+  used_ = kUnit;  // a line is never at 0
+}
+
+// The line that was decoded.
+const BlockCache::Line* BlockCache::add(const std::byte* key, std::uint32_t& slot) {
+  const std::size_t insns = decoded_.count * sizeof(Insn);
+  const std::size_t size = sizeof(Line) + insns + decoded_.size;
+  if (kRoom - used_ < size) forget();
+  std::byte* const at = room_.get() + used_;
+  auto* const line = new (at) Line{.key = key, .size = decoded_.size, .count = decoded_.count};
+  std::uninitialized_copy_n(decoded_.insns.begin(), decoded_.count,
+                            reinterpret_cast<Insn*>(at + sizeof(Line)));
+  std::memcpy(at + sizeof(Line) + insns, decoded_.code.data(), decoded_.size);
+  slot = static_cast<std::uint32_t>(used_ / kUnit);
+  used_ += (size + kUnit - 1) / kUnit * kUnit;
+  return line;
+}
+
+std::span<const Insn> BlockCache::find(std::span<const std::byte> code) {
   const auto place = reinterpret_cast<std::uintptr_t>(code.data());
-  Block& block = blocks_[(place ^ place >> 13) % kSlots];
-  if (block.key == code.data() && std::memcmp(block.code.data(), code.data(), block.size) == 0) {
-    return &block;
+  std::uint32_t& slot = slots_[(place ^ place >> 13) % kSlots];
+  const Line* found = slot != 0 ? line(slot) : nullptr;
+  if (found == nullptr || found->key != code.data() ||
+      std::memcmp(found->code(), code.data(), found->size) != 0) {
+    if (!decode_block(code, decoded_)) return {};
+    found = add(code.data(), slot);
   }
-  block.key = nullptr;
-  if (!decode_block(code, block)) return nullptr;
-  block.key = code.data();
-  return &block;
+  return {found->insns(), found->count};
 }
 
 }  // namespace vmm::interpreter

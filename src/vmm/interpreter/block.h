@@ -15,8 +15,7 @@ struct Block {
   static constexpr std::size_t kInsns = 12;
   static constexpr std::size_t kBytes = 64;
 
-  const std::byte* key = nullptr;  // where the code lies in the host's memory
-  std::uint8_t size = 0;           // of it in bytes
+  std::uint8_t size = 0;  // of the code in bytes
   std::uint8_t count = 0;
   std::array<std::byte, kBytes> code{};  // what was decoded
   std::array<Insn, kInsns> insns{};
@@ -26,21 +25,44 @@ struct Block {
 // has one that leaves it to KVM. False: not even one instruction lies in `code`.
 bool decode_block(std::span<const std::byte> code, Block& block);
 
-// Blocks by the place of their code, the newest in each slot. It does not grow. What was decoded is
-// compared with what lies there now at each look, so that whoever writes code need not tell.
+// Lines by the place of their code, the newest in each slot, packed one behind the other: a guest
+// that does little has a small one, however far apart its code lies. When its room is used up all
+// is forgotten. What was decoded is compared with what lies there now at each look, so that whoever
+// writes code need not tell.
 class BlockCache {
  public:
   BlockCache();
-  // The block of the code that begins at `code` and whose page ends at its end; null: its first
-  // instruction runs into the next page, or cannot be decoded.
-  const Block* find(std::span<const std::byte> code);
+  // The line that begins at `code`, whose page ends at its end; empty: its first instruction runs
+  // into the next page, or cannot be decoded. Until the next call.
+  std::span<const Insn> find(std::span<const std::byte> code);
 
  private:
-  static constexpr std::size_t kSlots = 8192;
-  struct FreeBlocks {
-    void operator()(Block* blocks) const noexcept;
+  // In the room, followed by its instructions, then its code.
+  struct Line {
+    const std::byte* key;  // where the code lies in the host's memory
+    std::uint8_t size, count;
+    const Insn* insns() const noexcept { return reinterpret_cast<const Insn*>(this + 1); }
+    const std::byte* code() const noexcept {
+      return reinterpret_cast<const std::byte*>(insns() + count);
+    }
   };
-  std::unique_ptr<Block[], FreeBlocks> blocks_;
+  static constexpr std::size_t kSlots = 8192;
+  static constexpr std::size_t kUnit = alignof(Insn);
+  static constexpr std::size_t kRoom = std::size_t{4} << 20;
+
+  const Line* line(std::uint32_t unit) const noexcept {
+    return reinterpret_cast<const Line*>(room_.get() + unit * kUnit);
+  }
+  const Line* add(const std::byte* key, std::uint32_t& slot);
+  void forget() noexcept;
+
+  struct Free {
+    void operator()(std::byte* room) const noexcept;
+  };
+  std::unique_ptr<std::byte[], Free> room_;
+  std::size_t used_ = 0;
+  std::array<std::uint32_t, kSlots> slots_{};  // where in the room, in units; 0: nowhere
+  Block decoded_;
 };
 
 }  // namespace vmm::interpreter

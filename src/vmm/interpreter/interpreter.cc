@@ -153,14 +153,15 @@ Result<void> Interpreter::store(kvm::VcpuFd& cpu) {
   return {};
 }
 
-const Block* Interpreter::line_at(std::uint64_t rip) {
+// Empty: there is none that can be fetched.
+std::span<const Insn> Interpreter::line_at(std::uint64_t rip) {
   const std::byte* const code = tlb_.fetch(rip);
   if (code == nullptr) {
     (void)cpu_.leave(tlb_.last_miss());
-    return nullptr;
+    return {};
   }
   const std::size_t here = Tlb::kPage - rip % Tlb::kPage;
-  if (const Block* const block = blocks_.find({code, here})) return block;
+  if (const auto line = blocks_.find({code, here}); !line.empty()) return line;
   std::array<std::byte, kLongest> bytes{};
   std::size_t size = std::min(here, kLongest);
   std::memcpy(bytes.data(), code, size);
@@ -168,7 +169,7 @@ const Block* Interpreter::line_at(std::uint64_t rip) {
     const std::byte* const more = tlb_.fetch(rip + here);
     if (more == nullptr) {
       (void)cpu_.leave(tlb_.last_miss());
-      return nullptr;
+      return {};
     }
     std::memcpy(bytes.data() + here, more, kLongest - here);
     size = kLongest;
@@ -176,17 +177,16 @@ const Block* Interpreter::line_at(std::uint64_t rip) {
   if (!decode_block(std::span(bytes).first(size), crossing_)) {
     crossing_.insns[0] = {.run = for_kvm};  // no instruction at all
   }
-  crossing_.count = 1;
-  return &crossing_;
+  return std::span(crossing_.insns).first<1>();
 }
 
-[[gnu::hot]] Next Interpreter::run_line(const Block& block) {
+[[gnu::hot]] Next Interpreter::run_line(std::span<const Insn> line) {
   // After STI one instruction, which is not interrupted.
-  const std::uint8_t count = cpu_.shadow ? std::uint8_t{1} : block.count;
+  const auto count = cpu_.shadow ? std::uint8_t{1} : static_cast<std::uint8_t>(line.size());
   std::uint8_t i = 0;
   Next next = Next::kOn;
   for (; i < count; ++i) {
-    const Insn& insn = block.insns[i];
+    const Insn& insn = line[i];
     cpu_.next_rip() = cpu_.rip + insn.length;
     next = insn.run(cpu_, insn);
     if (next == Next::kStop) [[unlikely]] {
@@ -294,8 +294,8 @@ Outcome Interpreter::execute(const std::optional<std::chrono::steady_clock::time
     if (!shadow && (must_look(deadline) || (nmi_waits_ && !cpu_.nmi_blocked))) {
       return Outcome::kLook;
     }
-    const Block* const block = line_at(cpu_.rip);
-    const Next next = block != nullptr ? run_line(*block) : Next::kStop;
+    const std::span<const Insn> line = line_at(cpu_.rip);
+    const Next next = line.empty() ? Next::kStop : run_line(line);
     if (next == Next::kStop) {
       if (const auto outcome = stopped()) return *outcome;
     } else if (shadow) {

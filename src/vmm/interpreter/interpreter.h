@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "base/owned_counter.h"
 #include "base/result.h"
@@ -72,8 +73,8 @@ class Interpreter final : HostState {
   void take_step_out_of_frame();
   bool deliver_events(const kvm::PendingEvents& events);
   Outcome execute(const std::optional<std::chrono::steady_clock::time_point>& deadline);
-  const Block* line_at(std::uint64_t rip);
-  Next run_line(const Block& block);
+  std::span<const Insn> line_at(std::uint64_t rip);
+  Next run_line(std::span<const Insn> line);
   std::optional<Outcome> stopped();
   Outcome access_device() noexcept;
   bool must_look(const std::optional<std::chrono::steady_clock::time_point>& deadline);

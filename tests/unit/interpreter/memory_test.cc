@@ -346,12 +346,21 @@ TEST(BlockTest, NeedsAWholeInstruction) {
 TEST(BlockTest, ChangedCode_IsDecodedAnew) {
   BlockCache cache;
   Bytes code{0x90, 0x90, 0xc3, 0x90};
-  const Block* const block = cache.find(std::as_bytes(std::span(code)));
-  ASSERT_NE(block, nullptr);
-  EXPECT_EQ(block->count, 3);
-  EXPECT_EQ(cache.find(std::as_bytes(std::span(code))), block);
+  const auto line = cache.find(std::as_bytes(std::span(code)));
+  ASSERT_EQ(line.size(), 3U);
+  EXPECT_EQ(cache.find(std::as_bytes(std::span(code))).data(), line.data());
   code[1] = 0xc3;
-  EXPECT_EQ(cache.find(std::as_bytes(std::span(code)))->count, 2);
+  EXPECT_EQ(cache.find(std::as_bytes(std::span(code))).size(), 2U);
+}
+
+TEST(BlockTest, MoreLinesThanThereIsRoomFor_AreDecodedAnew) {
+  BlockCache cache;
+  Bytes code(1 << 17, 0x90);  // a line of twelve at each place, 400 bytes and more in the cache
+  for (int round = 0; round < 2; ++round) {
+    for (std::size_t at = 0; at + 12 < code.size(); at += 7) {
+      ASSERT_EQ(cache.find(std::as_bytes(std::span(code)).subspan(at)).size(), Block::kInsns) << at;
+    }
+  }
 }
 
 }  // namespace
