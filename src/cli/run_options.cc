@@ -203,11 +203,12 @@ void refuse_for(Reader& reader, std::string_view what,
 
 // A snapshot has all that is asked for here.
 void read_restore(Reader& reader, RunRequest& request) {
-  refuse_for(reader, "the snapshot of --restore says what the machine is",
-             {"kernel", "initrd",        "module",    "cmdline",     "cmdline-only", "boot",
-              "kaslr",  "initrd-unpack", "mem",       "mem-backing", "thp",          "mem-prealloc",
-              "cpus",   "cpu",           "irqchip",   "tick-share",  "fw-cfg",       "uuid",
-              "rng",    "balloon",       "transport", "clock",       "testdev",      "debug-exit"});
+  refuse_for(
+      reader, "the snapshot of --restore says what the machine is",
+      {"kernel",  "initrd",        "module",     "cmdline",     "cmdline-only", "boot",
+       "kaslr",   "initrd-unpack", "mem",        "mem-backing", "thp",          "mem-prealloc",
+       "cpus",    "cpu",           "tick-share", "fw-cfg",      "uuid",         "rng",
+       "balloon", "transport",     "clock",      "testdev",     "debug-exit"});
   request.snapshot_file = reader.text("restore", "");
   if (request.snapshot_file->empty()) reader.problem("restore", "the file name is empty");
 }

@@ -41,6 +41,7 @@ Result<void> RunSession::open_snapshot() {
   VmConfig config = Snapshot::config(VMM_TRY(Snapshot::open(*request_.snapshot_file)));
   config.recorded_exits = request_.config.recorded_exits;
   config.quirks = std::move(request_.config.quirks);
+  if (request_.config.irqchip != IrqchipMode::kAuto) config.irqchip = request_.config.irqchip;
   config.early_kvm = std::move(request_.config.early_kvm);
   request_.config = std::move(config);
   const auto expect = [](std::size_t has, std::size_t given, const char* what,

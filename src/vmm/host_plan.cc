@@ -125,6 +125,11 @@ Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system
   for (const PlanField& f : kPlanFields) {
     const Toggle value = chosen(config, f.name);
     if (value == Toggle::kAuto) continue;
+    // A snapshot's choice was made for where its interrupt controllers were.
+    if (f.name == kQuirkInterpretKernel && plan.irqchip != IrqchipMode::kUser &&
+        std::holds_alternative<SnapshotBoot>(config.boot)) {
+      continue;
+    }
     plan.*f.field = value == Toggle::kOn;
     plan.decisions.push_back(
         fmt::format("quirk {} {}: as asked", f.name, value == Toggle::kOn ? "on" : "off"));

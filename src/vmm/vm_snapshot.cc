@@ -1,7 +1,9 @@
 // A guest at rest: saved, restored, cloned, written to a core file.
+#include <optional>
 #include <utility>
 
 #include "vmm/core/write_core.h"
+#include "vmm/snapshot/convert_irqchip.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/restore.h"
 #include "vmm/snapshot/save.h"
@@ -17,12 +19,17 @@ Result<std::unique_lock<std::mutex>> Vm::Impl::at_rest() const {
 }
 
 Result<void> Vm::Impl::go_on_from(const std::shared_ptr<const Snapshot>& snapshot) {
-  const MachineState& saved = snapshot->state().machine;
-  VMM_TRY(check_fits(shape, saved.shape));
+  const WholeState* state = &snapshot->state();
+  std::optional<WholeState> converted;
+  if (state->machine.shape.irqchip != shape.irqchip) {
+    state = &converted.emplace(VMM_TRY(convert_irqchip(*state, shape)));
+  }
+  const MachineShape& saved = state->machine.shape;
+  VMM_TRY(check_fits(shape, saved));
   origin = snapshot;
   VMM_TRY(ask_for_format());
-  return restore_state(*machine, snapshot->state(), cpus(), *format,
-                       {.fresh = true, .catch_up = !saved.shape.frozen_clock});
+  return restore_state(*machine, *state, cpus(), *format,
+                       {.fresh = true, .catch_up = !saved.frozen_clock});
 }
 
 Result<void> Vm::Impl::ask_for_format() {

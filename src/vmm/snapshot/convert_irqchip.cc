@@ -1,0 +1,276 @@
+#include "vmm/snapshot/convert_irqchip.h"
+
+#include <algorithm>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "base/le.h"
+#include "devices/lapic_bank.h"
+#include "devices/lapic_timer.h"
+#include "devices/pic8259.h"
+#include "devices/state_io.h"
+#include "vmm/kvm/vcpu_fd.h"
+
+namespace vmm {
+namespace {
+
+constexpr const char* kLapics = "lapics";
+constexpr const char* kPic = "pic";
+constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
+constexpr std::uint32_t kAsyncPfMsr = 0x4b56'4d02;  // MSR_KVM_ASYNC_PF_EN
+
+// The page of a local APIC's registers as KVM_GET_LAPIC and KVM_SET_LAPIC have it: 32 bits each,
+// 16 bytes apart, the ID in the upper 8 bits in x2APIC mode, too.
+class RegisterPage {
+ public:
+  static constexpr std::size_t kSize = 1024;
+
+  RegisterPage() : bytes_(kSize) {}
+  static Result<RegisterPage> of(const kvm::VcpuState& cpu) {
+    RegisterPage page;
+    if (!cpu.lapic || cpu.lapic->bytes.size() != kSize) {
+      return fail(ErrorCode::kBadState, "The state of a CPU has no local APIC of KVM's");
+    }
+    page.bytes_ = cpu.lapic->bytes;
+    return page;
+  }
+
+  std::uint32_t get(std::uint32_t number) const {
+    Le32 value;
+    std::memcpy(&value, bytes_.data() + std::size_t{number} * 16, sizeof value);
+    return value;
+  }
+  void set(std::uint32_t number, std::uint32_t value) {
+    const Le32 stored(value);
+    std::memcpy(bytes_.data() + std::size_t{number} * 16, &stored, sizeof stored);
+  }
+  void get_many(std::uint32_t first, std::span<std::uint32_t> values) const {
+    for (std::uint32_t& value : values) value = get(first++);
+  }
+  void set_many(std::uint32_t first, std::span<const std::uint32_t> values) {
+    for (const std::uint32_t value : values) set(first++, value);
+  }
+  Blob take() && { return {std::move(bytes_)}; }
+
+ private:
+  std::vector<std::byte> bytes_;
+};
+
+std::optional<std::uint64_t> msr(const kvm::VcpuState& cpu, std::uint32_t index) {
+  const auto found = std::find_if(cpu.msrs.begin(), cpu.msrs.end(),
+                                  [&](const kvm::Msr& one) { return one.index == index; });
+  return found != cpu.msrs.end() ? std::optional(found->value) : std::nullopt;
+}
+
+void set_msr(kvm::VcpuState& cpu, std::uint32_t index, std::uint64_t value) {
+  std::erase_if(cpu.msrs, [&](const kvm::Msr& one) { return one.index == index; });
+  cpu.msrs.push_back({index, value});
+}
+
+bool is_x2apic(std::uint64_t base) { return (base & Lapic::kBaseX2apic) != 0; }
+
+// ---- from this process to KVM
+
+RegisterPage to_page(const Lapic::State& apic, std::int64_t now) {
+  RegisterPage page;
+  const bool x2apic = is_x2apic(apic.base);
+  page.set(Lapic::kId, apic.id << 24);
+  page.set(Lapic::kTpr, apic.tpr);
+  page.set(Lapic::kLdr,
+           x2apic ? (apic.id >> 4) << 16 | 1U << (apic.id & 15) : std::uint32_t{apic.ldr} << 24);
+  page.set(Lapic::kDfr, std::uint32_t{apic.dfr} << 28 | 0x0fff'ffff);
+  page.set(Lapic::kSvr, apic.svr);
+  page.set_many(Lapic::kIsr, apic.isr);
+  page.set_many(Lapic::kTmr, apic.tmr);
+  page.set_many(Lapic::kIrr, apic.irr);
+  page.set(Lapic::kEsr, apic.esr);
+  page.set(Lapic::kIcr, static_cast<std::uint32_t>(apic.icr));
+  page.set(Lapic::kIcrHigh, static_cast<std::uint32_t>(apic.icr >> 32));
+  page.set_many(Lapic::kLvtTimer, apic.lvt);
+  LapicTimer::State timer = apic.timer;
+  page.set(Lapic::kInitialCount, timer.initial_count);
+  page.set(Lapic::kCurrentCount, LapicTimer(timer).current_count(now));
+  page.set(Lapic::kDivide, timer.divide);
+  return page;
+}
+
+kvm::MpState to_kvm(Lapic::Activity activity) {
+  switch (activity) {
+    case Lapic::Activity::kHalted:
+      return kvm::MpState::kHalted;
+    case Lapic::Activity::kWaitForStartUp:
+      return kvm::MpState::kInitReceived;  // where a start-up IPI is taken with or without an INIT
+    case Lapic::Activity::kActive:
+      break;
+  }
+  return kvm::MpState::kRunnable;
+}
+
+Result<void> move_to_kvm(const Lapic::State& apic, std::int64_t now, kvm::VcpuState& cpu) {
+  if (apic.init || apic.start_up) {
+    return fail(ErrorCode::kUnsupported,
+                "A CPU was being started when the snapshot was taken, which KVM's local APIC "
+                "cannot be told: go on with --irqchip user");
+  }
+  cpu.lapic = to_page(apic, now).take();
+  cpu.mp_state = static_cast<std::uint8_t>(to_kvm(apic.activity));
+  cpu.system.apic_base = apic.base;
+  cpu.system.cr8 = apic.tpr >> 4;
+  cpu.events.nmi_pending = static_cast<std::uint8_t>(
+      std::min<unsigned>(cpu.events.nmi_pending + unsigned{apic.nmis}, Lapic::kMostNmis));
+  const bool deadline = apic.timer.mode == LapicTimer::Mode::kTscDeadline && apic.timer.running;
+  set_msr(cpu, kTscDeadlineMsr, deadline ? apic.timer.tsc_deadline : 0);
+  return {};
+}
+
+Result<void> to_split(WholeState& state) {
+  MachineState& machine = state.machine;
+  const auto found = state.devices.find(kLapics);
+  if (found == state.devices.end()) {
+    return fail(ErrorCode::kBadState, "The snapshot has no state of device '{}'", kLapics);
+  }
+  const auto bank = VMM_TRY(StateReader(found->second).get<LapicBank::State>());
+  if (bank.lapics.size() != machine.cpus.size()) {
+    return fail(ErrorCode::kBadState, "The snapshot has {} local APICs for {} CPUs",
+                bank.lapics.size(), machine.cpus.size());
+  }
+  for (std::size_t i = 0; i < bank.lapics.size(); ++i) {
+    VMM_TRY(move_to_kvm(bank.lapics[i], machine.guest_time, machine.cpus[i]));
+  }
+  state.devices.erase(found);
+  return {};
+}
+
+// ---- from KVM to this process
+
+// The timer, from the registers of one that was read at `now`.
+LapicTimer::State timer_of(const RegisterPage& page, const kvm::VcpuState& cpu, std::uint32_t khz,
+                           std::int64_t now) {
+  LapicTimer::State state;
+  LapicTimer timer(state);
+  timer.set_divide(static_cast<std::uint8_t>(page.get(Lapic::kDivide)), now);
+  const std::uint32_t mode = (page.get(Lapic::kLvtTimer) & Lapic::kLvtTimerMode) >> 17;
+  timer.set_mode(static_cast<LapicTimer::Mode>(std::min(mode, 2U)));
+  if (state.mode == LapicTimer::Mode::kTscDeadline) {
+    timer.set_tsc_deadline(msr(cpu, kTscDeadlineMsr).value_or(0),
+                           msr(cpu, kvm::kTscMsr).value_or(0), khz, now);
+    return state;
+  }
+  // What is left of the count says when it is due; then the count is what it was.
+  const std::uint32_t initial = page.get(Lapic::kInitialCount);
+  timer.set_initial_count(std::min(page.get(Lapic::kCurrentCount), initial), now);
+  state.initial_count = initial;
+  return state;
+}
+
+Lapic::Activity activity_of(kvm::MpState state) {
+  switch (state) {
+    case kvm::MpState::kHalted:
+      return Lapic::Activity::kHalted;
+    case kvm::MpState::kUninitialized:
+    case kvm::MpState::kInitReceived:
+    case kvm::MpState::kSipiReceived:
+      return Lapic::Activity::kWaitForStartUp;
+    case kvm::MpState::kRunnable:
+    case kvm::MpState::kOther:
+      break;
+  }
+  return Lapic::Activity::kActive;
+}
+
+Result<Lapic::State> move_from_kvm(const MachineState& machine, kvm::VcpuState& cpu) {
+  const RegisterPage page = VMM_TRY(RegisterPage::of(cpu));
+  Lapic::State apic;
+  apic.base = cpu.system.apic_base;
+  apic.id = page.get(Lapic::kId) >> 24;
+  apic.tpr = static_cast<std::uint8_t>(page.get(Lapic::kTpr));
+  if (!is_x2apic(apic.base)) apic.ldr = static_cast<std::uint8_t>(page.get(Lapic::kLdr) >> 24);
+  apic.dfr = static_cast<std::uint8_t>(page.get(Lapic::kDfr) >> 28);
+  apic.svr = page.get(Lapic::kSvr);
+  page.get_many(Lapic::kIsr, apic.isr);
+  page.get_many(Lapic::kTmr, apic.tmr);
+  page.get_many(Lapic::kIrr, apic.irr);
+  apic.esr = page.get(Lapic::kEsr);
+  apic.icr = std::uint64_t{page.get(Lapic::kIcrHigh)} << 32 | page.get(Lapic::kIcr);
+  page.get_many(Lapic::kLvtTimer, apic.lvt);
+  apic.timer = timer_of(page, cpu, machine.tsc_khz, machine.guest_time);
+  const auto mp_state = static_cast<kvm::MpState>(cpu.mp_state);
+  apic.activity = activity_of(mp_state);
+  if (mp_state == kvm::MpState::kSipiReceived) {
+    apic.start_up = static_cast<std::uint8_t>(cpu.events.sipi_vector);
+  }
+  cpu.lapic.reset();
+  cpu.mp_state = static_cast<std::uint8_t>(kvm::MpState::kRunnable);
+  cpu.system.cr8 = apic.tpr >> 4;
+  set_msr(cpu, kTscDeadlineMsr, 0);
+  // KVM tells a guest about pages on their way by its own local APICs only. One that is not told
+  // waits instead.
+  if (msr(cpu, kAsyncPfMsr)) set_msr(cpu, kAsyncPfMsr, 0);
+  return apic;
+}
+
+// The level of the PIC's output, which is wired to LINT0 of the boot CPU.
+Result<bool> pic_output(const WholeState& state) {
+  const auto found = state.devices.find(kPic);
+  if (found == state.devices.end()) {
+    return fail(ErrorCode::kBadState, "The snapshot has no state of device '{}'", kPic);
+  }
+  Pic8259 pic(kPic, {});
+  VMM_TRY(pic.restore(StateReader(found->second)));
+  return pic.interrupt_pending();
+}
+
+// What a guest has come to use has to be there.
+Result<void> check_lapic(const Lapic::State& apic, const MachineShape& machine) {
+  const bool deadline = apic.timer.mode == LapicTimer::Mode::kTscDeadline;
+  if (machine.apic_msrs || (!is_x2apic(apic.base) && !deadline)) return {};
+  return fail(ErrorCode::kUnsupported,
+              "The guest uses the {}, and this host's KVM does not give its MSRs to --irqchip user",
+              deadline ? "TSC-deadline timer" : "x2APIC");
+}
+
+Result<void> to_user(WholeState& state, const MachineShape& target) {
+  MachineState& machine = state.machine;
+  if (machine.held_interrupt) {
+    return fail(ErrorCode::kUnsupported,
+                "An interrupt of the PIC was on its way to the CPU when the snapshot was taken: go "
+                "on with --irqchip split");
+  }
+  LapicBank::State bank;
+  for (kvm::VcpuState& cpu : machine.cpus) {
+    bank.lapics.push_back(VMM_TRY(move_from_kvm(machine, cpu)));
+    VMM_TRY(check_lapic(bank.lapics.back(), target));
+  }
+  bank.lapics.front().lint[0] = VMM_TRY(pic_output(state));
+  StateWriter writer;
+  writer.put(bank);
+  state.devices.insert_or_assign(kLapics, writer.whole());
+  return {};
+}
+
+Result<void> convert(WholeState& state, const MachineShape& machine) {
+  using enum IrqchipMode;
+  const IrqchipMode from = state.machine.shape.irqchip;
+  if (from == kUser && machine.irqchip == kSplit) return to_split(state);
+  if (from == kSplit && machine.irqchip == kUser) return to_user(state, machine);
+  return fail(ErrorCode::kUnsupported,
+              "The snapshot's interrupt controllers cannot be moved there: only --irqchip split "
+              "and --irqchip user can take each other's place");
+}
+
+}  // namespace
+
+Result<WholeState> convert_irqchip(const WholeState& state, const MachineShape& machine) {
+  WholeState converted = state;
+  MachineShape& shape = converted.machine.shape;
+  if (shape.irqchip != machine.irqchip) VMM_TRY(convert(converted, machine));
+  shape.irqchip = machine.irqchip;
+  shape.apic_msrs = machine.apic_msrs;
+  return converted;
+}
+
+}  // namespace vmm
