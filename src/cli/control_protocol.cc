@@ -205,7 +205,10 @@ Outcome limit(ControlTarget& target, const Arguments& arguments) {
 Outcome snapshot(ControlTarget& target, const Arguments& arguments) {
   const auto file = arguments.text("file");
   if (!file) return tl::unexpected<Refusal>(file.error());
-  return done(target.control_snapshot(*file));
+  if (!arguments.has("base")) return done(target.control_snapshot(*file, {}));
+  const auto base = arguments.text("base");
+  if (!base) return tl::unexpected<Refusal>(base.error());
+  return done(target.control_snapshot(*file, *base));
 }
 
 Outcome core(ControlTarget& target, const Arguments& arguments) {
@@ -325,7 +328,7 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{"gdb", {"address"}, gdb},
       CommandSpec{"net-add", {"options"}, add_net},
       CommandSpec{"net-remove", {"net", "force"}, remove_net},
-      CommandSpec{"snapshot", {"file"}, snapshot},
+      CommandSpec{"snapshot", {"file", "base"}, snapshot},
       CommandSpec{"core", {"file"}, core},
       CommandSpec{"stat", {}, stat},
       CommandSpec{"sample", {}, sample},

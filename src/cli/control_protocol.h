@@ -52,8 +52,9 @@ class ControlTarget {
   virtual Result<std::uint64_t> control_resize(const std::string& disk,
                                                std::optional<std::uint64_t> bytes) = 0;
   virtual Result<void> control_limit(const std::string& disk, const BlockRates& rates) = 0;
-  // Writes the guest to a file, in a moment of rest, and returns when it is on the disk.
-  virtual Result<void> control_snapshot(const std::string& file) = 0;
+  // Writes the guest to a file, in a moment of rest, and returns when it is on the disk. As an
+  // increment of the snapshot `base` unless that is empty.
+  virtual Result<void> control_snapshot(const std::string& file, const std::string& base) = 0;
   // The same as an ELF core file.
   virtual Result<void> control_core(const std::string& file) = 0;
   // The last exits of a CPU, at most `most`.

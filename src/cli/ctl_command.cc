@@ -127,6 +127,26 @@ Result<std::string> unplug_request(const std::vector<std::string>& words) {
   return request_text(words[0] + "-remove", arguments);
 }
 
+// The other process has a directory of its own.
+Result<std::string> absolute_name(const std::string& file) {
+  std::error_code error;
+  std::string absolute = std::filesystem::absolute(file, error).string();
+  if (file.empty() || error) return fail(ErrorCode::kBadConfig, "the file has no name");
+  return absolute;
+}
+
+// "snapshot FILE [base BASE]" and "core FILE".
+Result<std::string> file_request(const std::vector<std::string>& words) {
+  const bool snapshot = words[0] == "snapshot";
+  const bool increment = snapshot && words.size() == 4 && words[2] == "base";
+  if (words.size() != 2 && !increment) {
+    return usage(words[0] + " FILE" + (snapshot ? " [base BASE]" : ""));
+  }
+  json arguments = {{"file", VMM_TRY(absolute_name(words[1]))}};
+  if (increment) arguments["base"] = VMM_TRY(absolute_name(words[3]));
+  return request_text(words[0], arguments);
+}
+
 }  // namespace
 
 Result<std::string> control_request(const std::vector<std::string>& words) {
@@ -135,14 +155,7 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     if (words.size() != 1) return usage(command);
     return request_text(command);
   }
-  if (writes_file(command)) {
-    if (words.size() != 2) return usage(command + " FILE");
-    // The other process has a directory of its own.
-    std::error_code error;
-    const std::string file = std::filesystem::absolute(words[1], error).string();
-    if (words[1].empty() || error) return fail(ErrorCode::kBadConfig, "the file has no name");
-    return request_text(command, {{"file", file}});
-  }
+  if (writes_file(command)) return file_request(words);
   if (command == "balloon" || command == "memory") {
     if (words.size() != 2) return usage(command + " SIZE");
     return request_text(command, {{"size", VMM_TRY(parse_size(words[1]))}});

@@ -79,7 +79,8 @@ inline constexpr std::string_view kCtlFooter = R"(Commands:
   net add OPTIONS          plug a network interface in: what --net takes; prints its name
   net remove NAME [force]  let the guest give it up, as a disk
   gdb WHERE                let a debugger connect: unix:PATH or tcp:127.0.0.1:PORT
-  snapshot FILE            write the guest to a file, for vmm restore; it goes on
+  snapshot FILE [base BASE]  write the guest to a file, for vmm restore; it goes on. With a base
+                           only what has changed since that snapshot, which stays needed
   core FILE                write it to an ELF core file, for gdb, crash and drgn; it goes on
 
 Examples:

@@ -35,7 +35,11 @@ int inspect_snapshot(const std::string& file) {
     fmt::print(stderr, "vmm inspect: {}\n", sound.error().message());
     return kExitBadKernel;
   }
-  fmt::print("{}\n", (*snapshot)->to_json());
+  auto document = nlohmann::json::parse((*snapshot)->to_json());
+  const Snapshot::File& from = *(*snapshot)->file();
+  document["file"] = {{"id", from.id}, {"stored", from.stored}};
+  if (!from.base.empty()) document["file"]["base"] = {{"name", from.base}, {"id", from.base_id}};
+  fmt::print("{}\n", document.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
   return kExitOk;
 }
 

@@ -271,6 +271,10 @@ void expand(std::vector<std::string>& arguments) {
     if (arguments.size() > 1 && !arguments[1].starts_with("-")) {
       arguments.insert(arguments.begin() + 2, command);
     }
+    // As the other commands have their options; the word of the control socket has none.
+    if (command == "snapshot") {
+      std::replace(arguments.begin(), arguments.end(), std::string("--base"), std::string("base"));
+    }
   }
 }
 

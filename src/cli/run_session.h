@@ -67,6 +67,14 @@ class RunSession final : private ControlTarget {
   DiskImage image_of(const DiskSpec& disk) const;
   // The I/O thread of a device that asks for this one, or for none.
   std::uint32_t io_thread_for(std::uint32_t chosen);
+  // A snapshot or core file that a client waits for: the main thread, which owns the machine,
+  // writes it.
+  struct SnapshotWish {
+    std::string file;
+    std::string base = {};  // of an increment
+    bool core = false;
+    std::optional<Result<void>> outcome = {};
+  };
   Result<void> open_snapshot();
   // What the host has for each device of that kind that the snapshot's machine has.
   template <typename Config>
@@ -111,12 +119,12 @@ class RunSession final : private ControlTarget {
   Result<std::uint64_t> control_resize(const std::string& disk,
                                        std::optional<std::uint64_t> bytes) override;
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override;
-  Result<void> control_snapshot(const std::string& file) override;
+  Result<void> control_snapshot(const std::string& file, const std::string& base) override;
   // Writes the snapshot that is wanted. mutex_ held, not while it is written.
   void serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock);
   Result<void> control_core(const std::string& file) override;
   // Writes the guest to a file of that kind when it is at rest, and waits for that.
-  Result<void> write_file(const std::string& file, bool core);
+  Result<void> write_file(SnapshotWish wanted);
   // session_debug.cc
   Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) override;
   Result<std::vector<ControlStack>> control_sample() override;
@@ -156,13 +164,6 @@ class RunSession final : private ControlTarget {
   std::uint64_t resets_ = 0;
   std::set<std::string> links_down_;  // stays so when the guest resets
   bool show_processors_ = false;
-  // A snapshot or core file that a client waits for: the main thread, which owns the machine,
-  // writes it.
-  struct SnapshotWish {
-    std::string file;
-    bool core = false;
-    std::optional<Result<void>> outcome = {};
-  };
   std::shared_ptr<SnapshotWish> snapshot_wish_;
   bool suspend_ = false;  // stop the process when the guest is at rest
   std::string quit_why_;  // empty while nobody has asked

@@ -137,18 +137,18 @@ Result<std::string> RunSession::control_gdb(const std::string& address) {
   return gdb_->listen(where);
 }
 
-Result<void> RunSession::control_snapshot(const std::string& file) {
-  return write_file(file, /*core=*/false);
+Result<void> RunSession::control_snapshot(const std::string& file, const std::string& base) {
+  return write_file({.file = file, .base = base});
 }
 
 Result<void> RunSession::control_core(const std::string& file) {
-  return write_file(file, /*core=*/true);
+  return write_file({.file = file, .core = true});
 }
 
-Result<void> RunSession::write_file(const std::string& file, bool core) {
+Result<void> RunSession::write_file(SnapshotWish wanted) {
   std::unique_lock lock(mutex_);
   Vm* const vm = VMM_TRY(machine());
-  const auto wish = std::make_shared<SnapshotWish>(SnapshotWish{.file = file, .core = core});
+  const auto wish = std::make_shared<SnapshotWish>(std::move(wanted));
   snapshot_wish_ = wish;
   vm->cancel();
   changed_.notify_all();
@@ -163,8 +163,9 @@ void RunSession::serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock) {
   lock.unlock();
   // Whoever wants to end the guest does not wait for the disk.
   const auto given_up = [this] { return quit_.load(); };
-  Result<void> outcome =
-      wish->core ? vm.write_core(wish->file, given_up) : vm.save(wish->file, given_up);
+  Result<void> outcome = wish->core           ? vm.write_core(wish->file, given_up)
+                         : wish->base.empty() ? vm.save(wish->file, given_up)
+                                              : vm.save_increment(wish->file, wish->base, given_up);
   lock.lock();
   wish->outcome = std::move(outcome);
   snapshot_wish_.reset();

@@ -221,6 +221,12 @@ class Vm {
   // The guest may be run again as soon as its memory is written; this returns when the file is on
   // the disk. Errors: as of both.
   Result<void> save(const std::string& path, const std::function<bool()>& cancelled = {});
+  // The same as an increment of the snapshot in the file `base`: only memory that has changed since
+  // is written. From the first one on pages that are written are tracked, so that the next one on
+  // that costs time for these only. Errors: as above; as of Snapshot::open(); kBadConfig when
+  // `base` is of another machine's size, or the same file.
+  Result<void> save_increment(const std::string& path, const std::string& base,
+                              const std::function<bool()>& cancelled = {});
   // Writes the guest's memory and its CPUs' registers as an ELF core file, for gdb, crash and drgn
   // (docs/observing.md). Only while no run() is active; the guest may be run again as soon as
   // memory is written. The file appears when it is complete. Errors: kBadState while the guest

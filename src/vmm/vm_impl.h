@@ -65,6 +65,8 @@ class Vm::Impl {
   CpuAccess cpus() const { return {vcpus, dispatches}; }
   // The CPUs at rest, as long as this is held.
   Result<std::unique_lock<std::mutex>> at_rest() const;
+  Result<void> save_increment(const std::string& path, const std::string& base,
+                              const std::function<bool()>& cancelled);
   Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
   Result<void> check_memory() const;
   Result<void> ask_for_format();

@@ -72,8 +72,30 @@ Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>
   const RamImage ram = VMM_TRY(RamImage::copy_of(
       machine->memory, base, std::move(memory),
       {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
+  const SnapshotId id = VMM_TRY(file.seal(whole, ram));
+  VMM_TRY(tracked->saved(id, /*always=*/false));
   lock.unlock();  // the disk may take its time
-  return file.finish(whole, ram);
+  return file.commit();
+}
+
+Result<void> Vm::Impl::save_increment(const std::string& path, const std::string& base,
+                                      const std::function<bool()>& cancelled) {
+  SnapshotBase on{.id = {}, .name = VMM_TRY(name_of_base(path, base))};
+  const std::shared_ptr<const Snapshot> earlier = VMM_TRY(Snapshot::open(base));
+  on.id = earlier->id();
+  auto lock = VMM_TRY(at_rest());
+  const WholeState whole = VMM_TRY(state());
+  SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
+  const std::optional<PageSet> written = VMM_TRY(tracked->written_since(on.id));
+  UniqueFd memory = VMM_TRY(file.ram_file());
+  const RamImage ram = VMM_TRY(RamImage::changes_of(
+      machine->memory, origin ? &origin->ram() : nullptr, earlier->ram(),
+      written ? &*written : nullptr, std::move(memory),
+      {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
+  const SnapshotId id = VMM_TRY(file.seal(whole, ram, &on));
+  VMM_TRY(tracked->saved(id, /*always=*/true));
+  lock.unlock();
+  return file.commit();
 }
 
 Result<void> Vm::Impl::write_core(const std::string& path, const std::function<bool()>& cancelled) {
@@ -103,6 +125,12 @@ Result<std::shared_ptr<const Snapshot>> Vm::snapshot() { return impl_->snapshot(
 
 Result<void> Vm::save(const std::string& path, const std::function<bool()>& cancelled) {
   return with_context(impl_->save(path, cancelled), "Save the machine to " + path);
+}
+
+Result<void> Vm::save_increment(const std::string& path, const std::string& base,
+                                const std::function<bool()>& cancelled) {
+  return with_context(impl_->save_increment(path, base, cancelled),
+                      "Save the machine to " + path + " on " + base);
 }
 
 Result<void> Vm::write_core(const std::string& path, const std::function<bool()>& cancelled) {

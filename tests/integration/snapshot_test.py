@@ -67,9 +67,64 @@ class Snapshots(unittest.TestCase):
         self.echo_from(running)
         running.process.kill()
         running.process.wait()
-        restored = Running(self, ["restore", self.file],
-                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.echo_from(restored)
+        self.echo_from(self.restore(self.file))
+
+    def restore(self, file, *options):
+        return Running(self, ["restore", file, *options],
+                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_interrupt_controllers_move(self):
+        running = self.start(Guest().echo(), "--irqchip", "user")
+        self.echo_from(running)
+        self.take()
+        self.echo_from(self.restore(self.file, "--irqchip", "split"))
+        self.echo_from(self.restore(self.file, "--irqchip", "user"))
+        code, _, err = vmm("restore", self.file, "--irqchip", "kernel")
+        self.assertEqual(code, 1)
+        self.assertIn("only --irqchip split and --irqchip user can take each other's place", err)
+
+    def test_increments(self):
+        running = self.start(Guest().echo())
+        self.take()
+        chain = [self.file]
+        for name in ("first.snap", "second.snap"):
+            self.echo_from(running)
+            code, out, err = vmm("snapshot", self.control, self.folder / name, "--base", chain[-1])
+            self.assertEqual((code, out, err), (0, "", ""))
+            chain.append(self.folder / name)
+        running.process.kill()
+        running.process.wait()
+        for file in chain:
+            self.echo_from(self.restore(file))
+        inspected = [json.loads(vmm("inspect", file)[1]) for file in chain]
+        self.assertNotIn("base", inspected[0]["file"])
+        for base, increment in zip(inspected, inspected[1:]):
+            self.assertEqual(increment["file"]["base"]["id"], base["file"]["id"])
+            self.assertLess(increment["file"]["stored"], base["memory"]["stored"])
+        self.assertEqual(inspected[1]["file"]["base"]["name"], "guest.snap")
+        self.assertEqual(vmm("diff", chain[1], chain[1])[0], 0)
+        self.assertEqual(vmm("diff", chain[0], chain[1])[0], 1)
+        # They may move together, and not without the one that they are on.
+        there = self.folder / "there"
+        there.mkdir()
+        for file in chain:
+            file.rename(there / file.name)
+        self.echo_from(self.restore(there / "second.snap"))
+        (there / "guest.snap").unlink()
+        code, _, err = vmm("restore", there / "second.snap")
+        self.assertEqual(code, 1)
+        self.assertIn("guest.snap", err)
+
+    def test_increment_of_what_is_no_base(self):
+        self.start(Guest().hang())
+        self.take()
+        for base, text in ((self.folder / "none.snap", "none.snap"), (__file__, "no snapshot"),
+                           (self.file, "cannot take the place")):
+            code, _, err = vmm("snapshot", self.control, self.file, "--base", base)
+            self.assertEqual(code, 1)
+            self.assertIn(text, err)
+        self.assertEqual(vmm("inspect", self.file)[0], 0)
+        self.assertTrue(self.is_running())
 
     def test_paused_guest_stays_paused(self):
         self.start(Guest().hang())

@@ -1,6 +1,7 @@
 // A set of pages, by number: what a snapshot has of a guest's memory, what has been written since.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,13 @@ class PageSet {
   void add(std::uint64_t page) noexcept {
     if (page < pages_) words_[static_cast<std::size_t>(page / 64)] |= std::uint64_t{1} << page % 64;
   }
+  // All of another set with as many pages.
+  void add(const PageSet& other) noexcept {
+    for (std::size_t i = 0; i < words_.size() && i < other.words_.size(); ++i) {
+      words_[i] |= other.words_[i];
+    }
+  }
+  void clear() noexcept { std::fill(words_.begin(), words_.end(), 0); }
   // For whoever fills it by words; bits past the last page stay clear.
   std::span<std::uint64_t> words() noexcept { return words_; }
   std::span<const std::uint64_t> words() const noexcept { return words_; }

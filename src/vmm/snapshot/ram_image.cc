@@ -111,6 +111,8 @@ class TouchedPages {
   UniqueFd pagemap_;
 };
 
+constexpr std::array<std::byte, kPage> kZeroes{};
+
 // Writes pages one after the other, neighbours together.
 class Writer {
  public:
@@ -118,9 +120,12 @@ class Writer {
          std::vector<RamImage::Extent>& extents)
       : file_(file), options_(options), pages_(pages), extents_(extents) {}
 
-  // A page that follows all before.
+  // A page that follows all before; one of zeroes is left out.
   Result<void> add(std::uint64_t number, const std::byte* page) {
-    if (is_zero(page)) return {};
+    return is_zero(page) ? Result<void>() : add_any(number, page);
+  }
+
+  Result<void> add_any(std::uint64_t number, const std::byte* page) {
     const bool goes_on = count_ != 0 && count_ < RamImage::kMostPages &&
                          number == first_ + count_ && page == start_ + count_ * kPage;
     if (!goes_on) {
@@ -184,29 +189,97 @@ Result<UniqueFd> RamImage::create_memory_file(std::uint64_t bytes) {
   return file;
 }
 
-Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
-                                   CopyOptions options) {
-  RamImage image;
-  image.offset_ = options.offset;
-  image.regions_ = ranges_of(memory);
-  image.pages_ = PageSet(pages_of(image.regions_));
-  PageSet touched(image.pages_.pages());
+namespace {
+
+// fn(number, page) for each page of `which`, in order, until one fails.
+template <typename Fn>
+Result<void> for_each_page(const GuestMemory& memory, const PageSet& which, Fn&& fn) {
+  const std::span<const GuestRegion> regions = ram_of(memory);
+  std::uint64_t first = 0;
+  std::size_t at = 0;
+  Result<void> done;
+  which.for_each([&](std::uint64_t number) {
+    if (!done) return;
+    while (number >= first + regions[at].range().size() / kPage) {
+      first += regions[at++].range().size() / kPage;
+    }
+    done = fn(number, regions[at].hva() + (number - first) * kPage);
+  });
+  return done;
+}
+
+PageSet touched_pages(const GuestMemory& memory, const RamImage* base) {
+  PageSet touched(pages_of(ranges_of(memory)));
   const TouchedPages finder(base);
   std::uint64_t first = 0;
   for (const GuestRegion& region : ram_of(memory)) {
     finder.add(region, first, touched);
     first += region.range().size() / kPage;
   }
+  return touched;
+}
+
+}  // namespace
+
+Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
+                                   CopyOptions options) {
+  RamImage image;
+  image.offset_ = options.offset;
+  image.regions_ = ranges_of(memory);
+  image.pages_ = PageSet(pages_of(image.regions_));
   Writer writer(file.get(), options, image.pages_, image.extents_);
-  first = 0;
-  std::size_t at = 0;
+  VMM_TRY(for_each_page(
+      memory, touched_pages(memory, base),
+      [&](std::uint64_t number, const std::byte* page) { return writer.add(number, page); }));
+  VMM_TRY(writer.flush());
+  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
+  VMM_TRY(image.open_view());
+  return image;
+}
+
+Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage* base,
+                                      const RamImage& earlier, const PageSet* candidates,
+                                      UniqueFd file, CopyOptions options) {
+  RamImage image;
+  image.offset_ = options.offset;
+  image.regions_ = ranges_of(memory);
+  VMM_TRY(image.check_regions(earlier));
+  image.pages_ = PageSet(pages_of(image.regions_));
+  PageSet possible(image.pages_.pages());
+  if (candidates != nullptr) {
+    possible.add(*candidates);
+  } else {
+    possible = touched_pages(memory, base);
+    possible.add(earlier.pages_);  // some may have become zeroes, and been given back
+  }
+  Writer writer(file.get(), options, image.pages_, image.extents_);
+  VMM_TRY(for_each_page(memory, possible,
+                        [&](std::uint64_t number, const std::byte* page) -> Result<void> {
+                          const auto was = earlier.contents(number);
+                          const bool same = std::memcmp(was.data(), page, kPage) == 0;
+                          return same ? Result<void>() : writer.add_any(number, page);
+                        }));
+  VMM_TRY(writer.flush());
+  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
+  VMM_TRY(image.open_view());
+  return image;
+}
+
+Result<RamImage> RamImage::on(const RamImage& earlier) const {
+  VMM_TRY(check_regions(earlier));
+  PageSet either(pages_.pages());
+  either.add(pages_);
+  either.add(earlier.pages_);
+  RamImage image;
+  image.regions_ = regions_;
+  image.pages_ = PageSet(pages_.pages());
+  UniqueFd file = VMM_TRY(create_memory_file(bytes()));
+  const CopyOptions options{.checksums = true};
+  Writer writer(file.get(), options, image.pages_, image.extents_);
   Result<void> written;
-  touched.for_each([&](std::uint64_t page) {
-    if (!written) return;
-    while (page >= first + image.regions_[at].size() / kPage) {
-      first += image.regions_[at++].size() / kPage;
-    }
-    written = writer.add(page, memory.regions()[at].hva() + (page - first) * kPage);
+  either.for_each([&](std::uint64_t number) {
+    const RamImage& from = pages_.has(number) ? *this : earlier;
+    if (written) written = writer.add(number, from.page(number).data());
   });
   VMM_TRY(std::move(written));
   VMM_TRY(writer.flush());
@@ -295,22 +368,24 @@ Result<void> RamImage::verify() const {
   return {};
 }
 
+std::span<const std::byte, RamImage::kPage> RamImage::contents(
+    std::uint64_t number) const noexcept {
+  return pages_.has(number) ? page(number) : std::span<const std::byte, kPage>(kZeroes);
+}
+
+Result<void> RamImage::check_regions(const RamImage& other) const {
+  const bool same = std::equal(regions_.begin(), regions_.end(), other.regions_.begin(),
+                               other.regions_.end(), [](const GpaRange& a, const GpaRange& b) {
+                                 return a.base() == b.base() && a.size() == b.size();
+                               });
+  if (same) return {};
+  return fail(ErrorCode::kBadConfig,
+              "The memory of one lies elsewhere than the other's ({} and {})",
+              format_size(pages_of(regions_) * kPage), format_size(other.bytes()));
+}
+
 Result<std::vector<GpaRange>> RamImage::difference(const RamImage& other) const {
-  const bool same_regions =
-      std::equal(regions_.begin(), regions_.end(), other.regions_.begin(), other.regions_.end(),
-                 [](const GpaRange& a, const GpaRange& b) {
-                   return a.base() == b.base() && a.size() == b.size();
-                 });
-  if (!same_regions) {
-    return fail(ErrorCode::kBadConfig,
-                "The memory of one lies elsewhere than the other's ({} and {})",
-                format_size(bytes()), format_size(other.bytes()));
-  }
-  static constexpr std::array<std::byte, kPage> kZeroes{};
-  const auto contents = [](const RamImage& image, std::uint64_t number) {
-    return image.pages_.has(number) ? image.page(number)
-                                    : std::span<const std::byte, kPage>(kZeroes);
-  };
+  VMM_TRY(check_regions(other));
   std::vector<GpaRange> ranges;
   std::uint64_t number = 0;
   for (const GpaRange& region : regions_) {
@@ -325,7 +400,7 @@ Result<std::vector<GpaRange>> RamImage::difference(const RamImage& other) const 
     };
     for (; number < end; ++number) {
       const bool stored = pages_.has(number) || other.pages_.has(number);
-      if (stored && !std::ranges::equal(contents(*this, number), contents(other, number))) {
+      if (stored && !std::ranges::equal(contents(number), other.contents(number))) {
         first = std::min(first, number);
       } else {
         finish();

@@ -48,6 +48,15 @@ class RamImage {
   // more; kCancelled.
   static Result<RamImage> copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
                                   CopyOptions options);
+  // Of a guest's memory the pages that are not as in `earlier`, all zeroes or not: on() makes them
+  // whole again. Pages that `candidates` lacks are as they were; without it every page may have
+  // changed. Errors: as above; kBadConfig when the regions are not the same.
+  static Result<RamImage> changes_of(const GuestMemory& memory, const RamImage* base,
+                                     const RamImage& earlier, const PageSet* candidates,
+                                     UniqueFd file, CopyOptions options);
+  // The image, in memory, of which this holds what has changed since `earlier`; with checksums.
+  // Errors: as above.
+  Result<RamImage> on(const RamImage& earlier) const;
   // The same from an image.
   Result<RamImage> copy(UniqueFd file, CopyOptions options) const;
 
@@ -76,6 +85,9 @@ class RamImage {
  private:
   RamImage() = default;
   Result<void> open_view();
+  Result<void> check_regions(const RamImage& other) const;
+  // What the page holds, whether it is stored or not.
+  std::span<const std::byte, kPage> contents(std::uint64_t number) const noexcept;
 
   struct View {
     View(void* a, std::size_t s) : address(a), size(s) {}

@@ -23,6 +23,10 @@ void show_bytes(nlohmann::json& value) {
   }
 }
 
+std::string text_of(const SnapshotId& id) {
+  return fmt::format("{:08x}{:08x}{:08x}{:016x}", id.header, id.state, id.pages, id.size);
+}
+
 }  // namespace
 
 Snapshot::Snapshot(WholeState state, RamImage ram, std::vector<QuirkOverride> quirks)
@@ -34,7 +38,16 @@ Snapshot::~Snapshot() = default;
 
 Result<std::shared_ptr<const Snapshot>> Snapshot::open(const std::string& path) {
   LoadedSnapshot loaded = VMM_TRY(load_snapshot(path));
-  return std::make_shared<const Snapshot>(std::move(loaded.state), std::move(loaded.ram));
+  auto snapshot = std::make_shared<Snapshot>(std::move(loaded.state), std::move(loaded.ram));
+  snapshot->id_ = loaded.id;
+  File& file = snapshot->file_.emplace();
+  file.id = text_of(loaded.id);
+  file.stored = loaded.own_pages * RamImage::kPage;
+  if (loaded.base) {
+    file.base = loaded.base->name;
+    file.base_id = text_of(loaded.base->id);
+  }
+  return std::shared_ptr<const Snapshot>(std::move(snapshot));
 }
 
 bool Snapshot::is_snapshot(const std::string& path) { return looks_like_snapshot(path); }
@@ -46,7 +59,8 @@ Result<void> Snapshot::write(const std::string& path,
   const RamImage ram = VMM_TRY(
       ram_->copy(std::move(memory),
                  {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
-  return file.finish(*state_, ram);
+  VMM_TRY(file.seal(*state_, ram));
+  return file.commit();
 }
 
 VmConfig Snapshot::config(const std::shared_ptr<const Snapshot>& snapshot) {

@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "memory/address.h"
 #include "vmm/config.h"
+#include "vmm/snapshot/snapshot_id.h"
 
 namespace vmm {
 
@@ -21,7 +23,8 @@ class Snapshot {
  public:
   // From a file. It stays open, is read when memory is touched, and must not be changed; a new one
   // may be put in its place. The file is not trusted: header, state and the list of pages are
-  // checked here, memory itself is not read. Errors: kBadState saying what is wrong with it; kIo.
+  // checked here, memory itself is not read. That of an increment is: it is put together in memory
+  // with the files that it is on. Errors: kBadState saying what is wrong with it; kIo.
   static Result<std::shared_ptr<const Snapshot>> open(const std::string& path);
   // Whether a file says that it is one.
   static bool is_snapshot(const std::string& path);
@@ -41,6 +44,15 @@ class Snapshot {
   // consoles.
   static VmConfig config(const std::shared_ptr<const Snapshot>& snapshot);
 
+  // Of a file: what tells it from others, and what it is an increment of.
+  struct File {
+    std::string id;             // hexadecimal
+    std::uint64_t stored = 0;   // bytes of memory that are in this very file
+    std::string base, base_id;  // as the file names it; empty: none
+  };
+  // Nothing when it is not from a file.
+  const std::optional<File>& file() const noexcept { return file_; }
+
   std::uint64_t memory() const noexcept;        // bytes of RAM that the machine has
   std::uint64_t stored_bytes() const noexcept;  // of these, what is not all zeroes
   // Reads all of memory, and compares checksums (of a file). Errors: kBadState.
@@ -52,12 +64,15 @@ class Snapshot {
   std::string to_json() const;
 
   // For the library.
+  const SnapshotId& id() const noexcept { return id_; }  // of its file
   const WholeState& state() const noexcept { return *state_; }
   const RamImage& ram() const noexcept { return *ram_; }
 
  private:
   std::unique_ptr<const WholeState> state_;
   std::unique_ptr<const RamImage> ram_;
+  SnapshotId id_ = {};
+  std::optional<File> file_ = {};
   std::vector<QuirkOverride> quirks_;  // of this host; empty: to be probed
 };
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -24,6 +25,8 @@ namespace {
 
 constexpr std::array<char, 8> kMagic{'V', 'M', 'M', 'S', 'N', 'A', 'P', '\n'};
 constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kIncrementVersion = 2;
+constexpr std::uint64_t kMostName = 4096;  // PATH_MAX
 constexpr std::uint64_t kMostState = MiB(512);
 // Of the page list: a machine of 4 TiB whose every second page is there.
 constexpr std::uint64_t kMostExtents = std::uint64_t{1} << 29;
@@ -40,8 +43,10 @@ struct Header {
   Le64 file_size;
   Le64 ram_offset, ram_size;
   Section state, pages;
+  Section base;  // of an increment; other files have nothing there
 };
-static_assert(sizeof(Header) == 88);
+constexpr std::size_t kWholeHeader = 88, kIncrementHeader = 112;
+static_assert(sizeof(Header) == kIncrementHeader);
 static_assert(sizeof(Header) <= SnapshotFile::kRamOffset);
 
 struct ListedExtent {
@@ -49,6 +54,13 @@ struct ListedExtent {
   Le32 pages, crc;
 };
 static_assert(sizeof(ListedExtent) == 16);
+
+// The base's section, followed by the base's name.
+struct BaseRecord {
+  Le64 size;
+  Le32 header, state, pages, reserved;
+};
+static_assert(sizeof(BaseRecord) == 24);
 
 Result<void> write_all(int file, std::span<const std::byte> bytes, std::uint64_t at) {
   while (!bytes.empty()) {
@@ -75,7 +87,15 @@ Result<void> read_all(int file, std::span<std::byte> bytes, std::uint64_t at) {
 
 std::uint32_t header_crc(Header header) {
   header.crc = 0;
-  return crc32c(std::as_bytes(std::span(&header, 1)));
+  return crc32c(std::as_bytes(std::span(&header, 1))
+                    .first(header.version == kVersion ? kWholeHeader : kIncrementHeader));
+}
+
+SnapshotId id_of(const Header& header) {
+  return {.size = header.file_size,
+          .header = header.crc,
+          .state = header.state.crc,
+          .pages = header.pages.crc};
 }
 
 // Counts what a document would be, so that no more is built than is sound: nesting costs stack,
@@ -146,9 +166,9 @@ Result<Header> read_header(int file, std::uint64_t size) {
   if (size < sizeof header) return fail(ErrorCode::kBadState, "It is too short for a snapshot");
   VMM_TRY(read_all(file, std::as_writable_bytes(std::span(&header, 1)), 0));
   if (header.magic != kMagic) return fail(ErrorCode::kBadState, "It is no snapshot");
-  if (header.version != kVersion) {
-    return fail(ErrorCode::kBadState, "It has version {}, this program knows {}",
-                std::uint32_t{header.version}, kVersion);
+  if (header.version != kVersion && header.version != kIncrementVersion) {
+    return fail(ErrorCode::kBadState, "It has version {}, this program knows {} and {}",
+                std::uint32_t{header.version}, kVersion, kIncrementVersion);
   }
   if (header.crc != header_crc(header)) return fail(ErrorCode::kBadState, "Its header is damaged");
   if (header.file_size != size) {
@@ -166,10 +186,45 @@ Result<Header> read_header(int file, std::uint64_t size) {
   if (header.pages.size % sizeof(ListedExtent) != 0) {
     return fail(ErrorCode::kBadState, "Its page list is not where it could be");
   }
+  if (header.version == kIncrementVersion) {
+    VMM_TRY(check_section(header.base, behind, size, sizeof(BaseRecord) + kMostName, "base"));
+    if (header.base.size <= sizeof(BaseRecord)) {
+      return fail(ErrorCode::kBadState, "Its base has no name");
+    }
+  }
   return header;
 }
 
-Result<LoadedSnapshot> load(UniqueFd file) {
+Result<SnapshotBase> read_base(int file, const Section& section) {
+  const auto bytes = VMM_TRY(read_section(file, section, "base"));
+  BaseRecord record;
+  std::memcpy(&record, bytes.data(), sizeof record);
+  const std::span name = std::span(bytes).subspan(sizeof record);
+  SnapshotBase base{.id = {.size = record.size,
+                           .header = record.header,
+                           .state = record.state,
+                           .pages = record.pages},
+                    .name = std::string(reinterpret_cast<const char*>(name.data()), name.size())};
+  if (base.name.find('\0') != std::string::npos) {
+    return fail(ErrorCode::kBadState, "Its base's name is none");
+  }
+  return base;
+}
+
+std::vector<std::byte> base_section(const SnapshotBase& base) {
+  BaseRecord record;
+  record.size = base.id.size;
+  record.header = base.id.header;
+  record.state = base.id.state;
+  record.pages = base.id.pages;
+  std::vector<std::byte> bytes(sizeof record + base.name.size());
+  std::memcpy(bytes.data(), &record, sizeof record);
+  std::memcpy(bytes.data() + sizeof record, base.name.data(), base.name.size());
+  return bytes;
+}
+
+// One file, without what it is on.
+Result<LoadedSnapshot> load_file(UniqueFd file) {
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "Look at it");
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kBadState, "It is no regular file");
@@ -188,9 +243,46 @@ Result<LoadedSnapshot> load(UniqueFd file) {
     std::memcpy(&listed, list.data() + i * sizeof listed, sizeof listed);
     extents[i] = {.first = listed.first, .pages = listed.pages, .crc = listed.crc};
   }
+  std::optional<SnapshotBase> base;
+  if (header.version == kIncrementVersion) base = VMM_TRY(read_base(file.get(), header.base));
   RamImage ram = VMM_TRY(RamImage::open(std::move(file), SnapshotFile::kRamOffset,
                                         x86::ram_ranges(header.ram_size), std::move(extents)));
-  return LoadedSnapshot{std::move(state), std::move(ram)};
+  const std::uint64_t own = ram.pages().count();
+  return LoadedSnapshot{std::move(state), std::move(ram), id_of(header), std::move(base), own};
+}
+
+// `left`: how many files it may still be on.
+Result<LoadedSnapshot> load(const std::string& path, unsigned left);
+
+// The memory of an increment, whose file is `path`, together with its base's.
+Result<void> put_on_base(LoadedSnapshot& loaded, const std::string& path, unsigned left) {
+  if (left == 0) {
+    return fail(ErrorCode::kBadState, "It is on more than {} others", kMostBases);
+  }
+  const std::string where = std::filesystem::path(path).parent_path() / loaded.base->name;
+  const LoadedSnapshot base = VMM_TRY(with_context(load(where, left - 1), "Its base"));
+  if (base.id != loaded.base->id) {
+    return fail(ErrorCode::kBadState,
+                "Its base {} is another snapshot than the one that it was made on: put that there",
+                where);
+  }
+  VMM_TRY(with_context(base.ram.verify(), "Its base " + where));
+  VMM_TRY(loaded.ram.verify());
+  loaded.ram = VMM_TRY(loaded.ram.on(base.ram));
+  return {};
+}
+
+Result<LoadedSnapshot> load(const std::string& path, unsigned left) {
+  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!file) return fail_errno(errno, "Open the snapshot {}", path);
+  const std::string reading = fmt::format("Read the snapshot {}", path);
+  try {
+    LoadedSnapshot loaded = VMM_TRY(with_context(load_file(std::move(file)), reading));
+    if (loaded.base) VMM_TRY(with_context(put_on_base(loaded, path, left), reading));
+    return loaded;
+  } catch (const nlohmann::json::exception& error) {
+    return fail(ErrorCode::kBadState, "{}: its state is unsound: {}", reading, error.what());
+  }
 }
 
 }  // namespace
@@ -199,7 +291,8 @@ Result<SnapshotFile> SnapshotFile::create(const std::string& path) {
   return SnapshotFile(VMM_TRY(ReplacedFile::create(path)));
 }
 
-Result<void> SnapshotFile::finish(const WholeState& state, const RamImage& ram) {
+Result<SnapshotId> SnapshotFile::seal(const WholeState& state, const RamImage& ram,
+                                      const SnapshotBase* base) {
   const std::vector<std::uint8_t> document = nlohmann::json::to_cbor(to_document(state));
   const auto state_bytes = std::as_bytes(std::span(document));
   std::vector<ListedExtent> list(ram.extents().size());
@@ -208,27 +301,43 @@ Result<void> SnapshotFile::finish(const WholeState& state, const RamImage& ram) 
     list[i].pages = ram.extents()[i].pages;
     list[i].crc = ram.extents()[i].crc;
   }
-  const auto list_bytes = std::as_bytes(std::span(list));
   if (state_bytes.size() > kMostState) {
     return fail(ErrorCode::kUnsupported, "A state of {} is larger than a file may have",
                 format_size(state_bytes.size()));
   }
   Header header;
-  header.version = kVersion;
+  header.version = base != nullptr ? kIncrementVersion : kVersion;
   header.ram_offset = kRamOffset;
   header.ram_size = ram.bytes();
-  header.state.offset = kRamOffset + ram.bytes();
-  header.state.size = state_bytes.size();
-  header.state.crc = crc32c(state_bytes);
-  header.pages.offset = header.state.offset + header.state.size;
-  header.pages.size = list_bytes.size();
-  header.pages.crc = crc32c(list_bytes);
-  header.file_size = header.pages.offset + header.pages.size;
+  std::uint64_t end = kRamOffset + ram.bytes();
+  const auto append = [&](Section& section, std::span<const std::byte> bytes) -> Result<void> {
+    section.offset = end;
+    section.size = bytes.size();
+    section.crc = crc32c(bytes);
+    end += bytes.size();
+    return write_all(file_.fd(), bytes, section.offset);
+  };
+  VMM_TRY(append(header.state, state_bytes));
+  VMM_TRY(append(header.pages, std::as_bytes(std::span(list))));
+  if (base != nullptr) VMM_TRY(append(header.base, base_section(*base)));
+  header.file_size = end;
   header.crc = header_crc(header);
-  VMM_TRY(write_all(file_.fd(), state_bytes, header.state.offset));
-  VMM_TRY(write_all(file_.fd(), list_bytes, header.pages.offset));
-  VMM_TRY(write_all(file_.fd(), std::as_bytes(std::span(&header, 1)), 0));
-  return file_.commit();
+  const auto head = std::as_bytes(std::span(&header, 1));
+  VMM_TRY(write_all(file_.fd(), head.first(base != nullptr ? kIncrementHeader : kWholeHeader), 0));
+  return id_of(header);
+}
+
+Result<std::string> name_of_base(const std::string& path, const std::string& base) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  const fs::path to = fs::weakly_canonical(path, ignored);
+  const fs::path from = fs::weakly_canonical(base, ignored);
+  if (to == from) {
+    return fail(
+        ErrorCode::kBadConfig,
+        "An increment cannot take the place of what it is made on, {}: give it another name", base);
+  }
+  return to.parent_path() == from.parent_path() ? from.filename().string() : from.string();
 }
 
 bool looks_like_snapshot(const std::string& path) {
@@ -239,15 +348,6 @@ bool looks_like_snapshot(const std::string& path) {
          magic == kMagic;
 }
 
-Result<LoadedSnapshot> load_snapshot(const std::string& path) {
-  UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!file) return fail_errno(errno, "Open the snapshot {}", path);
-  try {
-    return with_context(load(std::move(file)), fmt::format("Read the snapshot {}", path));
-  } catch (const nlohmann::json::exception& error) {
-    return fail(ErrorCode::kBadState, "Read the snapshot {}: its state is unsound: {}", path,
-                error.what());
-  }
-}
+Result<LoadedSnapshot> load_snapshot(const std::string& path) { return load(path, kMostBases); }
 
 }  // namespace vmm

@@ -20,8 +20,7 @@ Result<void> TrackedMemory::log_writes() {
   return {};
 }
 
-Result<PageSet> TrackedMemory::take_written() {
-  PageSet all(memory_.size() / PageSet::kPage);
+Result<void> TrackedMemory::take_written() {
   std::uint64_t first = 0;
   std::uint32_t number = 0;
   for (const GuestRegion& region : memory_.regions()) {
@@ -30,29 +29,50 @@ Result<PageSet> TrackedMemory::take_written() {
     PageSet pages(region.range().size() / PageSet::kPage);
     VMM_TRY(kvm::take_dirty_log(vm_, slot, pages.words()));
     region.written()->take(pages.words());
-    pages.for_each([&](std::uint64_t page) { all.add(first + page); });
+    pages.for_each([&](std::uint64_t page) {
+      since_like_.add(first + page);
+      since_file_.add(first + page);
+    });
     first += pages.pages();
   }
-  return all;
+  return {};
 }
 
 Result<void> TrackedMemory::begin(std::shared_ptr<const Snapshot> snapshot) {
   VMM_TRY(log_writes());
   VMM_TRY(take_written());
+  since_like_.clear();
   like_ = std::move(snapshot);
   return {};
 }
 
 Result<void> TrackedMemory::reset_to(std::shared_ptr<const Snapshot> snapshot) {
   VMM_TRY(log_writes());
-  PageSet which = VMM_TRY(take_written());
+  VMM_TRY(take_written());
   if (like_ != snapshot) {
-    for (std::uint64_t page = 0; page < which.pages(); ++page) which.add(page);
+    for (std::uint64_t page = 0; page < since_like_.pages(); ++page) since_like_.add(page);
   }
-  snapshot->ram().put_back(memory_, which);
-  put_back_ = which.count();
+  snapshot->ram().put_back(memory_, since_like_);
+  put_back_ = since_like_.count();
+  since_file_.add(since_like_);
+  since_like_.clear();
   like_ = std::move(snapshot);
   return {};
+}
+
+Result<void> TrackedMemory::saved(const SnapshotId& file, bool always) {
+  if (!logging_ && !always) return {};
+  VMM_TRY(log_writes());
+  VMM_TRY(take_written());
+  since_file_.clear();
+  file_ = file;
+  return {};
+}
+
+Result<std::optional<PageSet>> TrackedMemory::written_since(const SnapshotId& file) {
+  if (!logging_ || file_ != file) return std::nullopt;
+  VMM_TRY(take_written());
+  return since_file_;
 }
 
 }  // namespace vmm

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "base/result.h"
 #include "memory/guest_memory.h"
 #include "vmm/kvm/vm_fd.h"
 #include "vmm/snapshot/page_set.h"
 #include "vmm/snapshot/snapshot.h"
+#include "vmm/snapshot/snapshot_id.h"
 
 namespace vmm {
 
@@ -16,24 +18,36 @@ namespace vmm {
 class TrackedMemory {
  public:
   // Both are borrowed. Slots are numbered as the regions (set_ram_slots()).
-  TrackedMemory(const GuestMemory& memory, const kvm::VmFd& vm) : memory_(memory), vm_(vm) {}
+  TrackedMemory(const GuestMemory& memory, const kvm::VmFd& vm)
+      : memory_(memory),
+        vm_(vm),
+        since_like_(memory.size() / PageSet::kPage),
+        since_file_(memory.size() / PageSet::kPage) {}
 
   // Memory is as in `snapshot` now; what is written from here on is known.
   Result<void> begin(std::shared_ptr<const Snapshot> snapshot);
   // Makes memory as in `snapshot`, which has the same regions: by the pages that were written
   // since, when it was like that; else by all of them. Then as begin().
   Result<void> reset_to(std::shared_ptr<const Snapshot> snapshot);
+  // Memory is as in the file with this ID now; what is written from here on is known. Without
+  // `always`, only if something is tracked already: it costs the guest a fault a page.
+  Result<void> saved(const SnapshotId& file, bool always);
+  // Which pages may not be as in the file with this ID; nothing when that is not known.
+  Result<std::optional<PageSet>> written_since(const SnapshotId& file);
   // How many pages the last reset_to() has put back.
   std::uint64_t put_back() const noexcept { return put_back_; }
 
  private:
   Result<void> log_writes();
-  // All that was written since the last call.
-  Result<PageSet> take_written();
+  // Adds all that was written since the last call to both sets.
+  Result<void> take_written();
 
   const GuestMemory& memory_;
   const kvm::VmFd& vm_;
-  std::shared_ptr<const Snapshot> like_;  // what memory was like, but for the pages written
+  std::shared_ptr<const Snapshot> like_;  // what memory was like, but for the pages written since
+  PageSet since_like_;
+  std::optional<SnapshotId> file_ = {};  // the same
+  PageSet since_file_;
   bool logging_ = false;
   std::uint64_t put_back_ = 0;
 };

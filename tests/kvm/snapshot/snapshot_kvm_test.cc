@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "devices/capture_sink.h"
 #include "tests/guests/guest.h"
@@ -58,6 +59,13 @@ class SnapshotKvm : public testing::Test {
   }
   static std::uint64_t counter(const Vm& vm) {
     return vm.memory().read<std::uint64_t>(kCounter).value();
+  }
+
+  // Runs the guest until it has counted on.
+  static std::uint64_t count_on(Vm& vm) {
+    const std::uint64_t before = counter(vm);
+    for (int tries = 0; tries < 10000 && counter(vm) == before; ++tries) (void)run(vm, kAWhile);
+    return counter(vm);
   }
 
   CaptureSink console_;
@@ -210,6 +218,71 @@ TEST_F(SnapshotKvm, FileOfASnapshot_isTheSame) {
   const auto read = Snapshot::open(path);
   ASSERT_TRUE(read) << read.error().message();
   EXPECT_EQ((*read)->to_json(), (*snapshot)->to_json());
+}
+
+TEST_F(SnapshotKvm, Increments_goOnFromWhereEachWasTaken) {
+  CREATE_OR_RETURN(vm, flat(GUEST_CODE(spin)));
+  std::vector<std::string> files{scratch_.file("0")};
+  std::vector<std::uint64_t> counts;
+  ASSERT_TRUE(vm->memory().write(Gpa(0x300000), std::uint64_t{1}));
+  counts.push_back(count_on(*vm));
+  ASSERT_TRUE(vm->save(files.back()));
+  for (std::uint64_t i = 1; i < 4; ++i) {  // the second and later ones by the log of writes
+    counts.push_back(count_on(*vm));
+    ASSERT_TRUE(vm->memory().write(Gpa(0x300000 + i * 0x1000), i));
+    if (i == 2) {
+      ASSERT_TRUE(vm->memory().write(Gpa(0x300000), std::uint64_t{0}));
+    }
+    files.push_back(scratch_.file(std::to_string(i)));
+    const auto saved = vm->save_increment(files[i], files[i - 1]);
+    ASSERT_TRUE(saved) << saved.error().message();
+  }
+  ASSERT_TRUE(vm->memory().write(Gpa(0x300000), std::uint64_t{9}));
+  for (std::uint64_t i = 0; i < files.size(); ++i) {
+    const auto snapshot = Snapshot::open(files[i]);
+    ASSERT_TRUE(snapshot) << snapshot.error().message();
+    EXPECT_TRUE((*snapshot)->verify());
+    if (i > 0) {
+      EXPECT_LE((*snapshot)->file()->stored, 3 * 4096U);
+    }
+    CREATE_OR_RETURN(other, Snapshot::config(*snapshot));
+    EXPECT_EQ(counter(*other), counts[i]);
+    EXPECT_EQ(other->memory().read<std::uint64_t>(Gpa(0x300000)).value(), i < 2 ? 1U : 0U);
+    EXPECT_EQ(other->memory().read<std::uint64_t>(Gpa(0x300000 + i * 0x1000)).value(),
+              i == 0 ? 1U : i);
+    EXPECT_GT(count_on(*other), counts[i]);
+  }
+}
+
+// What reset_to() puts back is a change, too, and what was written before it is none of its.
+TEST_F(SnapshotKvm, Increments_andResetsKnowOfEachOther) {
+  CREATE_OR_RETURN(vm, flat(GUEST_CODE(spin)));
+  const Gpa where(0x300000);
+  ASSERT_TRUE(vm->memory().write(where, std::uint64_t{1}));
+  const auto snapshot = vm->snapshot();
+  ASSERT_TRUE(snapshot) << snapshot.error().message();
+  ASSERT_TRUE(vm->memory().write(where, std::uint64_t{2}));
+  ASSERT_TRUE(vm->save(scratch_.file("two")));
+  ASSERT_TRUE(vm->reset_to(*snapshot));
+  EXPECT_EQ(vm->memory().read<std::uint64_t>(where).value(), 1U);
+  const auto saved = vm->save_increment(scratch_.file("one"), scratch_.file("two"));
+  ASSERT_TRUE(saved) << saved.error().message();
+  const auto one = Snapshot::open(scratch_.file("one"));
+  ASSERT_TRUE(one) << one.error().message();
+  CREATE_OR_RETURN(other, Snapshot::config(*one));
+  EXPECT_EQ(other->memory().read<std::uint64_t>(where).value(), 1U);
+}
+
+TEST_F(SnapshotKvm, Increment_ofAnotherMachinesFileIsRefused) {
+  CREATE_OR_RETURN(vm, flat(GUEST_CODE(spin)));
+  VmConfig larger = flat(GUEST_CODE(spin));
+  larger.memory.size = MiB(8);
+  CREATE_OR_RETURN(other, std::move(larger));
+  ASSERT_TRUE(other->save(scratch_.file("larger")));
+  const auto saved = vm->save_increment(scratch_.file("one"), scratch_.file("larger"));
+  ASSERT_FALSE(saved);
+  EXPECT_EQ(saved.error().code(), ErrorCode::kBadConfig) << saved.error().message();
+  EXPECT_FALSE(std::filesystem::exists(scratch_.file("one")));
 }
 
 TEST_F(SnapshotKvm, Save_ofARunningGuestIsRefused) {

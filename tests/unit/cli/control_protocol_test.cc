@@ -56,8 +56,8 @@ class RecordingTarget final : public ControlTarget {
   Result<void> control_limit(const std::string& disk, const BlockRates& rates) override {
     return note(fmt::format("limit {} {} {}", disk, rates.bytes, rates.write_operations));
   }
-  Result<void> control_snapshot(const std::string& file) override {
-    return note("snapshot " + file);
+  Result<void> control_snapshot(const std::string& file, const std::string& base) override {
+    return note("snapshot " + file + (base.empty() ? "" : " on " + base));
   }
   Result<void> control_core(const std::string& file) override { return note("core " + file); }
   Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) override {

@@ -188,6 +188,54 @@ TEST(RamImage, Difference_isByContents) {
   EXPECT_TRUE(after.difference(after)->empty());
 }
 
+RamImage changes(const GuestMemory& from, const RamImage& earlier,
+                 const PageSet* candidates = nullptr) {
+  auto file = RamImage::create_memory_file(from.size());
+  return RamImage::changes_of(from, nullptr, earlier, candidates, *std::move(file),
+                              {.checksums = true})
+      .value();
+}
+
+TEST(RamImage, Changes_areWhatIsNotAsItWas_zeroesIncluded) {
+  const GuestMemory guest = memory();
+  for (const std::uint64_t page : {1, 2, 4}) ASSERT_TRUE(guest.write(Gpa(page * kPage), page));
+  const RamImage earlier = copy_of(guest);
+  ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{7}));
+  ASSERT_TRUE(guest.write(Gpa(2 * kPage), std::uint64_t{0}));
+  ASSERT_TRUE(guest.write(Gpa(4 * kPage), std::uint64_t{4}));  // as before
+  ASSERT_TRUE(guest.write(Gpa(GiB(4)), std::uint64_t{3}));
+  const RamImage changed = changes(guest, earlier);
+  EXPECT_EQ(changed.pages().count(), 3U);
+  EXPECT_TRUE(changed.pages().has(2));
+  const RamImage whole = changed.on(earlier).value();
+  EXPECT_TRUE(whole.verify());
+  EXPECT_EQ(whole.pages().count(), 3U) << "the page of zeroes is not stored";
+  EXPECT_TRUE(whole.difference(copy_of(guest))->empty());
+  EXPECT_FALSE(whole.difference(earlier)->empty());
+}
+
+TEST(RamImage, Changes_ofCandidatesOnly) {
+  const GuestMemory guest = memory();
+  const RamImage earlier = copy_of(guest);
+  for (const std::uint64_t page : {1, 2}) ASSERT_TRUE(guest.write(Gpa(page * kPage), page));
+  PageSet candidates(earlier.pages().pages());
+  candidates.add(2);
+  candidates.add(3);  // not changed
+  const RamImage changed = changes(guest, earlier, &candidates);
+  EXPECT_EQ(changed.pages().count(), 1U);
+  EXPECT_TRUE(changed.pages().has(2));
+}
+
+TEST(RamImage, Changes_ofAPageThatWasGivenBack) {
+  const GuestMemory guest = memory();
+  ASSERT_TRUE(guest.write(Gpa(5 * kPage), std::uint64_t{1}));
+  const RamImage earlier = copy_of(guest);
+  const GuestMemory other = memory();  // never touched
+  const RamImage changed = changes(other, earlier);
+  EXPECT_TRUE(changed.pages().has(5));
+  EXPECT_EQ(changed.on(earlier)->pages().count(), 0U);
+}
+
 TEST(RamImage, Difference_ofOtherRegions) {
   std::vector<GuestRegion> regions;
   regions.push_back(GuestRegion::create(GpaRange::create(Gpa(0), kSize).value(), {}).value());

@@ -26,8 +26,10 @@ using testing::HasSubstr;
 
 constexpr std::uint64_t kMemory = KiB(64);
 // Where the header has what the tests change (snapshot_file.cc).
-constexpr std::size_t kHeaderSize = 88, kHeaderCrc = 12, kFileSize = 16, kStateOffset = 40,
-                      kStateSize = 48, kStateCrc = 56, kPagesOffset = 64, kPagesCrc = 80;
+constexpr std::size_t kWholeHeaderSize = 88, kIncrementHeaderSize = 112;
+constexpr std::size_t kHeaderSize = kWholeHeaderSize, kHeaderCrc = 12, kFileSize = 16,
+                      kStateOffset = 40, kStateSize = 48, kStateCrc = 56, kPagesOffset = 64,
+                      kPagesCrc = 80;
 
 WholeState small_state() {
   WholeState state;
@@ -185,6 +187,107 @@ TEST_F(SnapshotFiles, SomethingElse_isNoSnapshot) {
   EXPECT_TRUE(Snapshot::is_snapshot(path));
   const auto directory = Snapshot::open(scratch.file("."));
   EXPECT_FALSE(directory);
+}
+
+// Increments: each of the last one, in a file "1", "2", ...
+class Increments : public SnapshotFiles {
+ protected:
+  // One of the file `base`, in which a word of memory is `value`.
+  void make(const std::string& file, const std::string& base, std::uint64_t value) {
+    const auto earlier = Snapshot::open(base);
+    ASSERT_TRUE(earlier) << earlier.error().message();
+    const GuestMemory memory = (*earlier)->ram().map().value();
+    ASSERT_TRUE(memory.write(Gpa(0x5000), value));
+    auto to = SnapshotFile::create(file);
+    ASSERT_TRUE(to) << to.error().message();
+    const auto ram = RamImage::changes_of(memory, &(*earlier)->ram(), (*earlier)->ram(), nullptr,
+                                          *to->ram_file(),
+                                          {.offset = SnapshotFile::kRamOffset, .checksums = true});
+    ASSERT_TRUE(ram) << ram.error().message();
+    const SnapshotBase on{.id = (*earlier)->id(), .name = name_of_base(file, base).value()};
+    ASSERT_TRUE(to->seal(small_state(), *ram, &on));
+    ASSERT_TRUE(to->commit());
+  }
+  void SetUp() override {
+    SnapshotFiles::SetUp();
+    make(first, path, 1);
+    make(second, first, 2);
+  }
+  static std::string error_of(const std::string& file) {
+    const auto opened = Snapshot::open(file);
+    return opened ? std::string() : opened.error().message();
+  }
+  const std::string first = scratch.file("1"), second = scratch.file("2");
+};
+
+TEST_F(Increments, HaveTheBasesMemoryAndTheirOwn) {
+  const auto read = Snapshot::open(second);
+  ASSERT_TRUE(read) << read.error().message();
+  EXPECT_TRUE((*read)->verify());
+  const GuestMemory memory = (*read)->ram().map().value();
+  EXPECT_EQ(memory.read<std::uint64_t>(Gpa(0x3000)).value(), 42U);
+  EXPECT_EQ(memory.read<std::uint64_t>(Gpa(0x5000)).value(), 2U);
+  ASSERT_TRUE((*read)->file());
+  EXPECT_EQ((*read)->file()->base, "1");
+  EXPECT_EQ((*read)->file()->base_id, (*Snapshot::open(first))->file()->id);
+  EXPECT_EQ((*read)->file()->stored, 4096U);
+  EXPECT_EQ((*read)->stored_bytes(), 8192U);
+}
+
+TEST_F(Increments, WithoutTheirBase_SayWhichOneIsMissing) {
+  ASSERT_EQ(::unlink(path.c_str()), 0);
+  EXPECT_THAT(error_of(second), testing::AllOf(HasSubstr("Its base"), HasSubstr("a.snap")));
+}
+
+TEST_F(Increments, OnAnotherBase_areRefused) {
+  make(first, path, 3);
+  EXPECT_THAT(error_of(second), HasSubstr("another snapshot than the one that it was made on"));
+}
+
+TEST_F(Increments, OnABaseWithDamagedMemory_areRefused) {
+  std::vector<std::byte> base = read_file(path);
+  base[4096 + 0x3001] ^= std::byte{1};
+  test::write_file(path, base);
+  EXPECT_THAT(error_of(second), HasSubstr("damaged"));
+}
+
+TEST_F(Increments, ThatAreTheirOwnBase_areRefused) {
+  std::vector<std::byte> file = read_file(second);
+  std::uint64_t place[2];  // of the base's section
+  std::memcpy(place, file.data() + kWholeHeaderSize, sizeof place);
+  file[place[0] + place[1] - 1] = std::byte{'2'};  // its name
+  put(file, kWholeHeaderSize + 16, crc32c(std::span(file).subspan(place[0], place[1])));
+  put(file, kHeaderCrc, std::uint32_t{0});
+  put(file, kHeaderCrc, crc32c(std::span(file).first(kIncrementHeaderSize)));
+  test::write_file(second, file);
+  EXPECT_THAT(error_of(second), HasSubstr("on more than 64 others"));
+}
+
+TEST_F(Increments, CannotTakeTheirBasesPlace) {
+  const auto name = name_of_base(path, scratch.file("./a.snap"));
+  ASSERT_FALSE(name);
+  EXPECT_EQ(name.error().code(), ErrorCode::kBadConfig);
+}
+
+TEST_F(Increments, Truncated_areRefusedAtEveryLength) {
+  const std::vector<std::byte> whole = read_file(second);
+  for (std::size_t size = 0; size < whole.size();
+       size += size < 130 || size > 4090 + kMemory ? 1 : 1021) {
+    ASSERT_NE(open({whole.begin(), whole.begin() + static_cast<long>(size)}), "") << size;
+  }
+}
+
+TEST_F(Increments, AFlippedBitAnywhere_isSeen) {
+  std::vector<std::byte> file = read_file(second);
+  const std::size_t memory = 4096 + 0x5000;  // its page, which has one checksum
+  for (std::size_t at = 0; at < file.size(); at += at >= memory && at < 4096 + kMemory ? 97 : 1) {
+    if (at == kIncrementHeaderSize) at = memory;
+    if (at >= memory + 4096 && at < 4096 + kMemory) at = 4096 + kMemory;
+    const std::byte bit = std::byte{1} << (at % 8);
+    file[at] ^= bit;
+    ASSERT_NE(open(file), "") << "byte " << at;
+    file[at] ^= bit;
+  }
 }
 
 TEST_F(SnapshotFiles, NoRoom_leavesTheOldFile) {
