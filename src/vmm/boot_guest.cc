@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "firmware/builtin_guest.h"
+#include "vmm/generation_id.h"
 #include "vmm/loader/flat.h"
 #include "vmm/loader/initrd.h"
 #include "vmm/loader/load_kernel.h"
@@ -78,6 +79,7 @@ x86::AcpiConfig acpi_config(const Boot& boot) {
     acpi.pci->hotplug = x86::AcpiPciHotplug{.slots = boot.pci.hotplug_slots()};
   }
   acpi.hpet = boot.hpet;
+  acpi.generation_id = x86::AcpiGenerationId{kGenerationId, kGenerationIdGpe};
   if (boot.config.virtio_transport == VirtioTransport::kMmio) {
     for (std::size_t i = 0; i < boot.virtio_mmio.size(); ++i) {
       acpi.devices.push_back(x86::virtio_mmio_aml(boot.virtio_mmio[i], i));
@@ -97,7 +99,8 @@ Result<void> show_acpi_tables(const Boot& boot, Gpa rsdp) {
   const auto behind = area.begin() + kRsdpSize;
   return boot.fw_cfg->with([&](FwCfg& fw_cfg) -> Result<void> {
     VMM_TRY(fw_cfg.add_file("etc/acpi/rsdp", {area.begin(), behind}));
-    return fw_cfg.add_file("etc/acpi/tables", {behind, std::max(behind, used)});
+    VMM_TRY(fw_cfg.add_file("etc/acpi/tables", {behind, std::max(behind, used)}));
+    return fw_cfg.add_file(std::string(kGenerationIdFile), generation_id_file());
   });
 }
 
@@ -116,6 +119,7 @@ Result<Gpa> write_platform_tables(const Boot& boot) {
   smbios.uuid = boot.config.uuid;
   VMM_TRY(x86::write_smbios_tables(boot.memory, smbios));
   const Gpa rsdp = VMM_TRY(x86::write_acpi_tables(boot.memory, acpi_config(boot)));
+  VMM_TRY(write_generation_id(boot.memory, kGenerationId));
   if (boot.fw_cfg) VMM_TRY(show_acpi_tables(boot, rsdp));
   return rsdp;
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "vmm/core/write_core.h"
+#include "vmm/generation_id.h"
 #include "vmm/snapshot/convert_irqchip.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/restore.h"
@@ -28,8 +29,10 @@ Result<void> Vm::Impl::go_on_from(const std::shared_ptr<const Snapshot>& snapsho
   VMM_TRY(check_fits(shape, saved));
   origin = snapshot;
   VMM_TRY(ask_for_format());
-  return restore_state(*machine, *state, cpus(), *format,
-                       {.fresh = true, .catch_up = !saved.frozen_clock});
+  VMM_TRY(restore_state(*machine, *state, cpus(), *format,
+                        {.fresh = true, .catch_up = !saved.frozen_clock}));
+  // Where nothing is to have gone on the guest is not to notice that it is another one.
+  return saved.frozen_clock ? Result<void>() : renew_generation_id(*machine, state->machine.files);
 }
 
 Result<void> Vm::Impl::ask_for_format() {

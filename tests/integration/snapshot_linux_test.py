@@ -7,6 +7,7 @@ From the environment, beside what guest.py takes:
 """
 import os
 import pathlib
+import re
 import sys
 import tempfile
 import unittest
@@ -19,11 +20,19 @@ import vmm  # noqa: E402 (its place is known only now)
 RESETS = int(os.environ.get("RESETS", "300"))
 CLONES = int(os.environ.get("CLONES", "20"))
 MEMORY = 256 << 20
-# Answers each line with how many came before, in this life of the guest, and twice the number that was sent.
+# Answers each line with how many came before, in this life of the guest, and twice the number that was sent. To "forks":
+# how often ACPI told it of a new generation ID, and whether its driver for that is there and has said so.
 SCRIPT = """\
 n=0
 echo ready
 while read -r number; do
+  if [ "$number" = forks ]; then
+    read -r events rest </sys/firmware/acpi/interrupts/gpe02
+    driver=no
+    [ -d /sys/bus/acpi/drivers/vmgenid ] && driver=yes
+    echo "forks $events driver $driver said $(dmesg | grep -c 'virtual machine fork')."
+    continue
+  fi
   echo "answer $n $((number * 2))"
   n=$((n + 1))
 done
@@ -114,6 +123,25 @@ class SnapshotLinux(unittest.TestCase):
         for clone in clones:
             clone.close()
         self.assertEqual((threads(), descriptors()), empty[1:])
+
+    def test_a_clone_knows_that_it_is_one(self):
+        def forks(guest):
+            guest.send("forks\n")
+            stop = guest.run_until(60, match=r"forks \d+ driver .*\.")
+            self.assertTrue(stop.met, f"{stop}: {guest.console[-1000:]}")
+            return re.findall(r"forks (\d+) driver (\w+) said (\d+)\.", guest.console)[-1]
+
+        self.vm.reset_to(self.snapshot)
+        events, driver, said = forks(self.vm)
+        self.assertEqual((events, said), ("0", "0"))
+        with vmm.Vm(snapshot=self.snapshot) as first:
+            self.answer(first, 1, 0)
+            expected = ("1", driver, "1" if driver == "yes" else "0")
+            self.assertEqual(forks(first), expected)
+            with first.clone() as second:
+                self.answer(second, 2, 1)
+                self.assertEqual(forks(second)[0], "2")
+        print(f"driver of the generation ID: {driver}")
 
     def test_clones_of_a_clone(self):
         with vmm.Vm(snapshot=self.snapshot) as first:

@@ -45,6 +45,13 @@ struct AcpiPciHotplug {
   std::uint32_t slots = 0;  // a bit for each device number that may be plugged in or out
 };
 
+// Where the guest finds a number that is another one in each copy of the machine, and the event
+// that tells it of a new one (vmm/generation_id.h).
+struct AcpiGenerationId {
+  Gpa address{};
+  std::uint8_t gpe = 0;
+};
+
 // A PCI host bridge with bus 0.
 struct AcpiPciRoot {
   GpaRange config;  // memory-mapped configuration space of bus 0
@@ -81,6 +88,7 @@ struct AcpiConfig {
   std::optional<std::uint16_t> pvpanic_port = Pvpanic::kPort;
   std::optional<std::uint16_t> fw_cfg_port = {};  // the first of twelve
   std::optional<AcpiPciRoot> pci = {};
+  std::optional<AcpiGenerationId> generation_id = {};
   // More devices for \_SB: each a whole term, most often an aml::device.
   aml::Terms devices = {};
 };

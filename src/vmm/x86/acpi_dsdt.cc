@@ -54,6 +54,24 @@ Term fw_cfg(std::uint16_t port) {
                          crs({io_ports(port, 12)})});
 }
 
+// Microsoft's "Virtual Machine Generation ID" names the objects; this compatible ID is the one of
+// its two that is an ID by ACPI's rules.
+constexpr const char* kGenerationDevice = "VGEN";
+
+Term generation_id(const AcpiGenerationId& id) {
+  return device(kGenerationDevice,
+                {name("_HID", aml::string("VMMV0001")), name("_CID", aml::string("VMGENCTR")),
+                 name("_DDN", aml::string("VM_Gen_Counter")), name("_STA", integer(kStaPresent)),
+                 name("ADDR", aml::package({integer(id.address.value & 0xffff'ffff),
+                                            integer(id.address.value >> 32)}))});
+}
+
+Term generation_event(const AcpiGenerationId& id) {
+  constexpr std::uint64_t kNewId = 0x80;
+  return aml::scope("\\_GPE", {aml::method(fmt::format("_E{:02X}", id.gpe), 0,
+                                           {aml::notify("\\_SB.VGEN", kNewId)})});
+}
+
 std::uint32_t low32(Gpa address) { return static_cast<std::uint32_t>(address.value); }
 
 // The operating system says here whether it uses the PIC (0) or I/O APICs (1): 5.8.1.
@@ -215,6 +233,7 @@ Term dsdt_body(const AcpiConfig& config) {
     devices.push_back(board_resources(*config.pci));
     if (config.pci->hotplug) devices.push_back(slot_resources(*config.pci->hotplug));
   }
+  if (config.generation_id) devices.push_back(generation_id(*config.generation_id));
   devices.insert(devices.end(), config.devices.begin(), config.devices.end());
 
   // Values for SLP_TYP of PM1a and PM1b; the other two are reserved (ACPI 6.5, 7.4.2).
@@ -223,6 +242,7 @@ Term dsdt_body(const AcpiConfig& config) {
   if (config.pci) terms.push_back(pic_mode());
   terms.push_back(aml::scope("\\_SB", devices));
   if (config.pci && config.pci->hotplug) terms.push_back(slot_events(*config.pci->hotplug));
+  if (config.generation_id) terms.push_back(generation_event(*config.generation_id));
   return aml::join(terms);
 }
 

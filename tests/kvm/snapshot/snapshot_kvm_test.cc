@@ -1,6 +1,7 @@
 // Snapshots, resets and clones of machines with micro guests, through the public headers.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -283,6 +284,41 @@ TEST_F(SnapshotKvm, Increment_ofAnotherMachinesFileIsRefused) {
   ASSERT_FALSE(saved);
   EXPECT_EQ(saved.error().code(), ErrorCode::kBadConfig) << saved.error().message();
   EXPECT_FALSE(std::filesystem::exists(scratch_.file("one")));
+}
+
+// The generation ID of a machine that has one, 16 bytes at a place of its map that is reserved.
+TEST_F(SnapshotKvm, GenerationId_isAnotherOneInEachCopyAndTheSameAfterAReset) {
+  VmConfig config;
+  config.memory.size = MiB(16);
+  config.irqchip = IrqchipMode::kUser;
+  config.serial.output = &console_;
+  CREATE_OR_RETURN(vm, std::move(config));  // the guest that is built in
+  using Id = std::array<std::uint64_t, 2>;
+  const auto id = [](const Vm& machine) { return machine.memory().read<Id>(Gpa(0xef800)).value(); };
+  const Id first = id(*vm);
+  EXPECT_NE(first, Id{});
+  const auto snapshot = vm->snapshot();
+  ASSERT_TRUE(snapshot) << snapshot.error().message();
+  CREATE_OR_RETURN(second, Snapshot::config(*snapshot));
+  CREATE_OR_RETURN(third, Snapshot::config(*snapshot));
+  EXPECT_NE(id(*second), first);
+  EXPECT_NE(id(*third), first);
+  EXPECT_NE(id(*second), id(*third));
+  ASSERT_TRUE(vm->reset_to(*snapshot));
+  EXPECT_EQ(id(*vm), first);
+  // General-purpose event 2 waits in a copy for whoever enables it.
+  const auto copy = second->snapshot();
+  ASSERT_TRUE(copy) << copy.error().message();
+  EXPECT_NE((*copy)->to_json().find("\"gpe_status\": 4"), std::string::npos);
+  EXPECT_NE((*snapshot)->to_json().find("\"gpe_status\": 0"), std::string::npos);
+}
+
+TEST_F(SnapshotKvm, GenerationId_isNotPutIntoAMachineWithoutOne) {
+  CREATE_OR_RETURN(vm, flat(GUEST_CODE(spin)));
+  ASSERT_TRUE(vm->memory().write(Gpa(0xef800), std::uint64_t{5}));
+  const auto clone = vm->clone();
+  ASSERT_TRUE(clone) << clone.error().message();
+  EXPECT_EQ((*clone)->memory().read<std::uint64_t>(Gpa(0xef800)).value(), 5U);
 }
 
 TEST_F(SnapshotKvm, Save_ofARunningGuestIsRefused) {

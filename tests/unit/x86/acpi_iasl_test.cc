@@ -122,6 +122,16 @@ TEST_F(AcpiIasl, HostBridge_grantsWhatItHas) {
               HasSubstr("0000: 04 00 00 00 1F 00 00 00 1F 00 00 00"));
 }
 
+TEST_F(AcpiIasl, GenerationId_isADeviceAndAnEvent) {
+  const std::string dsdt =
+      judge({.generation_id = AcpiGenerationId{.address = Gpa(0x1'000e'f800), .gpe = 2}});
+  EXPECT_THAT(dsdt, HasSubstr("Device (VGEN)"));
+  EXPECT_THAT(dsdt, HasSubstr("\"VMGENCTR\")  // _CID"));
+  EXPECT_THAT(dsdt, HasSubstr("Method (_E02"));
+  EXPECT_THAT(dsdt, HasSubstr("Notify (\\_SB.VGEN, 0x80)"));
+  EXPECT_THAT(evaluate("\\_SB.VGEN.ADDR"), HasSubstr("00000000000EF800"));
+}
+
 TEST_F(AcpiIasl, HotPlugSlots_haveMethodsThatRun) {
   AcpiPciRoot root{kPciConfig, kPciMemory, {}};
   root.hotplug = AcpiPciHotplug{.slots = 0x8000'0022};  // 1, 5 and 31
