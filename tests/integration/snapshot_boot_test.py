@@ -68,22 +68,18 @@ class SnapshotBoot(unittest.TestCase):
             self.ask(first, 3, 8)
             self.ask(second, 3, 7)
 
-    def move(self, first, second):
-        file, disk = self.save(first, "--cpus", "2")
+    # A guest that boots with the controllers in KVM takes minutes where kernel code is interpreted; both ways are gone
+    # as it is.
+    def test_interrupt_controllers_move_to_split_and_back(self):
+        file, disk = self.save("user", "--cpus", "2")
         control, back = self.folder / "control", self.folder / "back.snap"
-        with self.restored(file, disk, "--irqchip", second, "--control", str(control)) as machine:
+        with self.restored(file, disk, "--irqchip", "split", "--control", str(control)) as machine:
             self.ask(machine, 2, 9)
             self.ask(machine, 3, 10)
             subprocess.run([program(), "ctl", control, "pause"], check=True)
             subprocess.run([program(), "snapshot", control, back], check=True)
-        with self.restored(back, disk, "--irqchip", first) as machine:
+        with self.restored(back, disk, "--irqchip", "user") as machine:
             self.ask(machine, 4, 11)
-
-    def test_from_user_to_split_and_back(self):
-        self.move("user", "split")
-
-    def test_from_split_to_user_and_back(self):
-        self.move("split", "user")
 
 
 if __name__ == "__main__":
