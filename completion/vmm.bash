@@ -202,12 +202,15 @@ _vmm() {
       ;;
     restore)
       if [[ $current == -* ]]; then
-        _vmm_words "$current" '--disk --net --vsock --serial --control --timeout --verbose --quiet --help'
+        _vmm_words "$current" '--disk --net --vsock --irqchip --serial --control --timeout --verbose --quiet --help'
       else
         _vmm_value "$previous" "$current" || _vmm_files "$current"
       fi
       ;;
-    snapshot | core) _vmm_files "$current" ;;
+    core) _vmm_files "$current" ;;
+    snapshot)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--base --help'; else _vmm_files "$current"; fi
+      ;;
     stat)
       if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
       ;;
@@ -234,7 +237,8 @@ _vmm() {
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
         2:*) _vmm_words "$current" 'status pause resume quit balloon memory disk net gdb snapshot core' ;;
-        3:snapshot | 3:core) _vmm_files "$current" ;;
+        3:snapshot | 3:core | 5:snapshot) _vmm_files "$current" ;;
+        4:snapshot) _vmm_words "$current" 'base' ;;
         3:disk) _vmm_words "$current" 'disk0 add remove' ;;
         3:net) _vmm_words "$current" 'net0 add remove' ;;
         3:memory) _vmm_words "$current" '512M 1G 2G' ;;
