@@ -24,13 +24,16 @@ class Linux(unittest.TestCase):
                             "--symbols", str(vmlinux), "--cmdline", "panic=-1"]) as machine:
             while not pathlib.Path(path).exists():
                 pass
-            commands = ["set confirm off", "set pagination off", f"target remote {path}",
+            # Planted at once, not when the guest goes on: the server can be asked about it.
+            commands = ["set confirm off", "set pagination off", "set breakpoint always-inserted on", f"target remote {path}",
                         "break *start_kernel", "monitor info breakpoints", "continue",  # nothing is mapped there yet
                         "echo AT1 ", "print $rip == (long)&start_kernel", "print $cr0", "backtrace 3",
                         "stepi", "stepi", "echo AT2 ", "print $rip > (long)&start_kernel",
                         "x/4i $rip", "delete",
-                        "break *cpu_startup_entry", "monitor info breakpoints", "continue",
-                        "echo AT3 ", "print $rip == (long)&cpu_startup_entry",
+                        # Not the idle task's code: a kernel that has no preemption and always something to do does not get
+                        # there before it panics.
+                        "break *kernel_init", "monitor info breakpoints", "continue",
+                        "echo AT3 ", "print $rip == (long)&kernel_init",
                         "monitor kaslr", "monitor xlate 0xffffffff81000000", "monitor info registers",
                         "info registers lstar", "delete", "detach"]
             words = ["gdb", "--batch", "-nx", str(vmlinux)]
@@ -43,22 +46,22 @@ class Linux(unittest.TestCase):
             cls.console = machine.text
 
     def test_breakpoint_before_paging_is_met(self):
-        self.assertRegex(self.text, r"AT1 \$\d+ = 1")
+        self.assertRegex(self.text, r"AT1 ?\$\d+ = 1")
         self.assertIn("in a debug register", self.text)
 
     def test_steps_go_on_in_the_function(self):
-        self.assertRegex(self.text, r"AT2 \$\d+ = 1")
+        self.assertRegex(self.text, r"AT2 ?\$\d+ = 1")
 
     def test_breakpoint_in_mapped_code_is_planted_and_met(self):
         self.assertIn("planted at GPA", self.text)
-        self.assertRegex(self.text, r"AT3 \$\d+ = 1")
+        self.assertRegex(self.text, r"AT3 ?\$\d+ = 1")
 
     def test_registers_and_translations_make_sense(self):
         self.assertIn("PG", self.text)
         self.assertIn("level 4 entry", self.text)
         self.assertRegex(self.text, r"lstar +0xffffffff8")
         self.assertIn("0x0 behind its symbols", self.text)
-        self.assertIn("rip is cpu_startup_entry", self.text)
+        self.assertIn("rip is kernel_init", self.text)
 
     def test_guest_goes_on_after_the_debugger(self):
         self.assertIn("Linux version", self.console)
