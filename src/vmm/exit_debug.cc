@@ -46,6 +46,25 @@ Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
   return true;
 }
 
+// A page that the debugger guards (ram_slots.h): KVM has left the write to us.
+Result<bool> ExitDispatch::on_guarded(const MmioExit& exit) {
+  if (debugger_ == nullptr || !exit.is_write) return false;
+  const Gpa page(exit.address.value & ~(RamSlots::kPage - 1));
+  if (!machine_.ram_slots.guarded().contains(page)) return false;
+  const auto watched = VMM_TRY(debugger_->write_guarded(machine_.memory, exit.address, exit.data));
+  if (watched) stop_for_debugger(StopKind::kWriteWatch, *watched);
+  return true;
+}
+
+void ExitDispatch::look_at_memory(bool written) {
+  const debug::CpuWish& wish = debug().wish();
+  if (debugger_ == nullptr || !(wish.planted || wish.watched)) return;
+  if (!written) return debugger_->renew_planted(machine_.memory);
+  if (const auto watched = debugger_->look_at_memory(machine_.memory)) {
+    stop_for_debugger(StopKind::kWriteWatch, *watched);
+  }
+}
+
 // Where KVM reports INT3 (KVM_GUESTDBG_USE_SW_BP): RIP is at the instruction.
 Result<void> ExitDispatch::on_breakpoint_exception(kvm::VcpuFd& cpu) {
   if (VMM_TRY(on_planted(cpu))) return {};

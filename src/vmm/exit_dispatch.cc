@@ -60,6 +60,7 @@ ExitDispatch::~ExitDispatch() = default;
   if (done && std::exchange(own_access_, false)) done = finish_own_access(cpu, exit);
   if (ring_.enabled()) ring_.finish(value_read(exit));
   if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
+  if (debugger_ != nullptr) look_at_memory(std::holds_alternative<EmulationFailureExit>(exit));
   if (done && syscall_fixup_) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
   if (watch_ != nullptr) watch_->on_exit(id_, exit);
@@ -140,6 +141,7 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
     if (exit.is_write && region->read_only()) return {};  // as ROM
     return on_lost_memory(cpu);
   }
+  if (region != nullptr && VMM_TRY(on_guarded(exit))) return {};
   if (exit.is_write) {
     write_mmio(exit.address.value, exit.data);
   } else {

@@ -100,6 +100,10 @@ class ExitDispatch final : public ExitHandler {
   Result<void> after_instruction(kvm::VcpuFd& cpu);
   // The CPU stands on an INT3: whether that is the debugger's.
   Result<bool> on_planted(kvm::VcpuFd& cpu);
+  // A write to RAM that KVM has left to us: whether the debugger guards that page.
+  Result<bool> on_guarded(const MmioExit& exit);
+  // After an exit: INT3 stands again, and what was written for the guest may be watched.
+  void look_at_memory(bool written);
   Result<void> on_breakpoint_exception(kvm::VcpuFd& cpu);
   // The quirk's part of a debug exit; true when nothing is left of it.
   Result<bool> quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);

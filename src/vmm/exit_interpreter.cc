@@ -12,7 +12,8 @@ constexpr std::chrono::milliseconds kLookAgain{2};
 // A debugger sees each instruction, which only KVM shows it.
 bool ExitDispatch::may_interpret() const {
   const debug::CpuWish& wish = debug().wish();
-  return !wish.planted && !wish.software_breakpoints && wish.slots.empty() && !wish.step;
+  return !wish.planted && !wish.software_breakpoints && !wish.watched && wish.slots.empty() &&
+         !wish.step;
 }
 
 Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {

@@ -32,6 +32,7 @@
 #include "vmm/kvm/vm_fd.h"
 #include "vmm/msi_routes.h"
 #include "vmm/pci_bus.h"
+#include "vmm/ram_slots.h"
 #include "vmm/split_irqchip.h"
 #include "vmm/stop_board.h"
 #include "vmm/trace/exit_ring.h"
@@ -80,6 +81,8 @@ struct Machine final : MachineEvents {
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
+        // The last number is for what comes and goes at once.
+        ram_slots(memory, vm, system->capabilities().memory_slots - 1),
         console(serial_output),
         serial_input_space(std::move(input_space)),
         loops(event_loops),
@@ -90,6 +93,7 @@ struct Machine final : MachineEvents {
   std::shared_ptr<const kvm::System> system;
   GuestMemory memory;  // outlives the slots of `vm`
   kvm::VmFd vm;
+  RamSlots ram_slots;
   GuestClock clock;
   kvm::KvmMsiSink kvm_messages{vm};
   // Only where KVM has local APICs.

@@ -119,7 +119,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   }
   impl->control = std::make_unique<RunControl>(*impl->machine, impl->vcpus);
   impl->shape = shape_of(config, impl->plan, impl->machine->unsavable);
-  impl->tracked.emplace(impl->machine->memory, impl->machine->vm);
+  impl->tracked.emplace(impl->machine->memory, impl->machine->ram_slots);
   if (const auto* const saved = std::get_if<SnapshotBoot>(&config.boot)) {
     VMM_TRY(impl->go_on_from(saved->snapshot));
   }

@@ -253,9 +253,84 @@ class Gdb(Debugged):
 
     def test_refusal_says_why(self):
         running = self.start(Guest().raw([0x90]).hang(), "--gdb-wait")
-        text = self.gdb("watch *(int*)0x3000", "stepi", "kill")
+        text = self.gdb("rwatch *(int*)0x3000", "stepi", "kill")
         refused = "debug registers do not stop" in running.process.stderr.read().decode()
         self.assertNotEqual(refused, "Could not insert" not in text)
+
+    def test_breakpoint_in_code_that_the_guest_writes_next_is_met(self):
+        guest = Guest()
+        guest.raw([0xC6, 0x04, 0x25, 0x00, 0x20, 0, 0, 0x90])  # mov byte [0x2000], nop
+        guest.raw([0x66, 0xC7, 0x04, 0x25, 0x01, 0x20, 0, 0, 0xEB, 0xFE])  # mov word [0x2001], jmp $
+        guest.raw([0xB8, 0x00, 0x20, 0, 0, 0xFF, 0xE0])  # mov eax, 0x2000; jmp rax
+        self.start(guest, "--gdb-wait")
+        text = self.gdb("set breakpoint always-inserted on", "break *0x2000", "continue", "print/x $rip", "x/3xb $rip",
+                        "monitor info breakpoints", "stepi", "print/x $rip", "kill")
+        self.assertIn("$1 = 0x2000", text)
+        self.assertIn("0x90\t0xeb\t0xfe", text)
+        self.assertIn("its page guarded", text)
+        self.assertIn("$2 = 0x2001", text)
+
+    def test_breakpoint_in_a_page_that_is_written_all_the_time_is_met(self):
+        # Stack and data in the page of the code: pushes, a LOCKed addition, a string instruction.
+        guest = Guest()
+        guest.raw([0xBC, 0x00, 0x20, 0, 0])  # mov esp, 0x2000
+        guest.raw([0x6A, 0x05, 0x58])  # push 5; pop rax
+        guest.raw([0xF0, 0x01, 0x04, 0x25, 0x00, 0x1F, 0, 0])  # lock add [0x1f00], eax
+        guest.raw([0xBF, 0x10, 0x1F, 0, 0, 0xB9, 0x03, 0, 0, 0, 0xF3, 0xAA])  # mov edi, 0x1f10; mov ecx, 3; rep stosb
+        at = START + len(guest.code)
+        guest.raw([0x90]).exit(5)
+        self.start(guest, "--gdb-wait")
+        text = self.gdb(f"break *{at:#x}", "continue", "print/x $rip", "print $eax", "print *(int*)0x1f00", "x/4xb 0x1f10",
+                        "delete", "continue")
+        self.assertIn(f"$1 = {at:#x}", text)
+        self.assertIn("$2 = 5", text)
+        self.assertIn("$3 = 5", text)
+        self.assertIn("0x05\t0x05\t0x05\t0x00", text)
+        self.assertIn("exited with code 013", text)
+
+    def test_written_data_stops_the_guest(self):
+        # As many as no debug registers are there for; a neighbour that nobody watches.
+        guest = Guest()
+        for i in range(6):
+            guest.raw([0xC7, 0x04, 0x25, 0x04 + 8 * i, 0x30, 0, 0, 7, 0, 0, 0])  # mov dword [0x3004 + 8 * i], 7
+            guest.raw([0xC7, 0x04, 0x25, 8 * i, 0x30, 0, 0, i + 1, 0, 0, 0])  # mov dword [0x3000 + 8 * i], i + 1
+        guest.exit(5)
+        self.start(guest, "--gdb-wait")
+        text = self.gdb(*[f"watch *(int*){0x3000 + 8 * i:#x}" for i in range(6)], *["continue", "print/x $rip"] * 6, "delete",
+                        "continue")
+        for i in range(6):
+            self.assertIn(f"New value = {i + 1}", text)
+            self.assertIn(f"${i + 1} = {START + 22 * (i + 1):#x}", text)
+        self.assertIn("exited with code 013", text)
+
+    def test_large_range_is_watched(self):
+        guest = Guest()
+        guest.raw([0xC6, 0x04, 0x25, 0xFF, 0x2F, 0, 0, 1])  # mov byte [0x2fff], 1: before it
+        guest.raw([0xC6, 0x04, 0x25, 0xFF, 0x4F, 0, 0, 2])  # mov byte [0x4fff], 2
+        at = START + len(guest.code)
+        guest.raw([0x0F, 0x11, 0x04, 0x25, 0x00, 0x40, 0, 0])  # movups [0x4000], xmm0
+        after = START + len(guest.code)
+        guest.raw([0x90]).exit(5)
+        self.start(guest, "--gdb-wait")
+        text = self.gdb("set $xmm0.v2_int64[0] = 0x1234", "watch *(char(*)[8192])0x3000", "continue", "print/x $rip",
+                        "continue", "print/x $rip", "monitor info breakpoints", "delete", "continue")
+        self.assertIn(f"$1 = {at:#x}", text)
+        self.assertIn(f"$2 = {after:#x}", text)
+        self.assertIn("exited with code 013", text)
+
+    def test_write_that_spans_two_guarded_pages_is_whole(self):
+        # KVM reports it as two.
+        guest = Guest().raw([0x48, 0xC7, 0xC0, 0x78, 0x56, 0x34, 0x12])  # mov rax, 0x12345678
+        guest.raw([0x48, 0xC1, 0xE0, 0x10])  # shl rax, 16
+        guest.raw([0x48, 0x89, 0x04, 0x25, 0xFC, 0x3F, 0, 0])  # mov [0x3ffc], rax
+        at = START + len(guest.code)
+        guest.raw([0x90]).exit(5)
+        self.start(guest, "--gdb-wait")
+        text = self.gdb("watch *(char(*)[8192])0x3000", "continue", "print/x $rip", "print/x *(long*)0x3ffc", "delete",
+                        "continue")
+        self.assertIn(f"$1 = {at:#x}", text)
+        self.assertIn("$2 = 0x123456780000", text)
+        self.assertIn("exited with code 013", text)
 
     def test_ctl_lets_a_debugger_connect(self):
         control = self.folder / "control"

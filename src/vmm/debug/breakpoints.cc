@@ -49,6 +49,11 @@ void PlantedBytes::remove_all(const GuestMemory& memory) {
   bytes_.clear();
 }
 
+void PlantedBytes::lift(const GuestMemory& memory) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [at, byte] : bytes_) restore(memory, at, byte.guests);
+}
+
 unsigned PlantedBytes::renew(const GuestMemory& memory) {
   const std::lock_guard lock(mutex_);
   unsigned renewed = 0;
@@ -130,7 +135,7 @@ std::vector<kvm::DebugSlot> watch_slots(const Breakpoint& point) {
 std::vector<kvm::DebugSlot> Breakpoints::slots() const {
   std::vector<kvm::DebugSlot> slots;
   for (const Entry& entry : entries_) {
-    if (entry.planted) continue;
+    if (!entry.in_registers()) continue;
     for (const kvm::DebugSlot& slot : watch_slots(entry.point)) {
       if (std::find(slots.begin(), slots.end(), slot) == slots.end()) slots.push_back(slot);
     }

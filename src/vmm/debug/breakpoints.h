@@ -15,6 +15,7 @@
 
 #include "memory/guest_memory.h"
 #include "vmm/debug/target.h"
+#include "vmm/debug/watched_memory.h"
 #include "vmm/kvm/vcpu_fd.h"
 
 namespace vmm::debug {
@@ -29,6 +30,8 @@ class PlantedBytes {
   // Takes one away; the guest's byte comes back with the last.
   void remove(const GuestMemory& memory, Gpa at);
   void remove_all(const GuestMemory& memory);
+  // The guest's own bytes come back until renew() is called. The CPUs are at rest.
+  void lift(const GuestMemory& memory) const;
   // Plants again what the guest has written over since; how many that were.
   unsigned renew(const GuestMemory& memory);
 
@@ -56,7 +59,10 @@ class Breakpoints {
  public:
   struct Entry {
     Breakpoint point;
-    std::optional<Gpa> planted = {};  // else it needs a slot
+    std::optional<Gpa> planted = {};
+    std::vector<WatchedRange> guarded = {};  // where pages are guarded for it
+    // Else debug registers are.
+    bool in_registers() const noexcept { return !planted && guarded.empty(); }
   };
 
   const Entry* find(const Breakpoint& point) const;

@@ -17,6 +17,7 @@ namespace vmm::debug {
 struct CpuWish {
   bool attached = false;
   bool planted = false;                    // INT3 stands in memory
+  bool watched = false;                    // memory is, by guarded pages
   bool software_breakpoints = false;       // KVM is to report INT3
   std::vector<kvm::DebugSlot> slots = {};  // no more than there is room for
   bool step = false;

@@ -9,8 +9,6 @@
 #include "memory/page_walk.h"
 #include "vmm/debug/monitor.h"
 #include "vmm/debug/symbols.h"
-#include "vmm/doctor/host_probes.h"
-#include "vmm/doctor/quirks.h"
 #include "vmm/run_control.h"
 #include "vmm/vm.h"
 #include "vmm/x86/paging_context.h"
@@ -29,10 +27,6 @@ PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflag
   context.pkru = 0;
   return context;
 }
-
-constexpr std::string_view kNoUserCode =
-    "this host runs user code (CPL 3) natively and does not stop it: breakpoints and steps work in "
-    "kernel code only";
 
 }  // namespace
 
@@ -69,6 +63,7 @@ void Debugger::attach_machine(RunControl& control, Facts facts) {
   if (!breakpoints_.empty()) {
     const std::vector<ResumeAction> actions(control.vcpus().size(),
                                             {ResumeAction::Kind::kContinue});
+    (void)guard_pages();
     (void)set_wishes(actions);
   }
   changed_.notify_all();
@@ -77,7 +72,7 @@ void Debugger::attach_machine(RunControl& control, Facts facts) {
 void Debugger::detach_machine() {
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return;
-  planted_.remove_all(control_->machine().memory);
+  leave_memory();
   reported_.with([](auto& events) { events.clear(); });
   control_ = nullptr;
 }
@@ -185,6 +180,7 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
     const ResumeAction action = i < actions.size() ? actions[i] : ResumeAction{};
     CpuWish wish{.attached = true,
                  .planted = !planted_.empty(),
+                 .watched = !watched_.empty(),
                  .software_breakpoints = facts_.software_breakpoints && !planted_.empty(),
                  .slots = slots};
     wish.step =
@@ -209,6 +205,7 @@ Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
   }
   VMM_TRY(check_steps(actions));
   (void)planted_.renew(control->machine().memory);
+  VMM_TRY(guard_pages());
   VMM_TRY(set_wishes(actions));
   std::vector<bool> runs;
   for (const ResumeAction& action : actions) {
@@ -219,8 +216,16 @@ Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
 }
 
 void Debugger::remove_all() {
-  if (control_ != nullptr) planted_.remove_all(control_->machine().memory);
   (void)breakpoints_.take_all();
+  if (control_ != nullptr) leave_memory();
+}
+
+// The CPUs are at rest.
+void Debugger::leave_memory() {
+  Machine& machine = control_->machine();
+  planted_.remove_all(machine.memory);
+  watched_.set(machine.memory, {});
+  (void)machine.ram_slots.guard({});
 }
 
 void Debugger::detach() {
@@ -423,103 +428,6 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> Debugger::ram() const {
     ranges.emplace_back(region.range().base().value, region.range().size());
   }
   return ranges;
-}
-
-// ---- breakpoints
-
-Result<bool> Debugger::watchpoints_fire() {
-  if (!watchpoints_fire_) {
-    const kvm::System& system = *VMM_TRY(machine())->machine().system;
-    doctor::ProbeGuest guest = VMM_TRY(doctor::ProbeGuest::create(system));
-    watchpoints_fire_ = VMM_TRY(doctor::probe_watchpoint(guest)).works;
-  }
-  return *watchpoints_fire_;
-}
-
-Result<bool> Debugger::user_code_stops() {
-  if (!user_code_stops_) {
-    // A KVM that interprets the kernel runs user code natively, and sees none of it.
-    const kvm::System& system = *VMM_TRY(machine())->machine().system;
-    user_code_stops_ = !VMM_TRY(host_quirks(system)).interpreted_kernel;
-  }
-  return *user_code_stops_;
-}
-
-// On a host that does not stop user code, a breakpoint there would kill the process instead.
-Result<void> Debugger::check_user_code(unsigned cpu, const Breakpoint& point,
-                                       const PageWalk& walk) {
-  const CpuState state = VMM_TRY(state_locked(cpu));
-  const bool users_only = (state.system.cr0 & x86::kCr0Pg) != 0 && walk.user &&
-                          (state.system.cpl() == 3 || (state.system.cr4 & x86::kCr4Smep) != 0);
-  if (!users_only || VMM_TRY(user_code_stops())) return {};
-  return fail(ErrorCode::kUnsupported, "{:#x} is user code: {}", point.address, kNoUserCode);
-}
-
-Result<void> Debugger::check_slots(const Breakpoints::Entry& entry) const {
-  if (entry.planted) return {};
-  Breakpoints with = breakpoints_;
-  with.add(entry);
-  const std::size_t wanted = with.slots().size();
-  if (wanted <= facts_.slots) return {};
-  return fail(ErrorCode::kUnsupported, "{} debug registers would be needed, {} are there{}", wanted,
-              facts_.slots,
-              facts_.slots < CpuDebug::kSlots ? " (one is the syscall-fixup quirk's)" : "");
-}
-
-Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point) {
-  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
-  Breakpoints::Entry entry{point};
-  if (point.space == Space::kPhysical) {
-    if ((VMM_TRY(state_locked(cpu)).system.cr0 & x86::kCr0Pe) == 0) {
-      return fail(ErrorCode::kUnsupported,
-                  "CPU {} is in real mode: no breakpoint at a physical address there", cpu);
-    }
-    VMM_TRY(planted_.plant(memory, Gpa(point.address)));
-    entry.planted = Gpa(point.address);
-    return entry;
-  }
-  if (point.kind == BreakpointKind::kSoftware || point.kind == BreakpointKind::kHardware) {
-    const CpuState state = VMM_TRY(state_locked(cpu));
-    const PageWalk walk = walk_pages(memory, all_seeing(state.system, state.general.rflags),
-                                     Gva(point.address), AccessKind::kRead);
-    if (walk.mapped()) VMM_TRY(check_user_code(cpu, point, walk));
-    // In real mode KVM may deliver INT3 to the guest itself (docs/debugging.md).
-    const bool real = (state.system.cr0 & x86::kCr0Pe) == 0;
-    if (point.kind == BreakpointKind::kSoftware && !real && walk.mapped() &&
-        planted_.plant(memory, walk.gpa)) {
-      entry.planted = walk.gpa;
-    }
-  } else if (point.size == 0) {
-    return fail(ErrorCode::kBadConfig, "Nothing is to be watched");
-  } else if (!VMM_TRY(watchpoints_fire())) {
-    return fail(ErrorCode::kUnsupported,
-                "On this host debug registers do not stop the guest when data is accessed");
-  }
-  VMM_TRY(check_slots(entry));
-  return entry;
-}
-
-Result<void> Debugger::insert(unsigned cpu, const Breakpoint& point) {
-  const std::lock_guard lock(mutex_);
-  if (breakpoints_.find(point) != nullptr) return {};
-  auto entry = place(cpu, point);
-  if (!entry) {
-    // gdb shows the reason to nobody.
-    options_.log(LogLevel::kWarning, "gdb", "no breakpoint at {:#x}: {}", point.address,
-                 entry.error().message());
-    return tl::unexpected<Error>(std::move(entry).error());
-  }
-  breakpoints_.add(*std::move(entry));
-  return {};
-}
-
-Result<void> Debugger::remove(const Breakpoint& point) {
-  const std::lock_guard lock(mutex_);
-  const auto entry = breakpoints_.take(point);
-  if (entry && entry->planted) {
-    planted_.remove(VMM_TRY(machine())->machine().memory, *entry->planted);
-  }
-  return {};
 }
 
 // ---- what else is asked

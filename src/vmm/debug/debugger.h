@@ -13,7 +13,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/event_fd.h"
@@ -33,6 +35,11 @@ struct VmStats;
 namespace vmm::debug {
 
 class Symbols;
+
+// What cannot be honoured on a host whose KVM interprets the kernel.
+inline constexpr std::string_view kNoUserCode =
+    "this host runs user code (CPL 3) natively and does not stop it: breakpoints and steps work in "
+    "kernel code only";
 
 class Debugger final : public Target {
  public:
@@ -73,6 +80,14 @@ class Debugger final : public Target {
   // The CPU stops on its own account, and parks.
   void report(StopEvent event);
   bool planted_at(Gpa address) const { return planted_.contains(address); }
+  // The guest writes to a page that is guarded, and KVM has left that to us: done, under INT3 where
+  // that stands. The address of a watchpoint that this meets. Errors: the memory's.
+  Result<std::optional<std::uint64_t>> write_guarded(const GuestMemory& memory, Gpa to,
+                                                     std::span<const std::byte> bytes);
+  // This process has written memory for the guest: INT3 stands again. As above.
+  std::optional<std::uint64_t> look_at_memory(const GuestMemory& memory);
+  // The guest has been in this process: INT3 stands again.
+  void renew_planted(const GuestMemory& memory) { (void)planted_.renew(memory); }
 
   // ---- for whoever serves a debugger
 
@@ -117,12 +132,20 @@ class Debugger final : public Target {
   Result<void> set_wishes(std::span<const ResumeAction> actions);
   Result<void> check_steps(std::span<const ResumeAction> actions);
   void remove_all();
+  void leave_memory();
   std::optional<Gpa> translate(const std::optional<PagingContext>& context, std::uint64_t address,
                                std::size_t& size) const;
   Result<std::optional<PagingContext>> context(unsigned cpu, Space space) const;
   Result<Breakpoints::Entry> place(unsigned cpu, const Breakpoint& point);
-  Result<void> check_user_code(unsigned cpu, const Breakpoint& point, const PageWalk& walk);
+  Result<void> check_user_code(const CpuState& state, const Breakpoint& point,
+                               const PageWalk& walk);
   Result<void> check_slots(const Breakpoints::Entry& entry) const;
+  Result<Breakpoints::Entry> place_code(unsigned cpu, const Breakpoint& point);
+  Result<Breakpoints::Entry> place_watch(unsigned cpu, const Breakpoint& point);
+  Result<std::vector<WatchedRange>> pages_of(unsigned cpu, const Breakpoint& point) const;
+  // Has the pages guarded that planted bytes and watchpoints need; the CPUs are at rest.
+  Result<void> guard_pages();
+  std::set<Gpa> stack_pages() const;
   // Facts about the host that cost a probe, made when they are first wanted.
   Result<bool> watchpoints_fire();
   Result<bool> user_code_stops();
@@ -130,6 +153,7 @@ class Debugger final : public Target {
   const Options options_;
   EventFd stopped_;
   PlantedBytes planted_;
+  WatchedMemory watched_;
   Locked<std::vector<StopEvent>> reported_;
 
   mutable std::mutex mutex_;  // guards the rest
@@ -137,8 +161,9 @@ class Debugger final : public Target {
   RunControl* control_ = nullptr;
   Facts facts_;
   Breakpoints breakpoints_;
-  bool wait_ = false;     // the next machine is to be held
-  bool holding_ = false;  // a debugger has stopped the guest
+  unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
+  bool wait_ = false;         // the next machine is to be held
+  bool holding_ = false;      // a debugger has stopped the guest
   bool given_up_ = false;
   std::optional<StopInfo> crash_;
   std::optional<bool> watchpoints_fire_, user_code_stops_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <set>
 #include <vector>
 
 #include "base/size.h"
@@ -191,15 +192,26 @@ Answer trace(const MonitorView& view, const Words& words) {
   return text.empty() ? std::string("No exits are recorded.\n") : text;
 }
 
+std::string how(const MonitorView& view, const Breakpoints::Entry& entry) {
+  const std::set<Gpa>& guarded = view.control.machine().ram_slots.guarded();
+  std::string text = ", in a debug register";
+  if (entry.planted) {
+    const Gpa page(entry.planted->value & ~(RamSlots::kPage - 1));
+    text = fmt::format(", planted at GPA {:#x}{}", entry.planted->value,
+                       guarded.contains(page) ? ", its page guarded" : "");
+  } else if (!entry.guarded.empty()) {
+    text = fmt::format(", {} bytes, {} pages guarded", entry.point.size, entry.guarded.size());
+  }
+  return text;
+}
+
 Answer breakpoints(const MonitorView& view, const Words&) {
   static constexpr std::array<std::string_view, 5> kNames{"software", "hardware", "write watch",
                                                           "read watch", "access watch"};
   std::string text;
   for (const Breakpoints::Entry& entry : view.breakpoints.entries()) {
     text += fmt::format("{:#x} {}{}\n", entry.point.address,
-                        kNames[static_cast<std::size_t>(entry.point.kind)],
-                        entry.planted ? fmt::format(", planted at GPA {:#x}", entry.planted->value)
-                                      : std::string(", in a debug register"));
+                        kNames[static_cast<std::size_t>(entry.point.kind)], how(view, entry));
   }
   return text.empty() ? std::string("There are none.\n") : text;
 }

@@ -2,32 +2,18 @@
 
 #include <utility>
 
-#include "vmm/kvm/chip_state.h"
 #include "vmm/snapshot/ram_image.h"
 
 namespace vmm {
 
-Result<void> TrackedMemory::log_writes() {
-  if (logging_) return {};
-  std::uint32_t number = 0;
-  for (const GuestRegion& region : memory_.regions()) {
-    const std::uint32_t slot = number++;
-    if (region.kind() != RegionKind::kRam) continue;
-    VMM_TRY(vm_.set_slot(
-        {.number = slot, .range = region.range(), .hva = region.hva(), .log_dirty = true}));
-  }
-  logging_ = true;
-  return {};
-}
-
 Result<void> TrackedMemory::take_written() {
   std::uint64_t first = 0;
-  std::uint32_t number = 0;
+  std::size_t number = 0;
   for (const GuestRegion& region : memory_.regions()) {
-    const std::uint32_t slot = number++;
+    const std::size_t which = number++;
     if (region.kind() != RegionKind::kRam) continue;
     PageSet pages(region.range().size() / PageSet::kPage);
-    VMM_TRY(kvm::take_dirty_log(vm_, slot, pages.words()));
+    VMM_TRY(slots_.take_written(which, pages));
     region.written()->take(pages.words());
     pages.for_each([&](std::uint64_t page) {
       since_like_.add(first + page);
@@ -39,7 +25,7 @@ Result<void> TrackedMemory::take_written() {
 }
 
 Result<void> TrackedMemory::begin(std::shared_ptr<const Snapshot> snapshot) {
-  VMM_TRY(log_writes());
+  VMM_TRY(slots_.log_writes());
   VMM_TRY(take_written());
   since_like_.clear();
   like_ = std::move(snapshot);
@@ -47,7 +33,7 @@ Result<void> TrackedMemory::begin(std::shared_ptr<const Snapshot> snapshot) {
 }
 
 Result<void> TrackedMemory::reset_to(std::shared_ptr<const Snapshot> snapshot) {
-  VMM_TRY(log_writes());
+  VMM_TRY(slots_.log_writes());
   VMM_TRY(take_written());
   if (like_ != snapshot) {
     for (std::uint64_t page = 0; page < since_like_.pages(); ++page) since_like_.add(page);
@@ -61,8 +47,8 @@ Result<void> TrackedMemory::reset_to(std::shared_ptr<const Snapshot> snapshot) {
 }
 
 Result<void> TrackedMemory::saved(const SnapshotId& file, bool always) {
-  if (!logging_ && !always) return {};
-  VMM_TRY(log_writes());
+  if (!slots_.logs_writes() && !always) return {};
+  VMM_TRY(slots_.log_writes());
   VMM_TRY(take_written());
   since_file_.clear();
   file_ = file;
@@ -70,7 +56,7 @@ Result<void> TrackedMemory::saved(const SnapshotId& file, bool always) {
 }
 
 Result<std::optional<PageSet>> TrackedMemory::written_since(const SnapshotId& file) {
-  if (!logging_ || file_ != file) return std::nullopt;
+  if (!slots_.logs_writes() || file_ != file) return std::nullopt;
   VMM_TRY(take_written());
   return since_file_;
 }

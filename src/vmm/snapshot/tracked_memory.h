@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 #include "memory/guest_memory.h"
-#include "vmm/kvm/vm_fd.h"
+#include "vmm/ram_slots.h"
 #include "vmm/snapshot/page_set.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/snapshot/snapshot_id.h"
@@ -17,10 +17,10 @@ namespace vmm {
 // For one machine, at rest.
 class TrackedMemory {
  public:
-  // Both are borrowed. Slots are numbered as the regions (set_ram_slots()).
-  TrackedMemory(const GuestMemory& memory, const kvm::VmFd& vm)
+  // Both are borrowed.
+  TrackedMemory(const GuestMemory& memory, RamSlots& slots)
       : memory_(memory),
-        vm_(vm),
+        slots_(slots),
         since_like_(memory.size() / PageSet::kPage),
         since_file_(memory.size() / PageSet::kPage) {}
 
@@ -38,17 +38,15 @@ class TrackedMemory {
   std::uint64_t put_back() const noexcept { return put_back_; }
 
  private:
-  Result<void> log_writes();
   // Adds all that was written since the last call to both sets.
   Result<void> take_written();
 
   const GuestMemory& memory_;
-  const kvm::VmFd& vm_;
+  RamSlots& slots_;
   std::shared_ptr<const Snapshot> like_;  // what memory was like, but for the pages written since
   PageSet since_like_;
   std::optional<SnapshotId> file_ = {};  // the same
   PageSet since_file_;
-  bool logging_ = false;
   std::uint64_t put_back_ = 0;
 };
 

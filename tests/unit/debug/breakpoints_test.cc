@@ -44,6 +44,19 @@ TEST_F(Planted, GuestsOwnInt3IsKept) {
   EXPECT_EQ(at(0x1000), 0xcc);
 }
 
+TEST_F(Planted, LiftedBytesStandAgainOverWhatIsThereThen) {
+  put(0x1000, 0x90);
+  ASSERT_TRUE(planted.plant(memory, Gpa(0x1000)));
+  planted.lift(memory);
+  EXPECT_EQ(at(0x1000), 0x90);
+  EXPECT_TRUE(planted.contains(Gpa(0x1000)));
+  put(0x1000, 0x91);
+  EXPECT_EQ(planted.renew(memory), 1U);
+  EXPECT_EQ(at(0x1000), 0xcc);
+  planted.remove_all(memory);
+  EXPECT_EQ(at(0x1000), 0x91);
+}
+
 TEST_F(Planted, NoRamNoByte) {
   EXPECT_FALSE(planted.plant(memory, Gpa(MiB(3))));
   EXPECT_TRUE(planted.empty());

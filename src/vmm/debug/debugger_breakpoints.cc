@@ -1,0 +1,228 @@
+// The debugger's breakpoints and watchpoints: which of the ways to stop a CPU fits, and what it
+// needs. INT3 in memory, debug registers, or pages that the guest cannot write (ram_slots.h).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "memory/page_walk.h"
+#include "vmm/debug/debugger.h"
+#include "vmm/doctor/host_probes.h"
+#include "vmm/doctor/quirks.h"
+#include "vmm/run_control.h"
+
+namespace vmm::debug {
+namespace {
+
+constexpr std::uint64_t kPage = RamSlots::kPage;
+
+// Larger data is not watched: its pages are slots, and its bytes are compared.
+constexpr std::uint64_t kMostWatched = MiB(4);
+
+Gpa page_of(Gpa at) { return Gpa(at.value & ~(kPage - 1)); }
+
+}  // namespace
+
+Result<bool> Debugger::watchpoints_fire() {
+  if (!watchpoints_fire_) {
+    const kvm::System& system = *VMM_TRY(machine())->machine().system;
+    doctor::ProbeGuest guest = VMM_TRY(doctor::ProbeGuest::create(system));
+    watchpoints_fire_ = VMM_TRY(doctor::probe_watchpoint(guest)).works;
+  }
+  return *watchpoints_fire_;
+}
+
+Result<bool> Debugger::user_code_stops() {
+  if (!user_code_stops_) {
+    // A KVM that interprets the kernel runs user code natively, and sees none of it.
+    const kvm::System& system = *VMM_TRY(machine())->machine().system;
+    user_code_stops_ = !VMM_TRY(host_quirks(system)).interpreted_kernel;
+  }
+  return *user_code_stops_;
+}
+
+// On a host that does not stop user code, a breakpoint there would kill the process instead.
+Result<void> Debugger::check_user_code(const CpuState& state, const Breakpoint& point,
+                                       const PageWalk& walk) {
+  const bool users_only = (state.system.cr0 & x86::kCr0Pg) != 0 && walk.user &&
+                          (state.system.cpl() == 3 || (state.system.cr4 & x86::kCr4Smep) != 0);
+  if (!users_only || VMM_TRY(user_code_stops())) return {};
+  return fail(ErrorCode::kUnsupported, "{:#x} is user code: {}", point.address, kNoUserCode);
+}
+
+Result<void> Debugger::check_slots(const Breakpoints::Entry& entry) const {
+  if (!entry.in_registers()) return {};
+  Breakpoints with = breakpoints_;
+  with.add(entry);
+  const std::size_t wanted = with.slots().size();
+  if (wanted <= facts_.slots) return {};
+  return fail(ErrorCode::kUnsupported, "{} debug registers would be needed, {} are there{}", wanted,
+              facts_.slots,
+              facts_.slots < CpuDebug::kSlots ? " (one is the syscall-fixup quirk's)" : "");
+}
+
+Result<Breakpoints::Entry> Debugger::place_code(unsigned cpu, const Breakpoint& point) {
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  Breakpoints::Entry entry{point};
+  const CpuState state = VMM_TRY(state_locked(cpu));
+  const auto context = VMM_TRY(this->context(cpu, Space::kVirtual));
+  const PageWalk walk = walk_pages(memory, *context, Gva(point.address), AccessKind::kRead);
+  if (walk.mapped()) VMM_TRY(check_user_code(state, point, walk));
+  // In real mode KVM may deliver INT3 to the guest itself (docs/debugging.md).
+  const bool real = (state.system.cr0 & x86::kCr0Pe) == 0;
+  if (point.kind == BreakpointKind::kSoftware && !real && walk.mapped() &&
+      planted_.plant(memory, walk.gpa)) {
+    entry.planted = walk.gpa;
+  }
+  return entry;
+}
+
+// The RAM behind an address range, page by page.
+Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpoint& point) const {
+  if (point.size > kMostWatched) {
+    return fail(ErrorCode::kUnsupported, "No more than {} are watched at once",
+                format_size(kMostWatched));
+  }
+  const Machine& machine = VMM_TRY(this->machine())->machine();
+  const auto context = VMM_TRY(this->context(cpu, Space::kVirtual));
+  std::vector<WatchedRange> pages;
+  for (std::uint64_t done = 0; done < point.size;) {
+    std::size_t size = point.size - done;
+    const auto gpa = translate(context, point.address + done, size);
+    if (!gpa || !machine.ram_slots.can_guard(page_of(*gpa))) {
+      return fail(ErrorCode::kOutOfRange,
+                  "{:#x} cannot be watched: no RAM that stays is mapped there", point.address);
+    }
+    pages.push_back({*GpaRange::create(*gpa, size), point.address});
+    done += size;
+  }
+  return pages;
+}
+
+// In debug registers, if they see data here and there are enough; else by pages that the guest
+// cannot write. Reads cannot be seen that way: who could not read a page could not execute it.
+Result<Breakpoints::Entry> Debugger::place_watch(unsigned cpu, const Breakpoint& point) {
+  if (point.size == 0) return fail(ErrorCode::kBadConfig, "Nothing is to be watched");
+  Breakpoints::Entry entry{point};
+  const bool fires = VMM_TRY(watchpoints_fire());
+  if (fires && check_slots(entry)) return entry;
+  if (point.kind != BreakpointKind::kWrite) {
+    if (fires) VMM_TRY(check_slots(entry));
+    return fail(
+        ErrorCode::kUnsupported,
+        "On this host debug registers do not stop the guest when data is accessed, and only "
+        "writes are seen without them: use watch");
+  }
+  entry.guarded = VMM_TRY(pages_of(cpu, point));
+  return entry;
+}
+
+Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point) {
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  if (point.space == Space::kPhysical) {
+    if ((VMM_TRY(state_locked(cpu)).system.cr0 & x86::kCr0Pe) == 0) {
+      return fail(ErrorCode::kUnsupported,
+                  "CPU {} is in real mode: no breakpoint at a physical address there", cpu);
+    }
+    VMM_TRY(planted_.plant(memory, Gpa(point.address)));
+    return Breakpoints::Entry{point, Gpa(point.address)};
+  }
+  const bool code =
+      point.kind == BreakpointKind::kSoftware || point.kind == BreakpointKind::kHardware;
+  auto entry = code ? VMM_TRY(place_code(cpu, point)) : VMM_TRY(place_watch(cpu, point));
+  VMM_TRY(check_slots(entry));
+  return entry;
+}
+
+Result<void> Debugger::insert(unsigned cpu, const Breakpoint& point) {
+  const std::lock_guard lock(mutex_);
+  if (breakpoints_.find(point) != nullptr) return {};
+  auto entry = place(cpu, point);
+  if (!entry) {
+    // gdb shows the reason to nobody.
+    options_.log(LogLevel::kWarning, "gdb", "no breakpoint at {:#x}: {}", point.address,
+                 entry.error().message());
+    return tl::unexpected<Error>(std::move(entry).error());
+  }
+  breakpoints_.add(*std::move(entry));
+  return {};
+}
+
+Result<void> Debugger::remove(const Breakpoint& point) {
+  const std::lock_guard lock(mutex_);
+  const auto entry = breakpoints_.take(point);
+  if (entry && entry->planted) {
+    planted_.remove(VMM_TRY(machine())->machine().memory, *entry->planted);
+  }
+  return {};
+}
+
+// ---- guarded pages
+
+// Where the CPUs' stacks are. Such a page stays writable for the sake of INT3 in it: what the
+// processor itself pushes when it takes an interrupt is nothing that KVM could report.
+std::set<Gpa> Debugger::stack_pages() const {
+  std::set<Gpa> pages;
+  for (unsigned cpu = 0; cpu < control_->vcpus().size(); ++cpu) {
+    const auto state = state_locked(cpu);
+    const auto context = this->context(cpu, Space::kVirtual);
+    if (!state || !context) continue;
+    const std::uint64_t base = state->system.code_is_64bit() ? 0 : state->system.ss.base;
+    const std::uint64_t top = base + state->general.gpr[x86::kRsp];
+    for (const std::uint64_t address : {top, top - 8}) {
+      std::size_t size = 1;
+      if (const auto gpa = translate(*context, address, size)) pages.insert(page_of(*gpa));
+    }
+  }
+  return pages;
+}
+
+Result<void> Debugger::guard_pages() {
+  Machine& machine = control_->machine();
+  std::vector<WatchedRange> watched;
+  std::set<Gpa> data, code;
+  for (const Breakpoints::Entry& entry : breakpoints_.entries()) {
+    for (const WatchedRange& range : entry.guarded) {
+      watched.push_back(range);
+      data.insert(page_of(range.where.base()));
+    }
+    if (entry.planted && machine.ram_slots.can_guard(page_of(*entry.planted))) {
+      code.insert(page_of(*entry.planted));
+    }
+  }
+  watched_.set(machine.memory, std::move(watched));
+
+  // Slots are changed when they must be: a debugger takes everything out and puts it in again
+  // around each stop.
+  constexpr unsigned kPatience = 8;
+  const std::set<Gpa>& now = machine.ram_slots.guarded();
+  std::set<Gpa> wanted = data;
+  wanted.insert(code.begin(), code.end());
+  if (std::includes(now.begin(), now.end(), wanted.begin(), wanted.end())) {
+    idle_guards_ = now.size() == wanted.size() ? 0 : idle_guards_ + 1;
+    if (idle_guards_ < kPatience) return {};
+  }
+  idle_guards_ = 0;
+  wanted = data;
+  const std::set<Gpa> stacks = stack_pages();
+  std::set_difference(code.begin(), code.end(), stacks.begin(), stacks.end(),
+                      std::inserter(wanted, wanted.end()));
+  auto guarded = machine.ram_slots.guard(wanted);
+  // Planted bytes do without: they are looked after now and then.
+  if (!guarded && data.empty()) return machine.ram_slots.guard({});
+  return guarded;
+}
+
+Result<std::optional<std::uint64_t>> Debugger::write_guarded(const GuestMemory& memory, Gpa to,
+                                                             std::span<const std::byte> bytes) {
+  VMM_TRY(planted_.write(memory, to, bytes));
+  (void)watched_.changed(memory);  // it is known now
+  return watched_.at(to, bytes.size());
+}
+
+std::optional<std::uint64_t> Debugger::look_at_memory(const GuestMemory& memory) {
+  (void)planted_.renew(memory);
+  return watched_.changed(memory);
+}
+
+}  // namespace vmm::debug
