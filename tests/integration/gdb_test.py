@@ -332,6 +332,39 @@ class Gdb(Debugged):
         self.assertIn("$2 = 0x123456780000", text)
         self.assertIn("exited with code 013", text)
 
+    def test_condition_is_judged_here(self):
+        # 1000 visits, of which one matters.
+        guest = Guest().raw([0x31, 0xDB])  # xor ebx, ebx
+        at = START + len(guest.code)
+        guest.raw([0xFF, 0xC3, 0x81, 0xFB, 0xE8, 0x03, 0, 0, 0x72, 0xF6])  # again: inc ebx; cmp ebx, 1000; jb again
+        guest.exit(5)
+        for cpus in ("1", "2"):
+            self.start(guest, "--gdb-wait", "--cpus", cpus)
+            text = self.gdb("set debug remote 1", f"break *{at:#x} if $rbx == 700", "continue", "set debug remote 0",
+                            "print $ebx", "print/x $rip", f"hbreak *{at:#x} if $rbx == 900", "delete 1", "continue",
+                            "print $ebx", "delete", "continue")
+            self.assertIn("$1 = 700", text)
+            self.assertIn(f"$2 = {at:#x}", text)
+            self.assertIn("$3 = 900", text)
+            self.assertEqual(text.count("Sending packet: $vCont;c"), 1, "gdb was asked each time")
+            self.assertIn("exited with code 013", text)
+            self.path = self.path.with_name("another")
+
+    def test_interrupt_while_conditions_are_judged(self):
+        guest = Guest().raw([0x90, 0xEB, 0xFD])  # again: nop; jmp again
+        self.start(guest, "--gdb-wait")
+        client = Client(self, self.path)
+        client.ask("?")
+        for kind in "01":
+            # const8 0; end: never.
+            self.assertEqual(client.ask(f"Z{kind},{START:x},1;X3,220027"), "OK")
+            for _ in range(20):
+                client.send("vCont;c")
+                client.socket.sendall(b"\x03")
+                self.assertTrue(client.answer().startswith("T02"))
+            self.assertEqual(client.ask(f"m{START:x},3"), "90ebfd")
+            self.assertEqual(client.ask(f"z{kind},{START:x},1"), "OK")
+
     def test_ctl_lets_a_debugger_connect(self):
         control = self.folder / "control"
         guest = Guest().hang()

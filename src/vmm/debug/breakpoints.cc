@@ -103,6 +103,14 @@ const Breakpoints::Entry* Breakpoints::find(const Breakpoint& point) const {
   return found == entries_.end() ? nullptr : &*found;
 }
 
+bool Breakpoints::set_conditions(const Breakpoint& point, std::vector<StopCondition> conditions) {
+  const auto found = std::find_if(entries_.begin(), entries_.end(),
+                                  [&](const Entry& entry) { return entry.point == point; });
+  if (found == entries_.end()) return false;
+  found->conditions = std::move(conditions);
+  return true;
+}
+
 std::optional<Breakpoints::Entry> Breakpoints::take(const Breakpoint& point) {
   const auto found = std::find_if(entries_.begin(), entries_.end(),
                                   [&](const Entry& entry) { return entry.point == point; });

@@ -61,12 +61,15 @@ class Breakpoints {
     Breakpoint point;
     std::optional<Gpa> planted = {};
     std::vector<WatchedRange> guarded = {};  // where pages are guarded for it
+    std::vector<StopCondition> conditions = {};
     // Else debug registers are.
     bool in_registers() const noexcept { return !planted && guarded.empty(); }
   };
 
   const Entry* find(const Breakpoint& point) const;
   void add(Entry entry) { entries_.push_back(std::move(entry)); }
+  // False when it is not on the list.
+  bool set_conditions(const Breakpoint& point, std::vector<StopCondition> conditions);
   // What is taken off the list.
   std::optional<Entry> take(const Breakpoint& point);
   std::vector<Entry> take_all() { return std::exchange(entries_, {}); }

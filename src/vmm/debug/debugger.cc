@@ -72,6 +72,7 @@ void Debugger::attach_machine(RunControl& control, Facts facts) {
 void Debugger::detach_machine() {
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return;
+  over_.reset();
   leave_memory();
   reported_.with([](auto& events) { events.clear(); });
   control_ = nullptr;
@@ -79,7 +80,7 @@ void Debugger::detach_machine() {
 
 void Debugger::look() {
   const std::lock_guard lock(mutex_);
-  if (control_ != nullptr) (void)planted_.renew(control_->machine().memory);
+  if (control_ != nullptr && !over_) (void)planted_.renew(control_->machine().memory);
 }
 
 void Debugger::report(StopEvent event) {
@@ -101,14 +102,8 @@ std::optional<StopEvent> Debugger::take_stop() {
   if (reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
   holding_ = true;
   (void)control_->hold();
-  // Another CPU may have stopped meanwhile. One that stands on a breakpoint meets it again when it
-  // goes on; so only the first is told.
-  return reported_.with([](auto& events) -> std::optional<StopEvent> {
-    if (events.empty()) return std::nullopt;
-    StopEvent first = std::move(events.front());
-    events.clear();
-    return first;
-  });
+  std::vector<StopEvent> events = reported_.with([](auto& all) { return std::exchange(all, {}); });
+  return judge(std::move(events));
 }
 
 void Debugger::report_crash(const StopInfo& stop) {
@@ -153,11 +148,15 @@ Result<StopEvent> Debugger::interrupt() {
              .cpu = static_cast<unsigned>(crash_->vcpu),
              .note = fmt::format("The guest cannot go on: {}", to_string(crash_->reason))};
   }
-  // A CPU that stopped at this very moment has the better reason.
-  reported_.with([&event](auto& events) {
-    if (!events.empty()) event = std::move(events.front());
-    events.clear();
-  });
+  // A CPU that stopped at this very moment has the better reason, unless nobody wants to know it.
+  const auto over = std::exchange(over_, std::nullopt);
+  if (over) (void)planted_.renew(control->machine().memory);
+  for (StopEvent& other : reported_.with([](auto& all) { return std::exchange(all, {}); })) {
+    const bool own_step = over && other.kind == StopKind::kStep && other.cpu == *over;
+    if (own_step || !matters(other)) continue;
+    event = std::move(other);
+    break;
+  }
   return event;
 }
 
@@ -183,6 +182,11 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
                  .watched = !watched_.empty(),
                  .software_breakpoints = facts_.software_breakpoints && !planted_.empty(),
                  .slots = slots};
+    if (over_) {
+      // Neither in memory nor in registers: they are what is stepped over.
+      wish.planted = wish.software_breakpoints = false;
+      wish.slots.clear();
+    }
     wish.step =
         action.kind == ResumeAction::Kind::kStep || action.kind == ResumeAction::Kind::kStepRange;
     wish.block_interrupts = facts_.block_interrupts;
@@ -198,12 +202,18 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
 
 Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
   const std::lock_guard lock(mutex_);
-  RunControl* const control = VMM_TRY(machine());
+  VMM_TRY(machine());
   if (crash_) {
     return fail(ErrorCode::kBadState, "The guest cannot go on ({}): detach or kill",
                 to_string(crash_->reason));
   }
   VMM_TRY(check_steps(actions));
+  asked_.assign(actions.begin(), actions.end());
+  return go_on(actions);
+}
+
+Result<void> Debugger::go_on(std::span<const ResumeAction> actions) {
+  RunControl* const control = VMM_TRY(machine());
   (void)planted_.renew(control->machine().memory);
   VMM_TRY(guard_pages());
   VMM_TRY(set_wishes(actions));
@@ -234,6 +244,7 @@ void Debugger::detach() {
     holding_ = false;
     if (control_ != nullptr) {
       (void)control_->hold();
+      end_step_over();
       remove_all();
       for (unsigned i = 0; i < control_->vcpus().size(); ++i) {
         CpuDebug& debug = control_->vcpus()[i]->debug();
@@ -386,6 +397,11 @@ Result<std::optional<PagingContext>> Debugger::context(unsigned cpu, Space space
 Result<std::size_t> Debugger::read_memory(unsigned cpu, Space space, std::uint64_t address,
                                           std::span<std::byte> bytes) {
   const std::lock_guard lock(mutex_);
+  return read_locked(cpu, space, address, bytes);
+}
+
+Result<std::size_t> Debugger::read_locked(unsigned cpu, Space space, std::uint64_t address,
+                                          std::span<std::byte> bytes) const {
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
   const auto context = VMM_TRY(this->context(cpu, space));
   std::size_t done = 0;

@@ -116,6 +116,8 @@ class Debugger final : public Target {
                             std::span<const std::byte> bytes) override;
   Result<void> insert(unsigned cpu, const Breakpoint& breakpoint) override;
   Result<void> remove(const Breakpoint& breakpoint) override;
+  Result<void> set_conditions(const Breakpoint& breakpoint,
+                              std::vector<StopCondition> conditions) override;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ram() const override;
   std::optional<std::uint64_t> kernel_offset() override;
   Result<std::string> monitor(unsigned cpu, std::string_view command) override;
@@ -130,6 +132,15 @@ class Debugger final : public Target {
   auto on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&>;
   Result<CpuState> state_locked(unsigned cpu) const;
   Result<void> set_wishes(std::span<const ResumeAction> actions);
+  Result<void> go_on(std::span<const ResumeAction> actions);
+  Result<std::size_t> read_locked(unsigned cpu, Space space, std::uint64_t address,
+                                  std::span<std::byte> bytes) const;
+  // Conditions (debugger_conditions.cc).
+  bool matters(const StopEvent& event) const;
+  Result<void> step_over(unsigned cpu);
+  void end_step_over();
+  bool was_asked_step(unsigned cpu) const;
+  std::optional<StopEvent> judge(std::vector<StopEvent> events);
   Result<void> check_steps(std::span<const ResumeAction> actions);
   void remove_all();
   void leave_memory();
@@ -161,6 +172,8 @@ class Debugger final : public Target {
   RunControl* control_ = nullptr;
   Facts facts_;
   Breakpoints breakpoints_;
+  std::vector<ResumeAction> asked_;  // of the CPUs, by the last resume()
+  std::optional<unsigned> over_;     // this CPU alone steps over a breakpoint
   unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
   bool wait_ = false;         // the next machine is to be held
   bool holding_ = false;      // a debugger has stopped the guest

@@ -202,6 +202,7 @@ std::string how(const MonitorView& view, const Breakpoints::Entry& entry) {
   } else if (!entry.guarded.empty()) {
     text = fmt::format(", {} bytes, {} pages guarded", entry.point.size, entry.guarded.size());
   }
+  if (!entry.conditions.empty()) text += ", under a condition";
   return text;
 }
 

@@ -6,6 +6,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/le.h"
+#include "vmm/debug/agent_expression.h"
+
 namespace vmm::debug {
 namespace {
 
@@ -30,6 +33,21 @@ unsigned signal_of(StopKind kind) noexcept {
       break;
   }
   return 5;  // SIGTRAP
+}
+
+// What cannot be evaluated is for the user to see.
+bool condition_holds(std::string_view code, const RegisterMap& registers,
+                     const ConditionContext& context) {
+  const AgentContext agent{
+      .read_register = [&](std::uint64_t number) -> std::optional<std::uint64_t> {
+        if (number >= registers.count()) return std::nullopt;
+        const auto bytes = registers.read(static_cast<std::size_t>(number), context.state);
+        if (!bytes || bytes->size() > sizeof(std::uint64_t)) return std::nullopt;
+        return load_le(std::as_bytes(std::span(*bytes)));
+      },
+      .read_memory = context.read_memory};
+  const auto value = evaluate(std::as_bytes(std::span(code)), agent);
+  return !value || *value != 0;
 }
 
 }  // namespace
@@ -86,11 +104,12 @@ void Session::send_text(std::string_view text) {
   }
 }
 
-const RegisterMap& Session::map() {
+const std::shared_ptr<const RegisterMap>& Session::shared_map() {
   if (!map_) {
-    map_.emplace(settings_.architecture.value_or(target_.architecture(general_cpu_)), layout_);
+    map_ = std::make_shared<const RegisterMap>(
+        settings_.architecture.value_or(target_.architecture(general_cpu_)), layout_);
   }
-  return *map_;
+  return map_;
 }
 
 Result<CpuState*> Session::state() {
@@ -375,13 +394,43 @@ void Session::breakpoint(std::string_view rest, bool insert) {
   rest.remove_prefix(1);
   const auto range = take_range(rest);
   if (!range) return send_error(kBadRequest);
-  // Conditions and commands were not offered.
-  if (!rest.empty()) return send_error(kBadRequest);
+  const auto conditions = take_conditions(rest);
+  // Commands were not offered.
+  if (!conditions || !rest.empty()) return send_error(kBadRequest);
   Breakpoint point{static_cast<BreakpointKind>(*kind), range->address, 1};
   if (point.kind != BreakpointKind::kSoftware && point.kind != BreakpointKind::kHardware) {
     point.size = range->size;
   }
-  send_done(insert ? target_.insert(general_cpu_, point) : target_.remove(point));
+  if (!insert) return send_done(target_.remove(point));
+  auto done = target_.insert(general_cpu_, point);
+  const bool code =
+      point.kind == BreakpointKind::kSoftware || point.kind == BreakpointKind::kHardware;
+  if (done && code) done = target_.set_conditions(point, *conditions);
+  send_done(done);
+}
+
+// ";X" length "," code, once or more: as many conditions. gdb writes them without a semicolon in
+// between.
+std::optional<std::vector<StopCondition>> Session::take_conditions(std::string_view& text) {
+  std::vector<StopCondition> conditions;
+  while (!text.empty() && (text.front() == ';' || text.front() == 'X')) {
+    if (text.front() == ';') text.remove_prefix(1);
+    if (text.empty() || text.front() != 'X') return std::nullopt;
+    text.remove_prefix(1);
+    const auto size = take_hex(text);
+    if (!size || text.empty() || text.front() != ',') return std::nullopt;
+    text.remove_prefix(1);
+    if (*size > text.size() / 2) return std::nullopt;
+    auto code = from_hex(text.substr(0, static_cast<std::size_t>(*size) * 2));
+    if (!code) return std::nullopt;
+    text.remove_prefix(code->size() * 2);
+    // It may outlive this conversation: it shares what the registers' numbers mean.
+    conditions.push_back(
+        [code = *std::move(code), registers = shared_map()](const ConditionContext& context) {
+          return condition_holds(code, *registers, context);
+        });
+  }
+  return conditions;
 }
 
 void Session::resume_all(std::string_view rest, ResumeAction::Kind kind, bool has_signal) {

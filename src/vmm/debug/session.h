@@ -71,6 +71,8 @@ class Session {
   void set_thread(std::string_view rest);
   void is_thread_alive(std::string_view rest);
   void breakpoint(std::string_view rest, bool insert);
+  // The conditions at the beginning of a text, which are taken away; nothing when they are none.
+  std::optional<std::vector<StopCondition>> take_conditions(std::string_view& text);
   void resume_all(std::string_view rest, ResumeAction::Kind kind, bool has_signal);
   void resume(std::span<const ResumeAction> actions);
 
@@ -93,7 +95,8 @@ class Session {
     unsigned cpu = 0;
   };
   std::optional<ThreadChoice> take_thread(std::string_view& text) const;
-  const RegisterMap& map();
+  const RegisterMap& map() { return *shared_map(); }
+  const std::shared_ptr<const RegisterMap>& shared_map();
   Result<CpuState*> state();
   Space space() const noexcept { return physical_ ? Space::kPhysical : Space::kVirtual; }
 
@@ -112,7 +115,7 @@ class Session {
   unsigned general_cpu_ = 0;  // Hg
   unsigned control_cpu_ = 0;  // Hc
   std::optional<StopEvent> stop_;
-  std::optional<RegisterMap> map_;                     // once described, for the whole connection
+  std::shared_ptr<const RegisterMap> map_;             // once described, for the whole connection
   std::optional<std::pair<unsigned, CpuState>> seen_;  // a CPU's registers since the last stop
 };
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -47,6 +48,15 @@ struct Breakpoint {
   Space space = Space::kVirtual;
   bool operator==(const Breakpoint&) const = default;
 };
+
+// What a breakpoint's condition is about: the CPU that met it, and memory by that CPU's addresses
+// (all of the bytes, or false).
+struct ConditionContext {
+  const CpuState& state;
+  std::function<bool(std::uint64_t address, std::span<std::byte> bytes)> read_memory;
+};
+// Whether the debugger is to be told. Any thread, one at a time.
+using StopCondition = std::function<bool(const ConditionContext&)>;
 
 // What one CPU does when the machine goes on.
 struct ResumeAction {
@@ -96,6 +106,10 @@ class Target {
   // not work on this host, or now.
   virtual Result<void> insert(unsigned cpu, const Breakpoint& breakpoint) = 0;
   virtual Result<void> remove(const Breakpoint& breakpoint) = 0;
+  // Of one that is inserted: whoever meets it stops only if one of them says so; without any,
+  // always.
+  virtual Result<void> set_conditions(const Breakpoint& breakpoint,
+                                      std::vector<StopCondition> conditions) = 0;
 
   // The guest's RAM in physical addresses, for the memory map.
   virtual std::vector<std::pair<std::uint64_t, std::uint64_t>> ram() const = 0;

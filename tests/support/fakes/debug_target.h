@@ -92,6 +92,22 @@ class FakeDebugTarget final : public debug::Target {
     log.push_back(describe("remove", point));
     return {};
   }
+  // How many, and what they say of CPU 0.
+  Result<void> set_conditions(const debug::Breakpoint& point,
+                              std::vector<debug::StopCondition> conditions) override {
+    if (conditions.empty()) return {};
+    std::string text = describe("conditions", point);
+    const debug::ConditionContext context{
+        states.at(0), [this](std::uint64_t address, std::span<std::byte> bytes) {
+          const auto read = read_memory(0, debug::Space::kVirtual, address, bytes);
+          return read && *read == bytes.size();
+        }};
+    for (const debug::StopCondition& condition : conditions) {
+      text += condition(context) ? " yes" : " no";
+    }
+    log.push_back(std::move(text));
+    return {};
+  }
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ram() const override {
     return {{kMemory, memory.size()}};
   }

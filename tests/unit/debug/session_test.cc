@@ -183,6 +183,31 @@ TEST_F(DebugSession, BreakpointsAreHandedOn) {
   EXPECT_EQ(ask("Z0,zz,1"), "E16");
 }
 
+TEST_F(DebugSession, ConditionsAreUnderstood) {
+  attach();
+  EXPECT_THAT(ask("qSupported"), HasSubstr("ConditionalBreakpoints+"));
+  target.states[0].general.gpr[x86::kRax] = 5;
+  // "$rax == 5", and "$rax == 6" behind it: reg 0; const8; equal; end.
+  EXPECT_EQ(ask("Z0,401000,1;X7,26000022051327X7,26000022061327"), "OK");
+  EXPECT_EQ(ask("Z1,401000,1;X7,26000022061327"), "OK");
+  // What cannot be evaluated stops.
+  EXPECT_EQ(ask("Z1,401008,1;X2,ff27;X4,22001727"), "OK");
+  EXPECT_THAT(target.log, ElementsAre("insert 0 0x401000 1", "conditions 0 0x401000 1 yes no",
+                                      "insert 1 0x401000 1", "conditions 1 0x401000 1 no",
+                                      "insert 1 0x401008 1", "read virtual 0x0 1",
+                                      "conditions 1 0x401008 1 yes yes"));
+}
+
+TEST_F(DebugSession, MalformedConditionsAreRefused) {
+  attach();
+  for (const char* bad : {"Z0,401000,1;", "Z0,401000,1;X", "Z0,401000,1;X7", "Z0,401000,1;X7,26",
+                          "Z0,401000,1;Xffffffffffffffff,26", "Z0,401000,1;X1,zz",
+                          "Z0,401000,1;cmds:0,X1,27", "Z0,401000,1X1,27x"}) {
+    EXPECT_EQ(ask(bad), "E16") << bad;
+  }
+  EXPECT_TRUE(target.log.empty());
+}
+
 TEST_F(DebugSession, RefusedBreakpointSaysWhy) {
   attach();
   target.refusal = Error(ErrorCode::kUnsupported, "not on this host");
