@@ -137,7 +137,9 @@ void Vm::Impl::attach_debugger(std::shared_ptr<debug::Debugger> wanted) {
                          {.slots = debug::CpuDebug::kSlots - (plan.syscall_fixup ? 1U : 0U),
                           .block_interrupts = (flags & kBlockInterrupts) != 0,
                           .software_breakpoints = (flags & kUseSoftwareBreakpoints) != 0,
-                          .stats = [this] { return stats(); }});
+                          .stats = [this] { return stats(); },
+                          .snapshot = [this] { return snapshot_at_rest(); },
+                          .reset_to = [this](const auto& to) { return reset_at_rest(to); }});
   debugger = std::move(wanted);
 }
 

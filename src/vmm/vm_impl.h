@@ -68,10 +68,13 @@ class Vm::Impl {
   Result<void> save_increment(const std::string& path, const std::string& base,
                               const std::function<bool()>& cancelled);
   Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
-  Result<void> check_memory() const;
+  std::unique_ptr<debug::Debugger::Lifted> own_memory() const;
   Result<void> ask_for_format();
   Result<WholeState> state();
   Result<std::shared_ptr<const Snapshot>> snapshot();
+  // The CPUs are at rest, by run_mutex or by the debugger; memory is the guest's own.
+  Result<std::shared_ptr<const Snapshot>> snapshot_at_rest();
+  Result<void> reset_at_rest(const std::shared_ptr<const Snapshot>& snapshot);
   Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
   Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled);
   Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);

@@ -40,15 +40,13 @@ Result<void> Vm::Impl::ask_for_format() {
   return {};
 }
 
-// The guest's memory is its own, without what a debugger has put there.
-Result<void> Vm::Impl::check_memory() const {
-  if (!debugger || !debugger->wants_looks()) return {};
-  return fail(ErrorCode::kBadState,
-              "A debugger has put breakpoints into the guest's memory: remove them first");
+// The guest's memory is its own, without what a debugger has put there, as long as this lives.
+std::unique_ptr<debug::Debugger::Lifted> Vm::Impl::own_memory() const {
+  if (!debugger) return nullptr;
+  return std::make_unique<debug::Debugger::Lifted>(*debugger);
 }
 
 Result<WholeState> Vm::Impl::state() {
-  VMM_TRY(check_memory());
   VMM_TRY(check_savable(*machine));
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
@@ -57,6 +55,11 @@ Result<WholeState> Vm::Impl::state() {
 
 Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot() {
   const auto lock = VMM_TRY(at_rest());
+  const auto own = own_memory();
+  return snapshot_at_rest();
+}
+
+Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot_at_rest() {
   WholeState whole = VMM_TRY(state());
   const RamImage* const base = origin ? &origin->ram() : nullptr;
   UniqueFd file = VMM_TRY(RamImage::create_memory_file(machine->memory.size()));
@@ -68,6 +71,7 @@ Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot() {
 
 Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>& cancelled) {
   auto lock = VMM_TRY(at_rest());
+  auto own = own_memory();
   const WholeState whole = VMM_TRY(state());
   SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
   const RamImage* const base = origin ? &origin->ram() : nullptr;
@@ -77,6 +81,7 @@ Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>
       {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
   const SnapshotId id = VMM_TRY(file.seal(whole, ram));
   VMM_TRY(tracked->saved(id, /*always=*/false));
+  own.reset();
   lock.unlock();  // the disk may take its time
   return file.commit();
 }
@@ -87,6 +92,7 @@ Result<void> Vm::Impl::save_increment(const std::string& path, const std::string
   const std::shared_ptr<const Snapshot> earlier = VMM_TRY(Snapshot::open(base));
   on.id = earlier->id();
   auto lock = VMM_TRY(at_rest());
+  auto own = own_memory();
   const WholeState whole = VMM_TRY(state());
   SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
   const std::optional<PageSet> written = VMM_TRY(tracked->written_since(on.id));
@@ -97,22 +103,29 @@ Result<void> Vm::Impl::save_increment(const std::string& path, const std::string
       {.offset = SnapshotFile::kRamOffset, .checksums = true, .cancelled = cancelled}));
   const SnapshotId id = VMM_TRY(file.seal(whole, ram, &on));
   VMM_TRY(tracked->saved(id, /*always=*/true));
+  own.reset();
   lock.unlock();
   return file.commit();
 }
 
 Result<void> Vm::Impl::write_core(const std::string& path, const std::function<bool()>& cancelled) {
   auto lock = VMM_TRY(at_rest());
-  VMM_TRY(check_memory());
-  return vmm::write_core(*machine, cpus(), path,
-                         {.base = origin ? &origin->ram() : nullptr,
-                          .cancelled = cancelled,
-                          .memory_written = [&lock] { lock.unlock(); }});
+  auto own = own_memory();
+  return vmm::write_core(
+      *machine, cpus(), path,
+      {.base = origin ? &origin->ram() : nullptr, .cancelled = cancelled, .memory_written = [&] {
+         own.reset();
+         lock.unlock();
+       }});
 }
 
 Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   const auto lock = VMM_TRY(at_rest());
-  VMM_TRY(check_memory());
+  const auto own = own_memory();
+  return reset_at_rest(snapshot);
+}
+
+Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snapshot) {
   VMM_TRY(check_savable(*machine));
   VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
   VMM_TRY(ask_for_format());

@@ -365,6 +365,81 @@ class Gdb(Debugged):
             self.assertEqual(client.ask(f"m{START:x},3"), "90ebfd")
             self.assertEqual(client.ask(f"z{kind},{START:x},1"), "OK")
 
+    def test_rewind_to_a_checkpoint(self):
+        # Counts in memory and in a register.
+        guest = Guest().raw([0xFF, 0xC3, 0x89, 0x1C, 0x25, 0x00, 0x30, 0, 0])  # again: inc ebx; mov [0x3000], ebx
+        guest.raw([0xEB, 0xF5])  # jmp again
+        at = START + 9
+        self.start(guest, "--gdb-wait")
+        client = Client(self, self.path)
+        client.ask("?")
+
+        def monitor(command):
+            client.send("qRcmd," + command.encode().hex())
+            text = ""
+            while (answer := client.answer()) != "OK":
+                self.assertTrue(answer.startswith("O"), answer)
+                text += bytes.fromhex(answer[1:]).decode()
+            return text
+
+        def count():
+            return int.from_bytes(bytes.fromhex(client.ask("m3000,4")), "little"), int.from_bytes(bytes.fromhex(client.ask("p1")), "little")
+
+        def run(times):
+            for _ in range(times):
+                self.assertTrue(client.ask("vCont;c").startswith("T05"))
+                self.assertEqual(client.ask(f"z0,{at:x},1"), "OK")
+                self.assertTrue(client.ask("vCont;s:1").startswith("T05"))
+                self.assertEqual(client.ask(f"Z0,{at:x},1"), "OK")
+
+        self.assertEqual(monitor("checkpoints"), "There are none.\n")
+        self.assertIn("There is no checkpoint", monitor("rewind"))
+        self.assertEqual(client.ask(f"Z0,{at:x},1"), "OK")
+        run(3)
+        self.assertEqual(count(), (3, 3))
+        self.assertIn("Checkpoint three is at 0x1000", monitor("checkpoint three"))
+        run(2)
+        self.assertIn("Checkpoint 1 is at", monitor("checkpoint"))
+        run(2)
+        self.assertEqual(count(), (7, 7))
+        self.assertIn("checkpoint three", monitor("rewind three"))
+        self.assertEqual(count(), (3, 3))
+        # What was planted is in no snapshot, and stands again behind it.
+        self.assertEqual(client.ask(f"m{at:x},2"), "ebf5")
+        run(1)
+        self.assertEqual(count(), (4, 4))
+        self.assertIn("checkpoint 1;", monitor("rewind"))
+        self.assertEqual(count(), (5, 5))
+        self.assertIn("there are three, 1", monitor("rewind four"))
+        names = monitor("checkpoints")
+        self.assertIn("three", names)
+
+    def test_rewind_and_guarded_pages(self):
+        # The log of written pages survives the change of slots that a watchpoint means.
+        guest = Guest().raw([0xC7, 0x04, 0x25, 0x00, 0x30, 0, 0, 7, 0, 0, 0])  # mov dword [0x3000], 7
+        guest.raw([0xC7, 0x04, 0x25, 0x00, 0x50, 0, 0, 8, 0, 0, 0])  # mov dword [0x5000], 8
+        guest.raw([0xC7, 0x04, 0x25, 0x00, 0x30, 0, 0, 9, 0, 0, 0])  # mov dword [0x3000], 9
+        guest.hang()
+        self.start(guest, "--gdb-wait")
+        text = self.gdb("monitor checkpoint", "stepi", "watch *(char(*)[4096])0x3000", "continue", "print *(int*)0x3000",
+                        "print *(int*)0x5000", "delete", "monitor rewind", "maintenance flush register-cache",
+                        "print *(int*)0x3000", "print *(int*)0x5000", "print/x $rip", "kill")
+        for said in ("$1 = 9", "$2 = 8", "$3 = 0", "$4 = 0", f"$5 = {START:#x}"):
+            self.assertIn(said, text)
+
+    def test_snapshot_has_nothing_of_a_debugger(self):
+        control, saved = self.folder / "control", self.folder / "saved"
+        guest = Guest().raw([0x90, 0x90, 0x90]).hang()
+        self.start(guest, "--gdb-wait", "--control", control)
+        client = Client(self, self.path)
+        client.ask("?")
+        self.assertEqual(client.ask(f"Z0,{START + 3:x},1"), "OK")
+        self.assertTrue(client.ask("vCont;c").startswith("T05"))
+        code, _, err = vmm("ctl", control, "snapshot", saved)
+        self.assertEqual(code, 0, err)
+        self.assertNotIn(bytes([0x90, 0x90, 0x90, 0xCC]), saved.read_bytes())
+        self.assertEqual(client.ask(f"Z0,{START + 2:x},1"), "OK")  # the conversation goes on
+
     def test_ctl_lets_a_debugger_connect(self):
         control = self.folder / "control"
         guest = Guest().hang()

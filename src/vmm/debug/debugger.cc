@@ -455,6 +455,41 @@ std::optional<std::uint64_t> Debugger::kernel_offset() {
   return options_.symbols->kernel_offset(*state);
 }
 
+// The guest's memory is its own in a snapshot: what was planted is not in it.
+Result<std::shared_ptr<const Snapshot>> Debugger::snapshot_locked() {
+  if (!facts_.snapshot) return fail(ErrorCode::kUnsupported, "This machine makes no snapshots");
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  planted_.lift(memory);
+  auto made = facts_.snapshot();
+  (void)planted_.renew(memory);
+  return made;
+}
+
+Result<void> Debugger::reset_locked(const std::shared_ptr<const Snapshot>& snapshot) {
+  if (!facts_.reset_to) return fail(ErrorCode::kUnsupported, "This machine cannot be set back");
+  if (crash_) {
+    return fail(ErrorCode::kBadState, "The guest is over ({}): it cannot be set back",
+                to_string(crash_->reason));
+  }
+  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
+  planted_.lift(memory);
+  auto done = facts_.reset_to(snapshot);
+  (void)planted_.renew(memory);
+  return done;
+}
+
+Debugger::Lifted::Lifted(Debugger& debugger) : lock_(debugger.mutex_), debugger_(debugger) {
+  if (debugger_.control_ != nullptr) {
+    debugger_.planted_.lift(debugger_.control_->machine().memory);
+  }
+}
+
+Debugger::Lifted::~Lifted() {
+  if (debugger_.control_ != nullptr) {
+    (void)debugger_.planted_.renew(debugger_.control_->machine().memory);
+  }
+}
+
 Result<std::string> Debugger::monitor(unsigned cpu, std::string_view command) {
   const std::lock_guard lock(mutex_);
   RunControl* const control = VMM_TRY(machine());
@@ -464,7 +499,10 @@ Result<std::string> Debugger::monitor(unsigned cpu, std::string_view command) {
                    .breakpoints = breakpoints_,
                    .stats = facts_.stats,
                    .symbols = options_.symbols.get(),
-                   .crash = crash_ ? &*crash_ : nullptr};
+                   .crash = crash_ ? &*crash_ : nullptr,
+                   .checkpoints = checkpoints_,
+                   .snapshot = [this] { return snapshot_locked(); },
+                   .reset_to = [this](const auto& snapshot) { return reset_locked(snapshot); }};
   return run_monitor_command(view, command);
 }
 

@@ -23,12 +23,14 @@
 #include "base/log.h"
 #include "memory/page_walk.h"
 #include "vmm/debug/breakpoints.h"
+#include "vmm/debug/checkpoints.h"
 #include "vmm/debug/cpu_debug.h"
 #include "vmm/debug/target.h"
 #include "vmm/stop_reason.h"
 
 namespace vmm {
 class RunControl;
+class Snapshot;
 struct VmStats;
 }  // namespace vmm
 
@@ -58,6 +60,9 @@ class Debugger final : public Target {
     bool block_interrupts = false;         // KVM_GUESTDBG_BLOCKIRQ
     bool software_breakpoints = false;     // KVM_GUESTDBG_USE_SW_BP
     std::function<VmStats()> stats = {};
+    // The machine as it stands, and back to that; while it is held.
+    std::function<Result<std::shared_ptr<const Snapshot>>()> snapshot = {};
+    std::function<Result<void>(const std::shared_ptr<const Snapshot>&)> reset_to = {};
   };
 
   static Result<std::shared_ptr<Debugger>> create(Options options);
@@ -71,6 +76,19 @@ class Debugger final : public Target {
   // Now and then while the machine runs: looks after planted bytes.
   void look();
   bool wants_looks() const { return !planted_.empty(); }
+
+  // The guest's memory is its own as long as this lives; the CPUs are at rest meanwhile.
+  class Lifted {
+   public:
+    explicit Lifted(Debugger& debugger);
+    Lifted(const Lifted&) = delete;
+    Lifted& operator=(const Lifted&) = delete;
+    ~Lifted();
+
+   private:
+    const std::unique_lock<std::mutex> lock_;
+    Debugger& debugger_;
+  };
 
   // May be null.
   const Symbols* symbols() const noexcept { return options_.symbols.get(); }
@@ -132,6 +150,8 @@ class Debugger final : public Target {
   auto on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&>;
   Result<CpuState> state_locked(unsigned cpu) const;
   Result<void> set_wishes(std::span<const ResumeAction> actions);
+  Result<std::shared_ptr<const Snapshot>> snapshot_locked();
+  Result<void> reset_locked(const std::shared_ptr<const Snapshot>& snapshot);
   Result<void> go_on(std::span<const ResumeAction> actions);
   Result<std::size_t> read_locked(unsigned cpu, Space space, std::uint64_t address,
                                   std::span<std::byte> bytes) const;
@@ -174,6 +194,7 @@ class Debugger final : public Target {
   Breakpoints breakpoints_;
   std::vector<ResumeAction> asked_;  // of the CPUs, by the last resume()
   std::optional<unsigned> over_;     // this CPU alone steps over a breakpoint
+  Checkpoints checkpoints_;
   unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
   bool wait_ = false;         // the next machine is to be held
   bool holding_ = false;      // a debugger has stopped the guest

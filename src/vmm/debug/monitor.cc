@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <set>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "memory/page_walk.h"
 #include "vmm/crash_report.h"
 #include "vmm/debug/packet.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/x86/format.h"
 #include "vmm/x86/paging_context.h"
 
@@ -332,6 +334,47 @@ Answer kaslr(const MonitorView& view, const Words&) {
                      *offset);
 }
 
+std::string name_of(const Symbols* symbols, const CpuState& state) {
+  if (symbols == nullptr) return {};
+  const std::uint64_t offset = symbols->kernel_offset(state).value_or(0);
+  const std::string name = symbols->name_of(state.linear_pc() - offset);
+  return name.empty() ? name : fmt::format(" <{}>", name);
+}
+
+Answer checkpoint(const MonitorView& view, const Words& words) {
+  if (words.size() > 1) return fail(ErrorCode::kBadConfig, "checkpoint [NAME]");
+  const CpuState state = VMM_TRY(view.state(0));
+  auto snapshot = VMM_TRY(view.snapshot());
+  const std::string& name = view.checkpoints.add(words.empty() ? std::string_view() : words[0],
+                                                 std::move(snapshot), state.linear_pc());
+  return fmt::format("Checkpoint {} is at {:#x}{}.\n", name, state.linear_pc(),
+                     name_of(view.symbols, state));
+}
+
+Answer checkpoint_list(const MonitorView& view, const Words&) {
+  if (view.checkpoints.all().empty()) return std::string("There are none.\n");
+  std::string text;
+  const auto now = std::chrono::steady_clock::now();
+  for (const Checkpoints::Checkpoint& known : view.checkpoints.all()) {
+    const std::chrono::duration<double> age = now - known.made;
+    text += fmt::format("{:<16} pc {:#x}, {:.1f} s ago, {} of memory\n", known.name, known.pc,
+                        age.count(), format_size(known.snapshot->stored_bytes()));
+  }
+  return text;
+}
+
+Answer rewind(const MonitorView& view, const Words& words) {
+  if (words.size() > 1) return fail(ErrorCode::kBadConfig, "rewind [NAME]");
+  const Checkpoints::Checkpoint& to =
+      *VMM_TRY(view.checkpoints.find(words.empty() ? std::string_view() : words[0]));
+  VMM_TRY(view.reset_to(to.snapshot));
+  return fmt::format(
+      "The machine is as it was at checkpoint {}; what it had sent, and its disks' files, are as "
+      "they are now.\ngdb does not know: \"maintenance flush register-cache\" and \"info "
+      "registers rip\".\n",
+      to.name);
+}
+
 struct Command {
   std::string_view name;
   std::string_view arguments;
@@ -345,6 +388,8 @@ constexpr auto kCommands = std::to_array<Command>({
     {"help", "", "this", help},
     {"arch", "auto|x86-64|i386|i8086", "how registers are described to the next connection",
      nullptr},
+    {"checkpoint", "[NAME]", "keeps the machine as it is now, in memory", checkpoint},
+    {"checkpoints", "", "what rewind can go back to", checkpoint_list},
     {"gpa2hva", "ADDRESS", "where a guest-physical address lies in this process", physical_to_host},
     {"info breakpoints", "", "what is inserted, and how", breakpoints},
     {"info cpus", "", "where each CPU is", cpu_list},
@@ -367,6 +412,8 @@ constexpr auto kCommands = std::to_array<Command>({
     {"irq", "NUMBER", "raises and lowers an interrupt line", interrupt_line},
     {"kaslr", "", "how far the kernel lies from its symbols", kaslr},
     {"nmi", "", "a non-maskable interrupt for the current CPU", nmi},
+    {"rewind", "[NAME]", "back to a checkpoint, the newest one if none is named", rewind},
+    {"snapshot", "[NAME]", "the same as checkpoint", checkpoint},
     {"xlate", "ADDRESS [CR3]", "how an address is translated, level by level", translate},
 });
 

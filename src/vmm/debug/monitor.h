@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 
 #include "base/result.h"
 #include "vmm/debug/breakpoints.h"
+#include "vmm/debug/checkpoints.h"
 #include "vmm/debug/cpu_state.h"
 #include "vmm/debug/symbols.h"
 #include "vmm/run_control.h"
@@ -24,6 +26,10 @@ struct MonitorView {
   const std::function<VmStats()>& stats;
   const Symbols* symbols = nullptr;
   const StopInfo* crash = nullptr;
+  Checkpoints& checkpoints;
+  // The machine as it stands, without what the debugger has put there; and back to that.
+  std::function<Result<std::shared_ptr<const Snapshot>>()> snapshot;
+  std::function<Result<void>(const std::shared_ptr<const Snapshot>&)> reset_to;
 };
 
 // The answer, lines with their ends. A command that is not known is answered with what is. Errors:
