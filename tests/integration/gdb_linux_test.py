@@ -30,6 +30,8 @@ class Linux(unittest.TestCase):
                         "echo AT1 ", "print $rip == (long)&start_kernel", "print $cr0", "backtrace 3",
                         "stepi", "stepi", "echo AT2 ", "print $rip > (long)&start_kernel",
                         "x/4i $rip", "delete",
+                        "watch *(int *)&system_state", "monitor info breakpoints", "continue",
+                        "echo AT4 ", "print *(int *)&system_state", "info symbol $rip", "delete",
                         # Not the idle task's code: a kernel that has no preemption and always something to do does not get
                         # there before it panics.
                         "break *kernel_init", "monitor info breakpoints", "continue",
@@ -55,6 +57,10 @@ class Linux(unittest.TestCase):
     def test_breakpoint_in_mapped_code_is_planted_and_met(self):
         self.assertIn("planted at GPA", self.text)
         self.assertRegex(self.text, r"AT3 ?\$\d+ = 1")
+
+    def test_variable_is_watched(self):
+        self.assertRegex(self.text, r"AT4 ?\$\d+ = 1")  # SYSTEM_SCHEDULING
+        self.assertIn("rest_init + ", self.text)
 
     def test_registers_and_translations_make_sense(self):
         self.assertIn("PG", self.text)

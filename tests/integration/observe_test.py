@@ -124,6 +124,23 @@ class Core(Folder):
         self.assertEqual(sorted(path.name for path in self.folder.iterdir()), ["control", "core"])
         self.assertIsNone(running.process.poll())
 
+    def test_disk_that_fills_up_midway_keeps_nothing(self):
+        disk = self.folder / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "vmm-test", disk], capture_output=True).returncode != 0:
+            self.skipTest("a small disk cannot be mounted")
+        self.addCleanup(subprocess.run, ["umount", disk])
+        guest = Guest().hang()
+        guest.code = guest.code.ljust(448 << 10, b"\x90")  # more than the disk has room for
+        running = self.start(guest)
+        code, out, err = vmm("core", self.path, disk / "core")
+        self.assertEqual((code, out), (1, ""))
+        self.assertIn("No space left", err)
+        self.assertEqual(list(disk.iterdir()), [])
+        self.assertEqual(os.statvfs(disk).f_bavail, os.statvfs(disk).f_blocks)
+        self.assertIsNone(running.process.poll())
+        self.ask("core", self.path, self.folder / "core")
+
     def test_paused_guest_and_one_that_goes_on_from_a_snapshot(self):
         running, _ = self.write()
         self.ask("ctl", self.path, "pause")
