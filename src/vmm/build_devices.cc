@@ -1,5 +1,6 @@
 #include "vmm/build_devices.h"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -8,6 +9,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/debug_console.h"
 #include "devices/debug_exit.h"
+#include "devices/function_device.h"
 #include "devices/fw_cfg.h"
 #include "devices/hpet.h"
 #include "devices/i6300esb.h"
@@ -274,6 +276,20 @@ Result<void> add_watchdog(const VmConfig& config, Machine& machine) {
   return {};
 }
 
+// Calls never come to the bus, where the port is taken: it has no second owner, reads all ones, and
+// has a name in statistics.
+constexpr std::uint64_t kHypercallPorts = 4;  // that a double word covers
+
+Result<void> add_hypercalls(const VmConfig& config, Machine& machine) {
+  for (const HypercallPort& hypercall : config.hypercalls) {
+    const auto placeholder = make_device<FunctionDevice>("hypercall", FunctionDevice::Handlers());
+    VMM_TRY(with_context(machine.pio.insert({hypercall.port, kHypercallPorts}, placeholder),
+                         fmt::format("Give the guest the hypercall port {:#x}", hypercall.port)));
+    machine.hypercalls.push_back(hypercall);
+  }
+  return {};
+}
+
 // A device that is one port, and needs nothing but itself.
 template <typename D>
 Result<void> add_port(Machine& machine, const DeviceHandle<D>& device) {
@@ -307,6 +323,7 @@ Result<void> build_devices(const VmConfig& config, Machine& machine) {
   for (const EmbedderDevice& device : config.devices) {
     VMM_TRY(add_embedder_device(device, machine));
   }
+  VMM_TRY(add_hypercalls(config, machine));
   // Last: the slots of all that is there so far, and some more.
   if (config.virtio_transport == VirtioTransport::kPci) {
     machine.hot_plug = VMM_TRY(HotPlug::create(machine, config.hotplug_slots));

@@ -329,6 +329,15 @@ void check_own_devices(const std::vector<EmbedderDevice>& devices,
   }
 }
 
+void check_hypercalls(const std::vector<HypercallPort>& hypercalls,
+                      std::vector<std::string>& problems) {
+  for (const HypercallPort& hypercall : hypercalls) {
+    if (hypercall.call) continue;
+    problems.push_back(
+        fmt::format("The hypercall port {:#x} has no function to call", hypercall.port));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VirtioConfig& device) {
@@ -400,6 +409,7 @@ std::vector<std::string> validate(const VmConfig& config) {
                                    config.clock.ahead / std::chrono::hours(24)));
   }
   check_own_devices(config.devices, problems);
+  check_hypercalls(config.hypercalls, problems);
   check_boot(config, problems);
   return problems;
 }

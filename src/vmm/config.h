@@ -21,6 +21,7 @@
 #include "memory/address.h"
 #include "memory/guest_region.h"
 #include "vmm/embedder_device.h"
+#include "vmm/hypercall.h"
 
 namespace vmm {
 
@@ -296,7 +297,8 @@ struct VmConfig {
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
   std::optional<WatchdogConfig> watchdog = {};
-  std::vector<EmbedderDevice> devices = {};  // the program's own
+  std::vector<EmbedderDevice> devices = {};    // the program's own
+  std::vector<HypercallPort> hypercalls = {};  // ports by which the guest calls the program
   // How many more devices than it starts with the machine has room for while it runs: PCI only. A
   // guest spends time on each.
   std::uint32_t hotplug_slots = 8;

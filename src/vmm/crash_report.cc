@@ -24,10 +24,7 @@ constexpr std::size_t kMostGuesses = 16;
 
 // With no regard to privileges: the report may see everything.
 PagingContext all_seeing(const CrashedCpu& cpu) {
-  PagingContext context = x86::paging_context(cpu.system, cpu.registers.rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
-  return context;
+  return x86::privileged_context(cpu.system, cpu.registers.rflags);
 }
 
 std::uint64_t linear(const CrashedCpu& cpu, const x86::Segment& segment, std::uint64_t offset) {

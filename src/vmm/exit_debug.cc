@@ -34,9 +34,7 @@ Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
   const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
   const std::uint64_t pc =
       system.code_is_64bit() ? registers.rip : (system.cs.base + registers.rip) & 0xffffffff;
-  PagingContext context = x86::paging_context(system, registers.rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
+  const PagingContext context = x86::privileged_context(system, registers.rflags);
   const PageWalk walk = walk_pages(machine_.memory, context, Gva(pc), AccessKind::kRead);
   if (!walk.mapped() || !debugger_->planted_at(walk.gpa)) return false;
   // Planted, and still there: a guest may have put an instruction of its own in its place.

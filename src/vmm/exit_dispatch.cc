@@ -108,7 +108,12 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
                                std::move(detail), std::move(report)});
 }
 
-[[gnu::hot]] Result<void> ExitDispatch::on(kvm::VcpuFd&, PioExit& exit) {
+[[gnu::hot]] Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, PioExit& exit) {
+  if (exit.is_write && !machine_.hypercalls.empty()) {
+    if (const HypercallPort* const port = machine_.hypercall_at(exit.port)) {
+      return on_hypercall(cpu, exit, *port);
+    }
+  }
   // A string instruction's items are separate accesses to one port.
   for (std::uint32_t i = 0; i < exit.count; ++i) {
     const auto item = exit.data.subspan(std::size_t{i} * exit.width, exit.width);

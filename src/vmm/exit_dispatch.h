@@ -91,6 +91,7 @@ class ExitDispatch final : public ExitHandler {
   void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
             std::string report = {});
   void trace(const VcpuExit& exit) const;
+  Result<void> on_hypercall(kvm::VcpuFd& cpu, const PioExit& exit, const HypercallPort& port);
   // The flight recorder's part of handle().
   void record(const kvm::VcpuFd& cpu, const VcpuExit& exit) noexcept;
 

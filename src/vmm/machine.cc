@@ -29,6 +29,12 @@ StopReason Machine::call_it_panic_if_it_is(StopReason reason) const {
   return may_follow_panic && panicked ? StopReason::kGuestPanic : reason;
 }
 
+const HypercallPort* Machine::hypercall_at(std::uint16_t port) const noexcept {
+  const auto found = std::find_if(hypercalls.begin(), hypercalls.end(),
+                                  [port](const HypercallPort& one) { return one.port == port; });
+  return found != hypercalls.end() ? &*found : nullptr;
+}
+
 bool Machine::watchdog_counts() const {
   return watchdog && watchdog->with([](const I6300esb& device) { return device.counting(); });
 }

@@ -25,6 +25,7 @@
 #include "vmm/doorbells.h"
 #include "vmm/gsi_table.h"
 #include "vmm/guest_clock.h"
+#include "vmm/hypercall.h"
 #include "vmm/interpreter/table_map.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/msi_sink.h"
@@ -127,6 +128,7 @@ struct Machine final : MachineEvents {
   WatchdogAction watchdog_action = WatchdogAction::kReset;
   std::optional<DeviceHandle<AcpiPm>> acpi_pm;
   std::vector<x86::VirtioMmioSlot> virtio_mmio;  // those that are taken
+  std::vector<HypercallPort> hypercalls;         // constant once it runs
   Locked<Roster> roster;
   std::vector<std::shared_ptr<const PmemFile>> pmem_files;  // in the order of their devices
   std::shared_ptr<HotPlug> hot_plug;  // none on a transport that knows no such thing
@@ -142,6 +144,9 @@ struct Machine final : MachineEvents {
 
   // Whether a watchdog counts down: then even a guest that nothing else can wake is not over.
   bool watchdog_counts() const;
+  // Nothing for a port that the guest does not call the program by.
+  const HypercallPort* hypercall_at(std::uint16_t port) const noexcept;
+
 
   // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
   StopReason call_it_panic_if_it_is(StopReason reason) const;

@@ -12,9 +12,7 @@ std::vector<std::uint64_t> callers_of(const GuestMemory& memory, const x86::Regi
                                       const x86::SystemRegisters& system, std::size_t most) {
   std::vector<std::uint64_t> callers;
   if (!system.code_is_64bit()) return callers;
-  PagingContext context = x86::paging_context(system, registers.rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
+  const PagingContext context = x86::privileged_context(system, registers.rflags);
   std::uint64_t frame = registers.gpr[x86::kRbp];
   std::uint64_t lowest = registers.gpr[x86::kRsp];
   while (callers.size() < most) {

@@ -24,7 +24,7 @@ enum class StopReason : std::uint8_t {
   kMemoryFault,       // the host has no page for the guest's memory: a file was cut, a disk is full
   kDeadline,          // the caller's deadline passed
   kCancelled,         // the caller asked for an end
-  kCondition,         // what Vm::run_until() waited for, or Vm::step() is done
+  kCondition,         // what Vm::run_until() waited for, Vm::step(), or Hypercall::stop()
 };
 
 // The name as written above without the k, in words ("power-off", "triple fault").

@@ -3,6 +3,7 @@
 #include <memory>
 #include <utility>
 
+#include "vmm/linear_memory.h"
 #include "vmm/stack_walk.h"
 #include "vmm/vm_impl.h"
 #include "vmm/x86/paging_context.h"
@@ -51,21 +52,15 @@ auto on_vcpu(const std::vector<std::unique_ptr<Vcpu>>& vcpus, VcpuId id, Fn fn)
   return std::move(**answer);
 }
 
-Result<PagingContext> paging_of(kvm::VcpuFd& cpu) {
-  const x86::Registers general = VMM_TRY(cpu.registers());
-  PagingContext context = x86::paging_context(VMM_TRY(cpu.system_registers()), general.rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
-  return context;
-}
+// What decides how a CPU's linear addresses translate.
+struct Paging {
+  x86::SystemRegisters system;
+  std::uint64_t rflags;
+};
 
-Result<void> judge(const VirtualAccess& access) {
-  if (access) return {};
-  return fail(ErrorCode::kOutOfRange, "{} {:#x}",
-              access.outcome == VirtualAccess::Outcome::kFault
-                  ? "The guest's page tables map nothing, or nothing writable, at"
-                  : "There is no RAM behind the virtual address",
-              access.walk.address.value);
+Result<Paging> paging_of(kvm::VcpuFd& cpu) {
+  const x86::Registers general = VMM_TRY(cpu.registers());
+  return Paging{VMM_TRY(cpu.system_registers()), general.rflags};
 }
 
 }  // namespace
@@ -117,20 +112,21 @@ Result<void> Vm::set_xsave(VcpuId vcpu, const x86::XsaveArea& area) {
 
 Result<PageWalk> Vm::walk(VcpuId vcpu, Gva address, AccessKind access) const {
   const auto look = VMM_TRY(impl_->may_look());
-  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
-  return walk_pages(memory(), context, address, access);
+  const Paging paging = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return walk_pages(memory(), x86::privileged_context(paging.system, paging.rflags), address,
+                    access);
 }
 
 Result<void> Vm::read_virtual(VcpuId vcpu, Gva from, std::span<std::byte> bytes) const {
   const auto look = VMM_TRY(impl_->may_look());
-  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
-  return judge(vmm::read_virtual(memory(), context, from, bytes));
+  const Paging paging = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return read_linear(memory(), paging.system, paging.rflags, from, bytes);
 }
 
 Result<void> Vm::write_virtual(VcpuId vcpu, Gva to, std::span<const std::byte> bytes) {
   const auto look = VMM_TRY(impl_->may_look());
-  const PagingContext context = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
-  return judge(vmm::write_virtual(memory(), context, to, bytes));
+  const Paging paging = VMM_TRY(on_vcpu(impl_->vcpus, vcpu, paging_of));
+  return write_linear(memory(), paging.system, paging.rflags, to, bytes);
 }
 
 VmStats Vm::stats() const { return impl_->stats(); }

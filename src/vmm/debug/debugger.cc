@@ -21,9 +21,7 @@ constexpr std::chrono::seconds kMachineTimeout{15};
 
 // A debugger sees memory as the most privileged code does, and reads what it may not execute.
 PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflags) {
-  PagingContext context = x86::paging_context(system, rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
+  PagingContext context = x86::privileged_context(system, rflags);
   context.pkru = 0;
   return context;
 }

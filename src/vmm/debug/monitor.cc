@@ -243,10 +243,7 @@ Answer crash(const MonitorView& view, const Words&) {
 }
 
 PagingContext kernel_context(const CpuState& state) {
-  PagingContext context = x86::paging_context(state.system, state.general.rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
-  return context;
+  return x86::privileged_context(state.system, state.general.rflags);
 }
 
 // Present entries of the top table, with the addresses that they lead to: where to look further.

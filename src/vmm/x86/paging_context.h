@@ -19,4 +19,11 @@ inline PagingContext paging_context(const SystemRegisters& system, std::uint64_t
   return context;
 }
 
+// With no regard to privileges: for the host's side, which may see everything.
+inline PagingContext privileged_context(const SystemRegisters& system, std::uint64_t rflags) {
+  PagingContext context = paging_context(system, rflags | kFlagAc);
+  context.cpl = 0;
+  return context;
+}
+
 }  // namespace vmm::x86
