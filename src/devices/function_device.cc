@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/le.h"
+#include "devices/state_io.h"
 
 namespace vmm {
 
@@ -21,10 +22,13 @@ void FunctionDevice::reset() {
   if (handlers_.reset) handlers_.reset();
 }
 
-void FunctionDevice::save(StateWriter&) const {}
+void FunctionDevice::save(StateWriter& writer) const {
+  writer.put(State{.bytes = {handlers_.state.take()}});
+}
 
-Result<void> FunctionDevice::restore(const StateReader&) {
-  return fail(ErrorCode::kUnsupported, "The device '{}' has no state that could be restored", id_);
+Result<void> FunctionDevice::restore(const StateReader& reader) {
+  const State state = VMM_TRY(reader.get<State>());
+  return with_context(handlers_.state.give(state.bytes.bytes), "Restore '" + id_ + "'");
 }
 
 }  // namespace vmm

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
+
+#include "devices/function_state.h"
 
 namespace vmm {
 namespace {
@@ -22,16 +24,24 @@ Result<void> check_not_ram(const Window& window, std::string_view id, const Gues
   return {};
 }
 
-Result<void> check_new(std::string_view id, Machine& machine) {
-  const bool taken = machine.roster.with([id](const Roster& roster) {
-    return std::any_of(roster.devices.begin(), roster.devices.end(),
-                       [id](const DeviceRef& other) { return other.id() == id; });
-  });
-  if (!taken) return {};
-  return fail(ErrorCode::kBadConfig,
-              "There is a device '{}' in the machine already: choose "
-              "another identifier",
-              id);
+bool is_savable(const EmbedderDevice& device, const Device& made) {
+  const auto* const functions = dynamic_cast<const StateInFunctions*>(&made);
+  return functions != nullptr ? functions->savable() : device.savable;
+}
+
+// Addresses on both buses.
+Result<void> insert_windows(const EmbedderDevice& device, const DeviceRef& ref, Machine& machine) {
+  const std::string_view id = ref.id();
+  for (const Window& window : device.ports) {
+    VMM_TRY(with_context(machine.pio.insert(window, ref),
+                         fmt::format("Put the device '{}' at port {:#x}", id, window.base)));
+  }
+  for (const Window& window : device.mmio) {
+    VMM_TRY(check_not_ram(window, id, machine.memory));
+    VMM_TRY(with_context(machine.mmio.insert(window, ref),
+                         fmt::format("Put the device '{}' at {:#x}", id, window.base)));
+  }
+  return {};
 }
 
 }  // namespace
@@ -43,28 +53,28 @@ Result<void> add_embedder_device(const EmbedderDevice& device, Machine& machine)
                   .memory = &machine.memory,
                   .events = &machine};
   for (const std::uint32_t irq : device.irqs) host.irqs.push_back(machine.irqs.line(irq));
+  std::optional<PciBus::Seat> seat;
+  if (device.pci) {
+    seat = VMM_TRY(machine.pci->next_seat());
+    host.pci = seat->ports;
+  }
   std::unique_ptr<Device> made =
       VMM_TRY(with_context(device.make(host), "Make a device of the program's own"));
   if (made == nullptr) {
     return fail(ErrorCode::kBadConfig,
                 "The function that makes a device of the program's made none");
   }
+  const bool savable = is_savable(device, *made);
   const DeviceRef ref(std::move(made));
-  const std::string id(ref.id());
-  VMM_TRY(check_new(id, machine));
-  for (const Window& window : device.ports) {
-    VMM_TRY(with_context(machine.pio.insert(window, ref),
-                         fmt::format("Put the device '{}' at port {:#x}", id, window.base)));
-  }
-  for (const Window& window : device.mmio) {
-    VMM_TRY(check_not_ram(window, id, machine.memory));
-    VMM_TRY(with_context(machine.mmio.insert(window, ref),
-                         fmt::format("Put the device '{}' at {:#x}", id, window.base)));
-  }
-  if (!device.savable) {
-    machine.unsavable.push_back(fmt::format("The state of the device '{}' cannot be saved", id));
+  VMM_TRY(machine.check_new_id(ref.id()));
+  VMM_TRY(insert_windows(device, ref, machine));
+  if (seat) VMM_TRY(machine.pci->attach(*seat, ref));
+  if (!savable) {
+    machine.unsavable.push_back(
+        fmt::format("The state of the device '{}' cannot be saved", ref.id()));
   }
   machine.add(ref);
+  if (device.attached) device.attached(ref);
   return {};
 }
 

@@ -356,6 +356,18 @@ std::uint64_t virtio_mem_block(std::uint64_t bytes) noexcept {
   return std::max(MiB(2), std::bit_ceil(bytes / kMostBlocks));
 }
 
+namespace {
+
+// Behind the virtio devices, where those are on PCI as well.
+std::size_t other_pci_functions(const VmConfig& config) {
+  if (config.virtio_transport != VirtioTransport::kPci) return 0;
+  const auto own = std::count_if(config.devices.begin(), config.devices.end(),
+                                 [](const EmbedderDevice& device) { return device.pci; });
+  return static_cast<std::size_t>(own) + (config.watchdog ? 1 : 0);
+}
+
+}  // namespace
+
 std::vector<std::string> validate(const VmConfig& config) {
   std::vector<std::string> problems;
   check_memory(config.memory, problems);
@@ -373,8 +385,7 @@ std::vector<std::string> validate(const VmConfig& config) {
   }
   const std::size_t most_virtio =
       config.virtio_transport == VirtioTransport::kPci ? kMostVirtioPci : kMostVirtioMmio;
-  const std::size_t others =
-      config.virtio_transport == VirtioTransport::kPci && config.watchdog ? 1 : 0;
+  const std::size_t others = std::min(most_virtio, other_pci_functions(config));
   if (config.virtio.size() > most_virtio - others) {
     problems.push_back(fmt::format("{} virtio devices are not possible: there is room for {}",
                                    config.virtio.size(), most_virtio - others));

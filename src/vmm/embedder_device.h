@@ -4,14 +4,17 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "devices/bus.h"
 #include "devices/clock.h"
 #include "devices/device.h"
+#include "devices/device_ref.h"
 #include "devices/irq.h"
 #include "devices/machine_events.h"
+#include "devices/pci/endpoint.h"
 #include "memory/guest_memory.h"
 
 namespace vmm {
@@ -24,6 +27,8 @@ struct DeviceHost {
   const Clock* clock = nullptr;
   const GuestMemory* memory = nullptr;
   MachineEvents* events = nullptr;  // to end the guest: reset, power-off, a debug-exit value
+  // Of EmbedderDevice::pci: what its Endpoint is made with.
+  std::optional<pci::Endpoint::Ports> pci = {};
 };
 
 struct EmbedderDevice {
@@ -35,11 +40,18 @@ struct EmbedderDevice {
   // The interrupt lines that it wants: ISA interrupt numbers or pins of the I/O APIC, 0 to 23.
   // Lines that several devices share are wired-OR.
   std::vector<std::uint32_t> irqs = {};
+  // It is a function of PCI bus 0 as well, in the first slot that is free behind the machine's own:
+  // a PciFunctionDevice (devices/pci/), or a device that owns an Endpoint.
+  bool pci = false;
   // Makes it, once for each machine, on the thread of Vm::create(). Its id() is unique in the
   // machine. An error is Vm::create()'s.
   std::function<Result<std::unique_ptr<Device>>(const DeviceHost& host)> make = {};
-  // Its save() and restore() are complete. A machine with a device that is not savable refuses to
-  // be saved; one that goes on from a snapshot is given the same devices anew (Snapshot::config()).
+  // Called once, when it is in its place: DeviceRef::with() is how other threads of the program get
+  // at it, until the machine ends.
+  std::function<void(const DeviceRef& device)> attached = {};
+  // Its save() and restore() are complete; of a device that is made of functions they say so
+  // themselves (FunctionState). A machine with a device that is not savable refuses to be saved;
+  // one that goes on from a snapshot is given the same devices anew (Snapshot::config()).
   bool savable = false;
 };
 

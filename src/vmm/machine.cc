@@ -29,6 +29,16 @@ StopReason Machine::call_it_panic_if_it_is(StopReason reason) const {
   return may_follow_panic && panicked ? StopReason::kGuestPanic : reason;
 }
 
+Result<void> Machine::check_new_id(std::string_view id) {
+  const bool taken = roster.with([id](const Roster& all) {
+    return std::any_of(all.devices.begin(), all.devices.end(),
+                       [id](const DeviceRef& other) { return other.id() == id; });
+  });
+  if (!taken) return {};
+  return fail(ErrorCode::kBadConfig,
+              "There is a device '{}' in the machine already: choose another identifier", id);
+}
+
 const HypercallPort* Machine::hypercall_at(std::uint16_t port) const noexcept {
   const auto found = std::find_if(hypercalls.begin(), hypercalls.end(),
                                   [port](const HypercallPort& one) { return one.port == port; });

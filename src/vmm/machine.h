@@ -133,6 +133,8 @@ struct Machine final : MachineEvents {
   std::vector<std::shared_ptr<const PmemFile>> pmem_files;  // in the order of their devices
   std::shared_ptr<HotPlug> hot_plug;  // none on a transport that knows no such thing
 
+  // Errors: kBadConfig, there is a device of this name.
+  Result<void> check_new_id(std::string_view id);
   // One more device of the roster.
   void add(DeviceRef device);
   void add(VirtioHandle device);
@@ -142,11 +144,11 @@ struct Machine final : MachineEvents {
   // A device passes on what the guest asked for: becomes a reason to stop.
   void request(GuestRequest request, std::uint32_t value) override;
 
-  // Whether a watchdog counts down: then even a guest that nothing else can wake is not over.
-  bool watchdog_counts() const;
   // Nothing for a port that the guest does not call the program by.
   const HypercallPort* hypercall_at(std::uint16_t port) const noexcept;
 
+  // Whether a watchdog counts down: then even a guest that nothing else can wake is not over.
+  bool watchdog_counts() const;
 
   // Names the end that a guest is coming to: a reset or a halt after a panic message is a panic.
   StopReason call_it_panic_if_it_is(StopReason reason) const;

@@ -7,8 +7,8 @@
 #include <span>
 
 #include "base/result.h"
+#include "devices/blob.h"
 #include "vmm/kvm/vm_fd.h"
-#include "vmm/snapshot/blob.h"
 
 namespace vmm::kvm {
 

@@ -26,8 +26,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "devices/blob.h"
 #include "vmm/kvm/vcpu_fd.h"
-#include "vmm/snapshot/blob.h"
 #include "vmm/x86/cpu_features.h"
 #include "vmm/x86/registers.h"
 

@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "base/result.h"
+#include "devices/blob.h"
 #include "devices/mac_address.h"
 #include "vmm/config.h"
 #include "vmm/host_plan.h"
-#include "vmm/snapshot/blob.h"
 
 namespace vmm {
 

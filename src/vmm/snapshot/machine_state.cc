@@ -8,15 +8,6 @@
 
 namespace vmm {
 
-// Found by the field lists, which know integers and structures.
-void write_state(StateSlot slot, const Blob& blob) { slot.put_bytes(blob.bytes); }
-
-Result<void> read_state(StateView view, Blob& blob) {
-  const auto bytes = VMM_TRY(view.bytes());
-  blob.bytes.assign(bytes.begin(), bytes.end());
-  return {};
-}
-
 Result<void> SavedStop::validate() const {
   if (reason > StopReason::kCancelled) {
     return fail(ErrorCode::kBadState, "There is no reason {} to stop", static_cast<int>(reason));
