@@ -102,7 +102,7 @@ void check_mac(const MacAddress& mac, std::set<MacAddress>& others,
 // Names are those that are chosen, or those that follow from the order.
 void check_names(const std::vector<VirtioConfig>& devices, std::vector<std::string>& problems) {
   std::set<std::string> names;
-  std::size_t disks = 0, nets = 0;
+  std::size_t disks = 0, nets = 0, own = 0;
   for (const VirtioConfig& device : devices) {
     std::string name;
     if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) {
@@ -117,6 +117,9 @@ void check_names(const std::vector<VirtioConfig>& devices, std::vector<std::stri
     } else if (const auto* remote_net = std::get_if<VhostNetConfig>(&device)) {
       name = remote_net->name.empty() ? fmt::format("net{}", nets) : remote_net->name;
       ++nets;
+    } else if (const auto* programs = std::get_if<VirtioOwnConfig>(&device)) {
+      name = programs->name.empty() ? fmt::format("own{}", own) : programs->name;
+      ++own;
     } else {
       continue;
     }
@@ -272,6 +275,9 @@ void check_io_threads(const VmConfig& config, std::vector<std::string>& problems
     if (const auto* net = std::get_if<VirtioNetConfig>(&device)) {
       check("A network interface", net->io_thread);
     }
+    if (const auto* own = std::get_if<VirtioOwnConfig>(&device)) {
+      check("A virtio device of the program's", own->io_thread);
+    }
   }
 }
 
@@ -329,6 +335,20 @@ void check_own_devices(const std::vector<EmbedderDevice>& devices,
   }
 }
 
+void check_own_virtio(const VirtioOwnConfig& own, std::vector<std::string>& problems) {
+  if (!own.make) {
+    problems.push_back(
+        fmt::format("The program's virtio device '{}' has no function to make it", own.name));
+  }
+  for (const VirtioOwnConfig::Source& source : own.sources) {
+    if (source.fd >= 0 && source.on_ready) continue;
+    problems.push_back(
+        fmt::format("The program's virtio device '{}' waits for a descriptor without one, or "
+                    "without a function",
+                    own.name));
+  }
+}
+
 void check_hypercalls(const std::vector<HypercallPort>& hypercalls,
                       std::vector<std::string>& problems) {
   for (const HypercallPort& hypercall : hypercalls) {
@@ -348,6 +368,7 @@ std::vector<std::string> validate(const VirtioConfig& device) {
   if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check_disk(*disk, problems);
   if (const auto* net = std::get_if<VirtioNetConfig>(&device)) check_network(*net, problems);
   if (const auto* vsock = std::get_if<VirtioVsockConfig>(&device)) check_vsock(*vsock, problems);
+  if (const auto* own = std::get_if<VirtioOwnConfig>(&device)) check_own_virtio(*own, problems);
   return problems;
 }
 

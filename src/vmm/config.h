@@ -21,6 +21,7 @@
 #include "memory/address.h"
 #include "memory/guest_region.h"
 #include "vmm/embedder_device.h"
+#include "vmm/embedder_virtio.h"
 #include "vmm/hypercall.h"
 
 namespace vmm {
@@ -249,7 +250,7 @@ std::uint64_t virtio_mem_block(std::uint64_t bytes) noexcept;
 using VirtioConfig =
     std::variant<VirtioRngConfig, VirtioDiskConfig, VirtioNetConfig, VirtioBalloonConfig,
                  VirtioVsockConfig, VhostDiskConfig, VhostNetConfig, VhostShareConfig,
-                 VirtioConsoleConfig, VirtioPmemConfig, VirtioMemConfig>;
+                 VirtioConsoleConfig, VirtioPmemConfig, VirtioMemConfig, VirtioOwnConfig>;
 
 // How the guest reaches virtio devices.
 enum class VirtioTransport : std::uint8_t {

@@ -23,6 +23,7 @@
 #include "devices/virtio/remote_kinds.h"
 #include "devices/virtio/rng.h"
 #include "devices/virtio/vsock.h"
+#include "vmm/add_embedder_virtio.h"
 #include "vmm/pmem_file.h"
 #include "vmm/virtio_on_pci.h"
 #include "vmm/x86/virtio_mmio.h"
@@ -189,6 +190,10 @@ Result<VirtioParts> make(const VhostShareConfig& config, Machine&, std::size_t n
       config.peer);
 }
 
+Result<VirtioParts> make(const VirtioOwnConfig& config, Machine& machine, std::size_t number) {
+  return make_embedder_virtio(config, name_of(config.name, "own", number), machine);
+}
+
 // Devices of a kind are numbered together, whoever serves them: those with the same name here.
 struct KindName {
   const char* operator()(const VirtioRngConfig&) const { return "rng"; }
@@ -202,6 +207,7 @@ struct KindName {
   const char* operator()(const VirtioConsoleConfig&) const { return "console"; }
   const char* operator()(const VirtioPmemConfig&) const { return "pmem"; }
   const char* operator()(const VirtioMemConfig&) const { return "mem"; }
+  const char* operator()(const VirtioOwnConfig&) const { return "own"; }
 };
 
 }  // namespace

@@ -41,6 +41,9 @@ VirtioShape shape_of(const VirtioBalloonConfig& balloon) {
 
 VirtioShape shape_of(const VirtioVsockConfig& vsock) { return {.kind = "vsock", .cid = vsock.cid}; }
 
+// What it is made of is the program's to know; whether it can be saved has been asked.
+VirtioShape shape_of(const VirtioOwnConfig& own) { return {.kind = "own", .serial = own.name}; }
+
 // Why a device without a shape cannot be saved.
 std::string reason(const VirtioPmemConfig&, std::size_t) {
   return "persistent memory (--pmem) is its file's, which goes on changing";
@@ -83,6 +86,7 @@ Result<VirtioConfig> config_of(const VirtioShape& shape) {
     }
     return VirtioConfig(balloon);
   }
+  if (shape.kind == "own") return VirtioConfig(VirtioOwnConfig{.name = shape.serial});
   return fail(ErrorCode::kBadState, "There is no virtio device of the kind '{}'", shape.kind);
 }
 

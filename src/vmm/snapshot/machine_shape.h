@@ -18,9 +18,9 @@ namespace vmm {
 
 // A virtio device; what its kind does not have stays empty.
 struct VirtioShape {
-  std::string kind;          // "disk", "net", "rng", "balloon", "vsock"
+  std::string kind;          // "disk", "net", "rng", "balloon", "vsock", "own"
   std::uint64_t size = 0;    // disk: bytes; balloon: what it takes from the start
-  std::string serial = {};   // disk
+  std::string serial = {};   // disk; own: its name
   std::uint16_t queues = 0;  // disk
   bool read_only = false;    // disk
   MacAddress mac = {};       // net
