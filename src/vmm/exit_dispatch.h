@@ -55,6 +55,10 @@ class ExitDispatch final : public ExitHandler {
   void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
   // Who sees every exit after it has been handled. Borrowed. While the CPU is paused.
   void set_watch(RunWatch* watch) noexcept { watch_ = watch; }
+  // On the vCPU's thread, at rest: an exception waits that KVM may not tell of.
+  void event_queued() noexcept {
+    if (interpreter_) interpreter_->event_queued();
+  }
   // On the vCPU's thread, at rest: its state has been replaced.
   Result<void> restored(kvm::VcpuFd& cpu);
 
@@ -87,11 +91,11 @@ class ExitDispatch final : public ExitHandler {
   Result<void> on(kvm::VcpuFd& cpu, MemoryFaultExit& exit);
   Result<void> on(kvm::VcpuFd& cpu, UnknownExit& exit);
   Result<void> on_lost_memory(kvm::VcpuFd& cpu);
+  Result<void> on_hypercall(kvm::VcpuFd& cpu, const PioExit& exit, const HypercallPort& port);
 
   void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
             std::string report = {});
   void trace(const VcpuExit& exit) const;
-  Result<void> on_hypercall(kvm::VcpuFd& cpu, const PioExit& exit, const HypercallPort& port);
   // The flight recorder's part of handle().
   void record(const kvm::VcpuFd& cpu, const VcpuExit& exit) noexcept;
 

@@ -26,6 +26,8 @@
 #include "vmm/stop_reason.h"
 #include "vmm/unplug.h"
 #include "vmm/vm_status.h"
+#include "vmm/x86/cpu_events.h"
+#include "vmm/x86/lapic_registers.h"
 #include "vmm/x86/registers.h"
 
 namespace vmm {
@@ -160,6 +162,16 @@ class Vm {
   // FPU, SSE and AVX.
   Result<x86::XsaveArea> xsave(VcpuId vcpu) const;
   Result<void> set_xsave(VcpuId vcpu, const x86::XsaveArea& area);
+
+  // Exceptions, interrupts and NMIs that are on their way to it, and what blocks them. INIT and
+  // start-up IPIs that wait with irqchip user are not among them.
+  Result<x86::CpuEvents> events(VcpuId vcpu) const;
+  Result<void> set_events(VcpuId vcpu, const x86::CpuEvents& events);
+  // Its local APIC, whoever keeps that. Setting it sets a time for the timer, too: current_count,
+  // or IA32_TSC_DEADLINE. Errors: kUnsupported with irqchip none; kBadConfig, what no local APIC
+  // holds.
+  Result<x86::LapicRegisters> lapic(VcpuId vcpu) const;
+  Result<void> set_lapic(VcpuId vcpu, const x86::LapicRegisters& registers);
 
   // Guest memory by the linear addresses of a CPU, through the page tables that it uses now, as its
   // most privileged code sees it. When the CPUs' state may be looked at. Errors: as above;

@@ -1,8 +1,12 @@
 // Looking at a guest that stands: registers, memory by virtual address, stacks.
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <utility>
 
+#include "vmm/kvm/lapic_page.h"
+#include "vmm/kvm/vcpu_state.h"
+#include "vmm/lapic_access.h"
 #include "vmm/linear_memory.h"
 #include "vmm/stack_walk.h"
 #include "vmm/vm_impl.h"
@@ -108,6 +112,84 @@ Result<x86::XsaveArea> Vm::xsave(VcpuId vcpu) const {
 Result<void> Vm::set_xsave(VcpuId vcpu, const x86::XsaveArea& area) {
   const auto look = VMM_TRY(impl_->may_look());
   return on_vcpu(impl_->vcpus, vcpu, [area](kvm::VcpuFd& cpu) { return cpu.set_xsave(area); });
+}
+
+namespace {
+
+// Of a machine whose local APICs are this process's: NMIs wait there until the CPU takes them.
+void move_nmis_to_chip(const UserIrqchip& chips, VcpuId vcpu, x86::CpuEvents& events) {
+  chips.lapics().with([&](LapicBank& bank) {
+    Lapic::State state = bank.lapic(vcpu).state();
+    state.nmis = std::min(events.nmi_pending, Lapic::kMostNmis);
+    bank.lapic(vcpu).set_state(state);
+  });
+  events.nmi_pending = 0;
+}
+
+}  // namespace
+
+Result<x86::CpuEvents> Vm::events(VcpuId vcpu) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  x86::CpuEvents events =
+      VMM_TRY(on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return kvm::cpu_events(cpu); }));
+  if (const UserIrqchip* const chips = impl_->machine->user_irqchip) {
+    const auto waiting =
+        chips->lapics().with([vcpu](LapicBank& bank) { return bank.lapic(vcpu).state().nmis; });
+    events.nmi_pending = static_cast<std::uint8_t>(events.nmi_pending + waiting);
+  }
+  return events;
+}
+
+Result<void> Vm::set_events(VcpuId vcpu, const x86::CpuEvents& events) {
+  const auto look = VMM_TRY(impl_->may_look());
+  VMM_TRY(check_id(impl_->vcpus, vcpu));
+  x86::CpuEvents own = events;
+  if (const UserIrqchip* const chips = impl_->machine->user_irqchip) {
+    move_nmis_to_chip(*chips, vcpu, own);
+  }
+  const auto set = [&own](kvm::VcpuFd& cpu, ExitDispatch& dispatch) -> Result<void> {
+    VMM_TRY(kvm::set_cpu_events(cpu, own));
+    cpu.set_ready_for_interrupt(false);  // what the last KVM_RUN said no longer holds
+    if (own.exception_injected || own.exception_pending) dispatch.event_queued();
+    return {};
+  };
+  return impl_->cpus().with(static_cast<std::uint32_t>(vcpu), set);
+}
+
+namespace {
+
+Result<void> check_lapics(const HostPlan& plan) {
+  if (plan.irqchip != IrqchipMode::kNone) return {};
+  return fail(ErrorCode::kUnsupported, "This machine has no local APICs (irqchip none)");
+}
+
+}  // namespace
+
+Result<x86::LapicRegisters> Vm::lapic(VcpuId vcpu) const {
+  const auto look = VMM_TRY(impl_->may_look());
+  VMM_TRY(check_id(impl_->vcpus, vcpu));
+  VMM_TRY(check_lapics(impl_->plan));
+  if (const UserIrqchip* const chips = impl_->machine->user_irqchip) {
+    return chips->lapics().with([vcpu](LapicBank& bank) { return registers_of(bank.lapic(vcpu)); });
+  }
+  return on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return kvm::lapic_registers(cpu); });
+}
+
+Result<void> Vm::set_lapic(VcpuId vcpu, const x86::LapicRegisters& registers) {
+  const auto look = VMM_TRY(impl_->may_look());
+  VMM_TRY(check_id(impl_->vcpus, vcpu));
+  VMM_TRY(check_lapics(impl_->plan));
+  const UserIrqchip* const chips = impl_->machine->user_irqchip;
+  if (chips == nullptr) {
+    return on_vcpu(impl_->vcpus, vcpu, [registers](kvm::VcpuFd& cpu) {
+      return kvm::set_lapic_registers(cpu, registers);
+    });
+  }
+  const std::uint64_t tsc = VMM_TRY(
+      on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.msr(UserIrqchip::kTscMsr); }));
+  const std::int64_t now = impl_->machine->clock.now().count();
+  return chips->lapics().with(
+      [&](LapicBank& bank) { return vmm::set_registers(bank.lapic(vcpu), registers, now, tsc); });
 }
 
 Result<PageWalk> Vm::walk(VcpuId vcpu, Gva address, AccessKind access) const {

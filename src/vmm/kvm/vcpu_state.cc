@@ -40,8 +40,8 @@ Blob to_blob(const T& value) {
   return {{bytes.begin(), bytes.end()}};
 }
 
-VcpuEvents from_kvm(const kvm_vcpu_events& k) {
-  VcpuEvents e;
+x86::CpuEvents from_kvm(const kvm_vcpu_events& k) {
+  x86::CpuEvents e;
   e.exception_injected = k.exception.injected != 0;
   e.exception_pending = k.exception.pending != 0;
   e.exception_has_error = k.exception.has_error_code != 0;
@@ -62,7 +62,7 @@ VcpuEvents from_kvm(const kvm_vcpu_events& k) {
   return e;
 }
 
-kvm_vcpu_events to_kvm(const VcpuEvents& e) {
+kvm_vcpu_events to_kvm(const x86::CpuEvents& e) {
   kvm_vcpu_events k{};
   // Without KVM_CAP_EXCEPTION_PAYLOAD, which this program does not enable, KVM takes a pending
   // exception as an injected one.
@@ -112,6 +112,14 @@ int rank(std::uint32_t index) {
 }
 
 }  // namespace
+
+Result<x86::CpuEvents> cpu_events(const VcpuFd& cpu) {
+  return from_kvm(VMM_TRY(get<kvm_vcpu_events>(cpu, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS")));
+}
+
+Result<void> set_cpu_events(const VcpuFd& cpu, const x86::CpuEvents& events) {
+  return set(cpu, KVM_SET_VCPU_EVENTS, to_kvm(events), "KVM_SET_VCPU_EVENTS");
+}
 
 Result<void> VcpuState::validate() const {
   if (cpuid.size() > kMostCpuidEntries || msrs.size() > kMostMsrs ||
@@ -167,8 +175,7 @@ Result<VcpuState> VcpuStateFormat::save(const VcpuFd& cpu) {
     state.lapic = to_blob(VMM_TRY(get<kvm_lapic_state>(cpu, KVM_GET_LAPIC, "KVM_GET_LAPIC")));
   }
   state.msrs = VMM_TRY(msrs(cpu));
-  state.events =
-      from_kvm(VMM_TRY(get<kvm_vcpu_events>(cpu, KVM_GET_VCPU_EVENTS, "KVM_GET_VCPU_EVENTS")));
+  state.events = VMM_TRY(cpu_events(cpu));
   state.cpuid = VMM_TRY(read_cpuid(cpu));
   return state;
 }
@@ -235,7 +242,7 @@ Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state,
   debug.dr6 = state.dr6;
   debug.dr7 = state.dr7;
   VMM_TRY(set(cpu, KVM_SET_DEBUGREGS, debug, "KVM_SET_DEBUGREGS"));
-  return set(cpu, KVM_SET_VCPU_EVENTS, to_kvm(state.events), "KVM_SET_VCPU_EVENTS");
+  return set_cpu_events(cpu, state.events);
 }
 
 }  // namespace vmm::kvm

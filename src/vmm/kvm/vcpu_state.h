@@ -28,44 +28,11 @@
 #include "base/result.h"
 #include "devices/blob.h"
 #include "vmm/kvm/vcpu_fd.h"
+#include "vmm/x86/cpu_events.h"
 #include "vmm/x86/cpu_features.h"
 #include "vmm/x86/registers.h"
 
 namespace vmm::kvm {
-
-// KVM_GET_VCPU_EVENTS: what is on its way to the guest.
-struct VcpuEvents {
-  bool exception_injected = false, exception_pending = false, exception_has_error = false;
-  std::uint8_t exception = 0;
-  std::uint32_t exception_error = 0;
-  bool interrupt_injected = false, interrupt_soft = false;
-  std::uint8_t interrupt = 0, interrupt_shadow = 0;
-  bool nmi_injected = false, nmi_masked = false;
-  std::uint8_t nmi_pending = 0;
-  std::uint32_t sipi_vector = 0;
-  bool smm = false, smi_pending = false, smm_inside_nmi = false, latched_init = false;
-
-  bool operator==(const VcpuEvents&) const = default;
-  static void fields(auto&& f) {
-    f("exception_injected", &VcpuEvents::exception_injected);
-    f("exception_pending", &VcpuEvents::exception_pending);
-    f("exception_has_error", &VcpuEvents::exception_has_error);
-    f("exception", &VcpuEvents::exception);
-    f("exception_error", &VcpuEvents::exception_error);
-    f("interrupt_injected", &VcpuEvents::interrupt_injected);
-    f("interrupt_soft", &VcpuEvents::interrupt_soft);
-    f("interrupt", &VcpuEvents::interrupt);
-    f("interrupt_shadow", &VcpuEvents::interrupt_shadow);
-    f("nmi_injected", &VcpuEvents::nmi_injected);
-    f("nmi_masked", &VcpuEvents::nmi_masked);
-    f("nmi_pending", &VcpuEvents::nmi_pending);
-    f("sipi_vector", &VcpuEvents::sipi_vector);
-    f("smm", &VcpuEvents::smm);
-    f("smi_pending", &VcpuEvents::smi_pending);
-    f("smm_inside_nmi", &VcpuEvents::smm_inside_nmi);
-    f("latched_init", &VcpuEvents::latched_init);
-  }
-};
 
 struct VcpuState {
   std::vector<x86::CpuidEntry> cpuid;
@@ -79,7 +46,7 @@ struct VcpuState {
   std::uint64_t dr6 = 0, dr7 = 0;
   std::optional<Blob> lapic;  // where KVM has the local APICs
   std::vector<Msr> msrs;
-  VcpuEvents events;
+  x86::CpuEvents events;
 
   bool operator==(const VcpuState&) const = default;
   // Bounds only: what KVM refuses is its to say.
@@ -102,6 +69,10 @@ struct VcpuState {
 };
 
 inline constexpr std::uint32_t kTscMsr = 0x10;
+
+// On the vCPU's thread, at rest. Errors: kIo, what KVM refuses.
+Result<x86::CpuEvents> cpu_events(const VcpuFd& cpu);
+Result<void> set_cpu_events(const VcpuFd& cpu, const x86::CpuEvents& events);
 
 // What a machine's CPUs have in common about their state. The MSRs are found out once: those of the
 // host's list that this guest has.
