@@ -11,9 +11,9 @@ The library is the one that the loader finds, or the file that VMM_LIBRARY names
 """
 import ctypes
 
-from ._library import GPR_NAMES, ControlRegisters, Error, call, library
+from ._library import GPR_NAMES, HYPERCALL, ControlRegisters, Error, call, library
 
-__all__ = ["ControlRegisters", "Error", "Registers", "Snapshot", "Stop", "Vm", "version"]
+__all__ = ["ControlRegisters", "Error", "Hypercall", "Registers", "Snapshot", "Stop", "Vm", "version"]
 
 
 def version():
@@ -33,9 +33,85 @@ class Registers:
             setattr(self, name, value)
         self.rip, self.rflags = raw.rip, raw.rflags
 
+    def _raw(self):
+        raw = library().Registers()
+        for i, name in enumerate(GPR_NAMES):
+            raw.gpr[i] = getattr(self, name)
+        raw.rip, raw.rflags = self.rip, self.rflags
+        return raw
+
     def __repr__(self):
         names = (*GPR_NAMES, "rip", "rflags")
         return "Registers(" + ", ".join(f"{name}={getattr(self, name):#x}" for name in names) + ")"
+
+
+class Hypercall:
+    """A guest's call of a port, for as long as the function that is called runs.
+
+    cpu, port, value: who calls, and what was written to the port. Registers have RIP behind the instruction.
+    """
+
+    def __init__(self, handle):
+        lib = library()
+        self._handle = handle
+        self.cpu, self.port = lib.vmm_call_cpu(handle), lib.vmm_call_port(handle)
+        self.value = lib.vmm_call_value(handle)
+
+    def registers(self):
+        raw = library().Registers()
+        library().vmm_call_get_registers(self._handle, ctypes.byref(raw))
+        return Registers(raw)
+
+    def set_registers(self, registers):
+        library().vmm_call_set_registers(self._handle, ctypes.byref(registers._raw()))
+
+    def read(self, address, size):
+        """Guest memory by guest-physical address."""
+        buffer = ctypes.create_string_buffer(size)
+        call("vmm_call_read", self._handle, address, buffer, size)
+        return buffer.raw
+
+    def write(self, address, data):
+        call("vmm_call_write", self._handle, address, bytes(data), len(data))
+
+    def read_virtual(self, address, size):
+        """Guest memory by the calling CPU's linear address."""
+        buffer = ctypes.create_string_buffer(size)
+        call("vmm_call_read_virtual", self._handle, address, buffer, size)
+        return buffer.raw
+
+    def write_virtual(self, address, data):
+        call("vmm_call_write_virtual", self._handle, address, bytes(data), len(data))
+
+    def stop(self, value=0):
+        """Ends the run behind the call with "condition met" and this value; the guest may be run on."""
+        library().vmm_call_stop(self._handle, value)
+
+
+class _Calls:
+    """The functions behind a machine's hypercalls, and what one of them has raised."""
+
+    def __init__(self, functions):
+        self.raised = None
+        self.entries = {port: HYPERCALL(self._entry(function)) for port, function in functions.items()}
+
+    def _entry(self, function):
+        def enter(handle, _):
+            made = Hypercall(handle)
+            try:
+                function(made)
+            except BaseException as error:  # nothing may come out of here: check() raises it
+                self.raised = error
+                made.stop()
+            finally:
+                made._handle = None
+
+        return enter
+
+    def check(self):
+        error, self.raised = self.raised, None
+        if error is not None:
+            raise error
 
 
 class Stop:
@@ -86,6 +162,8 @@ class Vm:
 
     code: bytes that are put at `address` and entered there, in `mode` "real", "protected" or "long".
     kernel, initrd, cmdline: files. snapshot: goes on from there; all else is the snapshot's.
+    hypercalls: {port: function}, which the guest calls by writing to the port: function(Hypercall), on a thread of
+    the machine's. What it raises ends the run, which raises it. Clones have the same functions.
     """
 
     def __init__(
@@ -101,9 +179,11 @@ class Vm:
         memory=None,
         cpus=None,
         irqchip=None,
+        hypercalls=None,
     ):
         lib = library()
         self._handle = None
+        self._calls = _Calls(hypercalls or {})
         config = lib.vmm_config_new()
         try:
             if snapshot is not None:
@@ -121,14 +201,17 @@ class Vm:
                 lib.vmm_config_set_cpus(config, cpus)
             if irqchip is not None:
                 call("vmm_config_set_irqchip", config, irqchip.encode())
+            for port, entry in self._calls.entries.items():
+                call("vmm_config_add_hypercall", config, port, entry, None)
             self._handle = call("vmm_create", config)
         finally:
             lib.vmm_config_free(config)
 
     @classmethod
-    def _of(cls, handle):
+    def _of(cls, handle, calls):
         made = cls.__new__(cls)
         made._handle = handle
+        made._calls = calls
         return made
 
     def close(self):
@@ -154,9 +237,14 @@ class Vm:
 
     # ---- running
 
+    def _ran(self, name, *arguments):
+        stop = Stop(call(name, self._vm(), *arguments))
+        self._calls.check()
+        return stop
+
     def run(self, deadline):
         """Runs the guest until it stops."""
-        return Stop(call("vmm_run", self._vm(), _nanoseconds(deadline)))
+        return self._ran("vmm_run", _nanoseconds(deadline))
 
     def run_until(self, deadline, *, console=None, match=None, address=None, exits=None):
         """Runs the guest until COM1 has sent a text, a line matches an expression, a CPU comes to a linear address,
@@ -167,11 +255,11 @@ class Vm:
             raise TypeError("run_until() waits for one of console, match, address and exits")
         (name, value), = given
         value = value.encode() if isinstance(value, str) else value
-        return Stop(call(f"vmm_run_until_{name}", self._vm(), value, _nanoseconds(deadline)))
+        return self._ran(f"vmm_run_until_{name}", value, _nanoseconds(deadline))
 
     def step(self, deadline, cpu=0):
         """Lets one CPU execute one instruction."""
-        return Stop(call("vmm_step", self._vm(), cpu, _nanoseconds(deadline)))
+        return self._ran("vmm_step", cpu, _nanoseconds(deadline))
 
     def cancel(self):
         """Makes a run in another thread end."""
@@ -210,11 +298,7 @@ class Vm:
         return Registers(raw)
 
     def set_registers(self, registers, cpu=0):
-        raw = library().Registers()
-        for i, name in enumerate(GPR_NAMES):
-            raw.gpr[i] = getattr(registers, name)
-        raw.rip, raw.rflags = registers.rip, registers.rflags
-        call("vmm_set_registers", self._vm(), cpu, ctypes.byref(raw))
+        call("vmm_set_registers", self._vm(), cpu, ctypes.byref(registers._raw()))
 
     def control_registers(self, cpu=0):
         """cr0, cr2, cr3, cr4, cr8 and efer."""
@@ -264,4 +348,4 @@ class Vm:
 
     def clone(self):
         """An independent machine that goes on from here, with a console of its own."""
-        return Vm._of(call("vmm_clone", self._vm()))
+        return Vm._of(call("vmm_clone", self._vm()), self._calls)

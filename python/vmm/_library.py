@@ -26,13 +26,21 @@ class ControlRegisters(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer")]
 
 
+# void function(vmm_call*, void* context)
+HYPERCALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+
 _P, _S, _INT = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-_U32, _U64, _SIZE = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
+_U16, _U32, _U64, _SIZE = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
 
 # Functions that fail have a last parameter more, for the error.
 _FALLIBLE = {
     "vmm_config_set_irqchip": (_INT, _P, _S),
     "vmm_config_boot_flat": (_INT, _P, _S, _SIZE, _U64, _S),
+    "vmm_config_add_hypercall": (_INT, _P, _U16, HYPERCALL, _P),
+    "vmm_call_read": (_INT, _P, _U64, _P, _SIZE),
+    "vmm_call_write": (_INT, _P, _U64, _S, _SIZE),
+    "vmm_call_read_virtual": (_INT, _P, _U64, _P, _SIZE),
+    "vmm_call_write_virtual": (_INT, _P, _U64, _S, _SIZE),
     "vmm_create": (_P, _P),
     "vmm_run": (_P, _P, _U64),
     "vmm_run_until_console": (_P, _P, _S, _U64),
@@ -69,6 +77,12 @@ _OTHERS = {
     "vmm_config_boot_builtin": (None, _P, _S),
     "vmm_config_boot_kernel": (None, _P, _S, _S, _S),
     "vmm_config_boot_snapshot": (None, _P, _P),
+    "vmm_call_cpu": (_U32, _P),
+    "vmm_call_port": (_U16, _P),
+    "vmm_call_value": (_U64, _P),
+    "vmm_call_get_registers": (None, _P, _P),
+    "vmm_call_set_registers": (None, _P, _P),
+    "vmm_call_stop": (None, _P, _U32),
     "vmm_destroy": (None, _P),
     "vmm_console": (_P, _P, _P),
     "vmm_send": (_SIZE, _P, _S, _SIZE),

@@ -3,7 +3,7 @@
 
    - A function that can fail has `vmm_error** error` as its last parameter, which may be NULL. It
    returns 0 or NULL then, and *error is the caller's: vmm_error_free(). On success *error is left
-   alone.
+   alone. Nothing that C++ throws comes out; without memory for the error itself *error is NULL.
    - What a function returns a pointer to that is not const is the caller's, who frees it with the
    function of its type. Pointers that are const live as long as what they were asked of.
    - Text is UTF-8 or what the guest sent, ends in a zero byte, and is copied when it is given.
@@ -50,6 +50,14 @@ int vmm_config_boot_flat(vmm_config* config, const void* code, size_t size, uint
                          const char* mode, vmm_error** error);
 /* All of what the machine of the snapshot was. */
 void vmm_config_boot_snapshot(vmm_config* config, const vmm_snapshot* snapshot);
+
+/* A port on which the guest calls the program: vmm/hypercall.h. `function` is called on the calling
+   CPU's thread; `call` lives as long as the call, and is what it may use of the machine. A snapshot
+   has no functions; a clone has those of its machine. */
+typedef struct vmm_call vmm_call;
+typedef void (*vmm_hypercall)(vmm_call* call, void* context);
+int vmm_config_add_hypercall(vmm_config* config, uint16_t port, vmm_hypercall function,
+                             void* context, vmm_error** error);
 
 /* A machine. What its COM1 sends is kept: the first 16 MiB of it. */
 vmm_vm* vmm_create(const vmm_config* config, vmm_error** error);
@@ -106,6 +114,22 @@ int vmm_read_virtual(const vmm_vm* vm, uint32_t cpu, uint64_t gva, void* bytes, 
                      vmm_error** error);
 int vmm_write_virtual(vmm_vm* vm, uint32_t cpu, uint64_t gva, const void* bytes, size_t size,
                       vmm_error** error);
+
+/* In a hypercall: who calls, and what was written to the port. */
+uint32_t vmm_call_cpu(const vmm_call* call);
+uint16_t vmm_call_port(const vmm_call* call);
+uint64_t vmm_call_value(const vmm_call* call);
+/* RIP is behind the instruction. What is set is the guest's when the function returns. */
+void vmm_call_get_registers(const vmm_call* call, vmm_registers* registers);
+void vmm_call_set_registers(vmm_call* call, const vmm_registers* registers);
+int vmm_call_read(const vmm_call* call, uint64_t gpa, void* bytes, size_t size, vmm_error** error);
+int vmm_call_write(vmm_call* call, uint64_t gpa, const void* bytes, size_t size, vmm_error** error);
+int vmm_call_read_virtual(const vmm_call* call, uint64_t gva, void* bytes, size_t size,
+                          vmm_error** error);
+int vmm_call_write_virtual(vmm_call* call, uint64_t gva, const void* bytes, size_t size,
+                           vmm_error** error);
+/* Ends the run behind this instruction: "condition met", with this value; it may be run on. */
+void vmm_call_stop(vmm_call* call, uint32_t value);
 
 /* The machine at one moment: in memory, or in a file. */
 vmm_snapshot* vmm_take_snapshot(vmm_vm* vm, vmm_error** error);

@@ -72,6 +72,42 @@ class Python(unittest.TestCase):
             with self.assertRaises(TypeError):
                 vm.run_until(1)
 
+    def test_hypercalls(self):
+        seen = []
+
+        def doubled(hypercall):
+            registers = hypercall.registers()
+            seen.append((hypercall.cpu, hypercall.port, hypercall.value, hypercall.read(registers.rsi, 4)))
+            hypercall.write_virtual(registers.rsi, b"pong")
+            registers.rbx *= 2
+            hypercall.set_registers(registers)
+
+        # mov $0x3000,%esi; mov $21,%ebx; mov $9,%al; mov $0x640,%dx; out %al,(%dx); mov $1,%al; out %al,$0xf4
+        code = bytes.fromhex("be00300000 bb15000000 b009 66ba4006 ee b001 e6f4")
+        with machine(code, hypercalls={0x640: doubled}) as vm:
+            vm.write(0x3000, b"ping")
+            copy = vm.clone()
+            self.assertEqual(vm.run(ENOUGH).reason, "debug exit")
+            self.assertEqual(seen, [(0, 0x640, 9, b"ping")])
+            self.assertEqual((vm.registers().rbx, vm.read(0x3000, 4)), (42, b"pong"))
+            with copy:
+                self.assertEqual(copy.run(ENOUGH).reason, "debug exit")
+                self.assertEqual(len(seen), 2)
+
+        def raises(hypercall):
+            raise KeyError("no such call")
+
+        with machine(code, hypercalls={0x640: raises}) as vm:
+            with self.assertRaises(KeyError):
+                vm.run(ENOUGH)
+            self.assertEqual(vm.run(ENOUGH).reason, "debug exit")
+
+        with machine(code, hypercalls={0x640: lambda hypercall: hypercall.stop(5)}) as vm:
+            stop = vm.run(ENOUGH)
+            self.assertEqual((stop.reason, stop.value), ("condition met", 5))
+        with self.assertRaises(vmm.Error):
+            machine(code, hypercalls={0x3F8: raises})
+
     def test_memory(self):
         with machine(EXIT) as vm:
             vm.write(0x3000, b"a\0b")
