@@ -163,6 +163,8 @@ class ExitDispatch final : public ExitHandler {
   bool parks_ = false;  // for the debugger, after this exit
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
+  // Of an instruction that was completed by its exit's handler: what is to be handled next.
+  std::optional<VcpuExit> next_piece_ = {};
   bool completes_ = false;   // KVM has yet to finish the instruction that has exited
   bool own_access_ = false;  // the interpreter has, which made the exit
   std::unique_ptr<Completion> completion_;
