@@ -144,7 +144,10 @@ struct FwCfgFile {
 };
 
 // An entropy device (VIRTIO 1.2, 5.4) that gives what the host's kernel has.
-struct VirtioRngConfig {};
+struct VirtioRngConfig {
+  // For tests only: the bytes follow from this, and are the same each time.
+  std::optional<std::uint64_t> seed = {};
+};
 
 // A disk (VIRTIO 1.2, 5.2).
 struct VirtioDiskConfig {

@@ -48,9 +48,11 @@ std::string name_of(const std::string& chosen, const char* kind, std::size_t num
   return chosen.empty() ? numbered(kind, number) : chosen;
 }
 
-Result<VirtioParts> make(const VirtioRngConfig&, Machine&, std::size_t number) {
-  return VirtioParts{.device =
-                         std::make_unique<virtio::Rng>(numbered("rng", number), fill_with_random)};
+Result<VirtioParts> make(const VirtioRngConfig& config, Machine&, std::size_t number) {
+  std::string name = numbered("rng", number);
+  return VirtioParts{
+      .device = config.seed ? std::make_unique<virtio::Rng>(std::move(name), *config.seed)
+                            : std::make_unique<virtio::Rng>(std::move(name), fill_with_random)};
 }
 
 // A descriptor that is readable each time the period has passed.

@@ -33,6 +33,9 @@ class Rng final : public Device {
   using Source = std::function<void(std::span<std::byte>)>;
 
   Rng(std::string id, Source source);
+  // Its bytes follow from the seed and from how many it has given out: the same in every run, and
+  // in a machine that goes on from a snapshot. No secrets may come of them.
+  Rng(std::string id, std::uint64_t seed);
 
   const State& state() const noexcept { return s_; }
 
@@ -48,10 +51,12 @@ class Rng final : public Device {
  private:
   static constexpr std::array<std::uint16_t, 1> kQueues{kQueueSize};
   void answer(const Chain& chain);
+  void fill(std::uint64_t given, std::span<std::byte> bytes) const;
 
   State s_;
   std::string id_;
-  Source source_;
+  Source source_;  // none with a seed
+  std::uint64_t seed_ = 0;
   Chain chain_;  // its memory is used again for each request
 };
 

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <type_traits>
 #include <variant>
 
@@ -13,7 +15,21 @@
 namespace vmm {
 namespace {
 
-VirtioShape shape_of(const VirtioRngConfig&) { return {.kind = "rng"}; }
+VirtioShape shape_of(const VirtioRngConfig& rng) {
+  return {.kind = "rng", .serial = rng.seed ? fmt::format("{}", *rng.seed) : std::string()};
+}
+
+// What shape_of() has made of a seed.
+Result<VirtioConfig> rng_of(const VirtioShape& shape) {
+  if (shape.serial.empty()) return VirtioConfig(VirtioRngConfig{});
+  std::uint64_t seed = 0;
+  const char* const end = shape.serial.data() + shape.serial.size();
+  const auto [stop, error] = std::from_chars(shape.serial.data(), end, seed);
+  if (error != std::errc() || stop != end) {
+    return fail(ErrorCode::kBadState, "'{}' is no seed of an entropy device", shape.serial);
+  }
+  return VirtioConfig(VirtioRngConfig{.seed = seed});
+}
 
 VirtioShape shape_of(const VirtioDiskConfig& disk) {
   const BlockLimits limits = disk.backend->limits();
@@ -64,7 +80,7 @@ concept HasShape = requires(const T& config) {
 };
 
 Result<VirtioConfig> config_of(const VirtioShape& shape) {
-  if (shape.kind == "rng") return VirtioConfig(VirtioRngConfig{});
+  if (shape.kind == "rng") return rng_of(shape);
   if (shape.kind == "disk") {
     return VirtioConfig(VirtioDiskConfig{.serial = shape.serial, .queues = shape.queues});
   }

@@ -20,7 +20,7 @@ namespace vmm {
 struct VirtioShape {
   std::string kind;          // "disk", "net", "rng", "balloon", "vsock", "own"
   std::uint64_t size = 0;    // disk: bytes; balloon: what it takes from the start
-  std::string serial = {};   // disk; own: its name
+  std::string serial = {};   // disk; own: its name; rng: its seed
   std::uint16_t queues = 0;  // disk
   bool read_only = false;    // disk
   MacAddress mac = {};       // net

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 
 #include "tests/support/device_conformance.h"
 #include "tests/support/virtio/guest_ram.h"
@@ -104,6 +105,54 @@ TYPED_TEST(RngOn, BrokenRing_needsAResetAndWorksAfterIt) {
   EXPECT_TRUE(this->driver_.set_up_queue(0, this->ring_));
   this->driver_.driver_ok();
   EXPECT_EQ(this->ask({{0x10'0000, 8, true}}), 8U);
+}
+
+// Bytes of one seed, asked for in requests of this size; after the first ones the device is another
+// one that goes on from its state.
+std::string seeded(std::uint64_t seed, std::uint32_t request, bool moved = false) {
+  const GuestMemory memory = make_ram();
+  const auto device = [seed] { return std::make_unique<Rng>("rng0", seed); };
+  MmioRig first(memory, device()), second(memory, device());
+  SplitDriver ring(memory, Gpa(0x8'0000), 16);
+  MmioDriver driver(first.transport), other(second.transport);
+  EXPECT_TRUE(driver.negotiate(SplitDriver::kFeatures));
+  EXPECT_TRUE(driver.set_up_queue(0, ring));
+  driver.driver_ok();
+  std::string bytes;
+  for (int i = 0; bytes.size() < 48; ++i) {
+    const bool here = !moved || i == 0;
+    if (moved && i == 1) {
+      EXPECT_TRUE(restore_from(second.transport, saved(first.transport)));
+      second.serve();
+    }
+    ring.add(std::vector<RingBuffer>{{0x10'0000, request, true}});
+    (here ? driver : other).notify(0);
+    (here ? first : second).serve();
+    EXPECT_EQ(ring.take_used()->written, request);
+    std::string part(request, '?');
+    EXPECT_TRUE(memory.read(Gpa(0x10'0000), std::as_writable_bytes(std::span(part))));
+    bytes += part;
+  }
+  return bytes.substr(0, 48);
+}
+
+TEST(SeededRng, BytesFollowFromTheSeed) {
+  EXPECT_EQ(seeded(1, 16), seeded(1, 16));
+  EXPECT_NE(seeded(1, 16), seeded(2, 16));
+}
+
+TEST(SeededRng, HowTheyAreAskedForMakesNoDifference) {
+  EXPECT_EQ(seeded(1, 16), seeded(1, 5));
+  EXPECT_EQ(seeded(1, 16), seeded(1, 48));
+}
+
+TEST(SeededRng, GoesOnWhereItWasSaved) { EXPECT_EQ(seeded(1, 16), seeded(1, 5, true)); }
+
+// The first words of SplitMix64 from 0 (its authors' reference code).
+TEST(SeededRng, IsSplitMix64) {
+  const std::string bytes = seeded(0, 48);
+  EXPECT_EQ(load_le(std::as_bytes(std::span(bytes).first(8))), 0xe220'a839'7b1d'cdafU);
+  EXPECT_EQ(load_le(std::as_bytes(std::span(bytes).subspan(8, 8))), 0x6e78'9e6a'a1b9'65f4U);
 }
 
 }  // namespace
