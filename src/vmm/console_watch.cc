@@ -20,6 +20,9 @@ void ConsoleWatch::write(std::span<const std::byte> bytes) {
       matched_ = 0;
     }
   }
+  const auto kept = bytes.last(std::min(bytes.size(), kTail));
+  tail_.append(reinterpret_cast<const char*>(kept.data()), kept.size());
+  if (tail_.size() > 2 * kTail) tail_.erase(0, tail_.size() - kTail);
   if (next_ != nullptr) next_->write(bytes);
   if (tap_ != nullptr) tap_->write(bytes);
 }

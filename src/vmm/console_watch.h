@@ -1,10 +1,12 @@
 // Looks at what a guest prints, for the one thing that no other channel tells: that its kernel has
-// panicked.
+// panicked. Keeps the end of it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "devices/sink.h"
@@ -30,9 +32,13 @@ class ConsoleWatch final : public ByteSink {
   // A panic message has gone by. Only a hint: user space can print the same words, so it decides
   // nothing but how an end that comes anyway is called.
   bool panicked() const noexcept { return panicked_.load(std::memory_order_relaxed); }
+  // With the device's lock held: the last kTail bytes.
+  static constexpr std::size_t kTail = 2048;
+  std::string tail() const { return tail_.substr(tail_.size() - std::min(tail_.size(), kTail)); }
   // With the device's lock held: as if nothing, or a panic message, had gone by.
   void restore(bool panicked) noexcept {
     matched_ = 0;
+    tail_.clear();
     panicked_.store(panicked, std::memory_order_relaxed);
   }
 
@@ -40,6 +46,7 @@ class ConsoleWatch final : public ByteSink {
   static constexpr std::size_t kUnlimited = std::size_t{1} << 20;  // what drops all takes all
   ByteSink* next_;
   ByteSink* tap_ = nullptr;
+  std::string tail_;         // at most twice as much, so that it is cut now and then only
   std::size_t matched_ = 0;  // bytes of the marker seen so far
   std::atomic<bool> panicked_{false};
 };

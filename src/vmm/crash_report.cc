@@ -144,6 +144,13 @@ std::string KernelNames::of(std::uint64_t address) const {
   return name.empty() ? name : fmt::format(" <{}>", name);
 }
 
+std::string cpu_text(const GuestMemory& memory, VcpuId id, const CrashedCpu& cpu,
+                     const KernelNames& names) {
+  return fmt::format("vCPU {}\n{}{}", static_cast<std::uint32_t>(id),
+                     x86::format_registers(cpu.registers, cpu.system),
+                     code_text(memory, cpu, names));
+}
+
 std::string crash_state(const GuestMemory& memory, VcpuId id, const CrashedCpu& cpu) {
   const std::uint64_t pc = linear(cpu, cpu.system.cs, cpu.registers.rip);
   return fmt::format("vCPU {}\n{}{}", static_cast<std::uint32_t>(id),

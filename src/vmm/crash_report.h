@@ -34,6 +34,10 @@ struct KernelNames {
 std::string crash_details(const GuestMemory& memory, const CrashedCpu& cpu,
                           const KernelNames& names);
 
+// Registers, and the instructions around RIP. Lines.
+std::string cpu_text(const GuestMemory& memory, VcpuId id, const CrashedCpu& cpu,
+                     const KernelNames& names);
+
 // Registers, and how RIP translates. Lines.
 std::string crash_state(const GuestMemory& memory, VcpuId id, const CrashedCpu& cpu);
 

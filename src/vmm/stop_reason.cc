@@ -1,6 +1,19 @@
 #include "vmm/stop_reason.h"
 
+#include <fmt/format.h>
+
+#include <ostream>
+
 namespace vmm {
+namespace {
+
+void add_lines(std::string& text, std::string_view lines) {
+  if (lines.empty()) return;
+  text += '\n';
+  text += lines;
+}
+
+}  // namespace
 
 std::string_view to_string(StopReason reason) noexcept {
   switch (reason) {
@@ -35,5 +48,17 @@ std::string_view to_string(StopReason reason) noexcept {
   }
   return "unknown";
 }
+
+std::string to_text(const StopInfo& stop) {
+  std::string text(to_string(stop.reason));
+  if (stop.reason == StopReason::kDebugExit) text += fmt::format(" with the value {}", stop.value);
+  if (!stop.detail.empty()) text += ": " + stop.detail;
+  add_lines(text, stop.report);
+  add_lines(text, stop.state);
+  if (!stop.console.empty()) add_lines(text, "the end of the console:\n" + stop.console);
+  return text;
+}
+
+std::ostream& operator<<(std::ostream& out, const StopInfo& stop) { return out << to_text(stop); }
 
 }  // namespace vmm

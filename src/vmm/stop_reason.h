@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iosfwd>
 #include <string>
 #include <string_view>
 
@@ -37,6 +38,16 @@ struct StopInfo {
   std::uint32_t value = 0;  // kDebugExit: what was written; kEntryFailure: the hardware's reason
   std::string detail = {};  // one sentence on the cause, may be empty
   std::string report = {};  // many lines: registers, instruction, page walk; empty for orderly ends
+  // Of an end from which the guest cannot go on (Vm::describe() has both for any stop): the CPU's
+  // registers and the instructions around RIP, if they are not in the report; and the end of what
+  // COM1 has sent.
+  std::string state = {};
+  std::string console = {};
 };
+
+// All of it, for people: one line on the reason, and more where there is more. Its text has what
+// the guest has printed, control characters included.
+std::string to_text(const StopInfo& stop);
+std::ostream& operator<<(std::ostream& out, const StopInfo& stop);
 
 }  // namespace vmm

@@ -35,6 +35,12 @@ constexpr std::uint32_t kBlockInterrupts = 0x100000;
 
 constexpr std::size_t kReportedExits = 16;
 
+// The guest can be run on after these.
+bool goes_on_after(StopReason reason) {
+  return reason == StopReason::kDeadline || reason == StopReason::kCancelled ||
+         reason == StopReason::kCondition;
+}
+
 // Ends that nobody meant, and whose cause is in the guest's state. A halt is most often on purpose.
 bool deserves_report(StopReason reason) {
   switch (reason) {
@@ -179,6 +185,7 @@ Result<StopInfo> Vm::Impl::run_locked(const RunOptions& options) {
   if (const Error* error = std::get_if<Error>(&*stop)) return tl::unexpected<Error>(*error);
   StopInfo info = std::get<StopInfo>(*stop);
   if (deserves_report(info.reason)) info.report = report_on(info);
+  if (!goes_on_after(info.reason)) add_state(info);
   return info;
 }
 
@@ -186,12 +193,10 @@ std::string Vm::Impl::report_on(const StopInfo& stop) const {
   std::string text = stop.report;
   if (!text.empty() && text.back() != '\n') text += '\n';
   const auto index = static_cast<std::size_t>(stop.vcpu);
-  KernelNames names{.symbols = debugger ? debugger->symbols() : nullptr};
+  KernelNames names;
   const auto read = [&](kvm::VcpuFd& fd, ExitDispatch&) -> Result<void> {
     const CrashedCpu cpu{VMM_TRY(fd.registers()), VMM_TRY(fd.system_registers())};
-    if (names.symbols != nullptr) {
-      names.offset = names.symbols->kernel_offset(fd.msr(debug::kMsrLstar).value_or(0)).value_or(0);
-    }
+    names = names_for(fd);
     // What completion has told begins with the registers.
     if (text.empty()) text = crash_state(machine->memory, stop.vcpu, cpu);
     text += crash_details(machine->memory, cpu, names);
@@ -201,6 +206,32 @@ std::string Vm::Impl::report_on(const StopInfo& stop) const {
     text += "(the vCPU's registers could not be read)\n";
   }
   return text + last_exits_text(*machine, kReportedExits, names);
+}
+
+KernelNames Vm::Impl::names_for(const kvm::VcpuFd& cpu) const {
+  KernelNames names{.symbols = debugger ? debugger->symbols() : nullptr};
+  if (names.symbols != nullptr) {
+    names.offset = names.symbols->kernel_offset(cpu.msr(debug::kMsrLstar).value_or(0)).value_or(0);
+  }
+  return names;
+}
+
+void Vm::Impl::add_state(StopInfo& stop) const {
+  const auto index = static_cast<std::size_t>(stop.vcpu);
+  const auto read = [&](kvm::VcpuFd& fd, ExitDispatch&) -> Result<void> {
+    const CrashedCpu cpu{VMM_TRY(fd.registers()), VMM_TRY(fd.system_registers())};
+    stop.state = cpu_text(machine->memory, stop.vcpu, cpu, names_for(fd));
+    return {};
+  };
+  if (stop.report.empty() && index < vcpus.size()) (void)cpus().with(index, read);
+  stop.console = machine->com1->with([this](Uart16550&) { return machine->console.tail(); });
+}
+
+std::string Vm::describe(const StopInfo& stop) const {
+  StopInfo all = stop;
+  const auto look = impl_->may_look();
+  if (look) impl_->add_state(all);
+  return to_text(all);
 }
 
 std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options) {

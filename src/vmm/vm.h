@@ -255,6 +255,10 @@ class Vm {
   // (Snapshot::config()). Errors: as of snapshot() and create().
   Result<std::unique_ptr<Vm>> clone(const std::function<Result<void>(VmConfig&)>& equip = {});
 
+  // A stop with all there is to say of it, for people: registers and instruction of its CPU and the
+  // end of COM1's output as well, when the CPUs' state may be looked at (StopInfo::state).
+  std::string describe(const StopInfo& stop) const;
+
   // What was decided at creation: the irqchip, quirks that are on, how the kernel is entered, one
   // line each.
   const std::vector<std::string>& decisions() const;

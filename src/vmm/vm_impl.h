@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "vmm/collect_stats.h"
+#include "vmm/crash_report.h"
 #include "vmm/debug/debugger.h"
 #include "vmm/event_loop.h"
 #include "vmm/exit_dispatch.h"
@@ -57,6 +58,8 @@ class Vm::Impl {
   Result<StopInfo> run(const RunOptions& options);
   Result<StopInfo> run_locked(const RunOptions& options);  // run_mutex held
   UntilHost until_host();
+  // StopInfo's state and console. The CPUs stand.
+  void add_state(StopInfo& stop) const;
   VmStats stats() const { return collect_stats(*machine, vcpus, dispatches); }
   void attach_debugger(std::shared_ptr<debug::Debugger> wanted);
   void detach_debugger();
@@ -84,6 +87,8 @@ class Vm::Impl {
   bool asleep_for_ever();
   // All that can be told of an end that nobody meant. The CPUs stand.
   std::string report_on(const StopInfo& stop) const;
+  // Names of the guest's kernel, if somebody knows them.
+  KernelNames names_for(const kvm::VcpuFd& cpu) const;
 };
 
 }  // namespace vmm

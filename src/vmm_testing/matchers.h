@@ -23,13 +23,7 @@
 
 namespace vmm {
 
-// What GoogleTest prints of them: found by their namespace.
-inline void PrintTo(const StopInfo& stop, std::ostream* out) {
-  *out << to_string(stop.reason);
-  if (stop.reason == StopReason::kDebugExit) *out << " with the value " << stop.value;
-  if (!stop.detail.empty()) *out << ": " << stop.detail;
-  if (!stop.report.empty()) *out << "\n" << stop.report;
-}
+// What GoogleTest prints of it, found by its namespace; a StopInfo prints itself.
 inline void PrintTo(const Vm& vm, std::ostream* out) {
   const auto registers = vm.registers(VcpuId{0});
   *out << "a machine";
