@@ -45,13 +45,32 @@ Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
 }
 
 // A page that the debugger guards (ram_slots.h): KVM has left the write to us.
-Result<bool> ExitDispatch::on_guarded(const MmioExit& exit) {
+Result<bool> ExitDispatch::on_guarded(kvm::VcpuFd& cpu, const MmioExit& exit) {
   if (debugger_ == nullptr || !exit.is_write) return false;
   const Gpa page(exit.address.value & ~(RamSlots::kPage - 1));
   if (!machine_.ram_slots.guarded().contains(page)) return false;
   const auto watched = VMM_TRY(debugger_->write_guarded(machine_.memory, exit.address, exit.data));
-  if (watched) stop_for_debugger(StopKind::kWriteWatch, *watched);
+  if (watched) {
+    stop_for_debugger(StopKind::kWriteWatch, *watched);
+  } else if (VMM_TRY(stack_is_in(cpu, page))) {
+    stop_for_debugger(StopKind::kStackGuarded, page.value);
+  }
   return true;
+}
+
+// Whether an interrupt's frame may be pushed there.
+Result<bool> ExitDispatch::stack_is_in(kvm::VcpuFd& cpu, Gpa page) {
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  PagingContext context = x86::paging_context(system, registers.rflags);
+  context.cpl = 0;
+  context.rflags |= x86::kFlagAc;
+  const std::uint64_t top = debug::linear_stack(registers, system);
+  for (const std::uint64_t address : {top, top - debug::kMostPushed}) {
+    const PageWalk walk = walk_pages(machine_.memory, context, Gva(address), AccessKind::kRead);
+    if (walk.mapped() && Gpa(walk.gpa.value & ~(RamSlots::kPage - 1)) == page) return true;
+  }
+  return false;
 }
 
 void ExitDispatch::look_at_memory(bool written) {

@@ -150,7 +150,7 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
     if (exit.is_write && region->read_only()) return {};  // as ROM
     return on_lost_memory(cpu);
   }
-  if (region != nullptr && VMM_TRY(on_guarded(exit))) return {};
+  if (region != nullptr && VMM_TRY(on_guarded(cpu, exit))) return {};
   if (exit.is_write) {
     write_mmio(exit.address.value, exit.data);
   } else {

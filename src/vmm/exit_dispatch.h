@@ -106,7 +106,8 @@ class ExitDispatch final : public ExitHandler {
   // The CPU stands on an INT3: whether that is the debugger's.
   Result<bool> on_planted(kvm::VcpuFd& cpu);
   // A write to RAM that KVM has left to us: whether the debugger guards that page.
-  Result<bool> on_guarded(const MmioExit& exit);
+  Result<bool> on_guarded(kvm::VcpuFd& cpu, const MmioExit& exit);
+  Result<bool> stack_is_in(kvm::VcpuFd& cpu, Gpa page);
   // After an exit: INT3 stands again, and what was written for the guest may be watched.
   void look_at_memory(bool written);
   Result<void> on_breakpoint_exception(kvm::VcpuFd& cpu);

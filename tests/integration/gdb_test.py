@@ -332,6 +332,22 @@ class Gdb(Debugged):
         self.assertIn("$2 = 0x123456780000", text)
         self.assertIn("exited with code 013", text)
 
+    def test_stack_is_not_watched(self):
+        # The processor itself pushes there: refused at once, or told when the page becomes a stack.
+        guest = Guest().raw([0xC7, 0x04, 0x25, 0x00, 0x30, 0, 0, 7, 0, 0, 0])  # mov dword [0x3000], 7
+        guest.raw([0xBC, 0x00, 0x38, 0, 0, 0x6A, 0x05, 0x90])  # mov esp, 0x3800; push 5; nop
+        guest.exit(5)
+        running = self.start(guest, "--gdb-wait")
+        text = self.gdb("watch *(int*)0x3000", "continue", "continue", "print/x $rip", "print *(int*)0x37f8", "stepi", "delete",
+                        "continue")
+        self.assertIn("New value = 7", text)
+        self.assertIn("0x3000 cannot be watched any longer: a stack is in the same page", text)
+        self.assertIn(f"$1 = {START + 18:#x}", text)
+        self.assertIn("$2 = 5", text)
+        self.assertIn("Could not insert hardware watchpoint 1", text)
+        self.assertIn("exited with code 013", text)
+        self.assertIn("0x3000 cannot be watched: a stack", running.process.stderr.read().decode())
+
     def test_condition_is_judged_here(self):
         # 1000 visits, of which one matters.
         guest = Guest().raw([0x31, 0xDB])  # xor ebx, ebx

@@ -37,6 +37,15 @@ inline constexpr std::array<NamedMsr, 15> kNamedMsrs{{
     {"spec_ctrl", 0x48},
 }};
 
+// Where the stack's top is, as a linear address, and how much below it a processor may push when it
+// takes an interrupt: a frame of six words, aligned.
+inline std::uint64_t linear_stack(const x86::Registers& general,
+                                  const x86::SystemRegisters& system) noexcept {
+  const std::uint64_t top = general.gpr[x86::kRsp];
+  return system.code_is_64bit() ? top : (system.ss.base + top) & 0xffffffff;
+}
+inline constexpr std::uint64_t kMostPushed = 64;
+
 struct CpuState {
   x86::Registers general = {};
   x86::SystemRegisters system = {};

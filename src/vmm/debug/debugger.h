@@ -177,6 +177,8 @@ class Debugger final : public Target {
   // Has the pages guarded that planted bytes and watchpoints need; the CPUs are at rest.
   Result<void> guard_pages();
   std::set<Gpa> stack_pages() const;
+  // A guarded page turned out to be one: what is to be told, or nothing and the guest goes on.
+  std::optional<StopEvent> on_guarded_stack(const StopEvent& event);
   // Facts about the host that cost a probe, made when they are first wanted.
   Result<bool> watchpoints_fire();
   Result<bool> user_code_stops();
@@ -195,6 +197,7 @@ class Debugger final : public Target {
   std::vector<ResumeAction> asked_;  // of the CPUs, by the last resume()
   std::optional<unsigned> over_;     // this CPU alone steps over a breakpoint
   Checkpoints checkpoints_;
+  std::set<Gpa> stacks_;      // pages that are not to be guarded any more
   unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
   bool wait_ = false;         // the next machine is to be held
   bool holding_ = false;      // a debugger has stopped the guest

@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 #include <utility>
 
+#include "base/le.h"
 #include "memory/page_walk.h"
 #include "vmm/debug/debugger.h"
 #include "vmm/doctor/host_probes.h"
@@ -18,6 +21,15 @@ constexpr std::uint64_t kPage = RamSlots::kPage;
 
 // Larger data is not watched: its pages are slots, and its bytes are compared.
 constexpr std::uint64_t kMostWatched = MiB(4);
+
+// RSP0 to RSP2 and IST1 to IST7 of a 64-bit task state segment (SDM volume 3, 8.7).
+constexpr std::array<std::uint64_t, 10> kTssStacks{0x04, 0x0c, 0x14, 0x24, 0x2c,
+                                                   0x34, 0x3c, 0x44, 0x4c, 0x54};
+
+constexpr std::string_view kIsStack =
+    "a stack is in the same page, and the processor pushes interrupts' frames there unseen; gdb "
+    "can "
+    "watch by steps (set can-use-hw-watchpoints 0)";
 
 Gpa page_of(Gpa at) { return Gpa(at.value & ~(kPage - 1)); }
 
@@ -85,6 +97,7 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
   }
   const Machine& machine = VMM_TRY(this->machine())->machine();
   const auto context = VMM_TRY(this->context(cpu, Space::kVirtual));
+  const std::set<Gpa> stacks = stack_pages();
   std::vector<WatchedRange> pages;
   for (std::uint64_t done = 0; done < point.size;) {
     std::size_t size = point.size - done;
@@ -92,6 +105,9 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
     if (!gpa || !machine.ram_slots.can_guard(page_of(*gpa))) {
       return fail(ErrorCode::kOutOfRange,
                   "{:#x} cannot be watched: no RAM that stays is mapped there", point.address);
+    }
+    if (stacks.contains(page_of(*gpa))) {
+      return fail(ErrorCode::kUnsupported, "{:#x} cannot be watched: {}", point.address, kIsStack);
     }
     pages.push_back({*GpaRange::create(*gpa, size), point.address});
     done += size;
@@ -159,25 +175,55 @@ Result<void> Debugger::remove(const Breakpoint& point) {
 
 // ---- guarded pages
 
-// Where the CPUs' stacks are. Such a page stays writable for the sake of INT3 in it: what the
-// processor itself pushes when it takes an interrupt is nothing that KVM could report.
+// Where the processor may push an interrupt's frame: nothing that KVM could report, and where the
+// page cannot be written, the end of the guest. So they stay writable.
 std::set<Gpa> Debugger::stack_pages() const {
-  std::set<Gpa> pages;
+  std::set<Gpa> pages = stacks_;
   for (unsigned cpu = 0; cpu < control_->vcpus().size(); ++cpu) {
     const auto state = state_locked(cpu);
     const auto context = this->context(cpu, Space::kVirtual);
     if (!state || !context) continue;
-    const std::uint64_t base = state->system.code_is_64bit() ? 0 : state->system.ss.base;
-    const std::uint64_t top = base + state->general.gpr[x86::kRsp];
-    for (const std::uint64_t address : {top, top - 8}) {
+    const std::uint64_t top = linear_stack(state->general, state->system);
+    for (const std::uint64_t address : {top, top - kMostPushed}) {
       std::size_t size = 1;
       if (const auto gpa = translate(*context, address, size)) pages.insert(page_of(*gpa));
+    }
+    const auto tss = state->system.tr.base;
+    for (const std::uint64_t offset : kTssStacks) {
+      std::array<std::byte, 8> bytes{};
+      const auto read = read_locked(cpu, Space::kVirtual, tss + offset, bytes);
+      if (!read || *read != bytes.size() || !state->system.long_mode_active()) continue;
+      std::size_t size = 1;
+      const auto gpa = translate(*context, load_le(bytes) - 1, size);
+      if (gpa) pages.insert(page_of(*gpa));
     }
   }
   return pages;
 }
 
+std::optional<StopEvent> Debugger::on_guarded_stack(const StopEvent& event) {
+  const Gpa page(event.address);
+  stacks_.insert(page);
+  const auto& entries = breakpoints_.entries();
+  const auto watched = std::find_if(entries.begin(), entries.end(), [&](const auto& entry) {
+    return std::any_of(entry.guarded.begin(), entry.guarded.end(), [&](const WatchedRange& range) {
+      return page_of(range.where.base()) == page;
+    });
+  });
+  if (watched == entries.end()) {
+    if (was_asked_step(event.cpu)) return StopEvent{.kind = StopKind::kStep, .cpu = event.cpu};
+    const auto gone_on = go_on(asked_);
+    if (gone_on) return std::nullopt;
+    return StopEvent{.note = gone_on.error().message()};
+  }
+  return StopEvent{.cpu = event.cpu,
+                   .note = fmt::format("{:#x} cannot be watched any longer: {}",
+                                       watched->point.address, kIsStack)};
+}
+
 Result<void> Debugger::guard_pages() {
+  // Whoever looks at reports himself does not look after pages.
+  if (options_.on_report) return {};
   Machine& machine = control_->machine();
   std::vector<WatchedRange> watched;
   std::set<Gpa> data, code;
@@ -198,13 +244,21 @@ Result<void> Debugger::guard_pages() {
   const std::set<Gpa>& now = machine.ram_slots.guarded();
   std::set<Gpa> wanted = data;
   wanted.insert(code.begin(), code.end());
-  if (std::includes(now.begin(), now.end(), wanted.begin(), wanted.end())) {
+  for (const Gpa stack : stacks_) wanted.erase(stack);
+  const bool fewer = std::any_of(stacks_.begin(), stacks_.end(),
+                                 [&now](Gpa stack) { return now.contains(stack); });
+  if (!fewer && std::includes(now.begin(), now.end(), wanted.begin(), wanted.end())) {
     idle_guards_ = now.size() == wanted.size() ? 0 : idle_guards_ + 1;
     if (idle_guards_ < kPatience) return {};
   }
   idle_guards_ = 0;
-  wanted = data;
+  wanted.clear();
   const std::set<Gpa> stacks = stack_pages();
+  for (const Gpa page : data) {
+    if (!stacks.contains(page)) continue;
+    return fail(ErrorCode::kUnsupported, "GPA {} cannot be watched: {}", page, kIsStack);
+  }
+  code.insert(data.begin(), data.end());
   std::set_difference(code.begin(), code.end(), stacks.begin(), stacks.end(),
                       std::inserter(wanted, wanted.end()));
   auto guarded = machine.ram_slots.guard(wanted);

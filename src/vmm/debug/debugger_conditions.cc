@@ -19,6 +19,7 @@ Result<void> Debugger::set_conditions(const Breakpoint& point,
 
 // Whether the debugger wants to be told. What cannot be judged matters.
 bool Debugger::matters(const StopEvent& event) const {
+  if (event.kind == StopKind::kStackGuarded) return false;
   if (event.kind != StopKind::kSoftwareBreakpoint && event.kind != StopKind::kHardwareBreakpoint) {
     return true;
   }
@@ -98,7 +99,9 @@ std::optional<StopEvent> Debugger::judge(std::vector<StopEvent> events) {
   for (StopEvent& event : events) {
     if (matters(event)) return std::move(event);
   }
-  return failed(step_over(events.front().cpu));
+  const StopEvent& first = events.front();
+  if (first.kind == StopKind::kStackGuarded) return on_guarded_stack(first);
+  return failed(step_over(first.cpu));
 }
 
 }  // namespace vmm::debug

@@ -30,6 +30,7 @@ unsigned signal_of(StopKind kind) noexcept {
     case StopKind::kWriteWatch:
     case StopKind::kReadWatch:
     case StopKind::kAccessWatch:
+    case StopKind::kStackGuarded:
       break;
   }
   return 5;  // SIGTRAP
@@ -150,6 +151,7 @@ void Session::send_stop(const StopEvent& event) {
     case StopKind::kInterrupted:
     case StopKind::kStep:
     case StopKind::kCrashed:
+    case StopKind::kStackGuarded:
       break;
   }
   send(reply);

@@ -26,6 +26,7 @@ enum class StopKind : std::uint8_t {
   kReadWatch,           // Z3
   kAccessWatch,         // Z4
   kCrashed,             // the guest cannot run on; its state is there to be looked at
+  kStackGuarded,        // a Debugger's own: the guarded page at `address` (physical) is a stack
 };
 
 // Why all CPUs stand still.
