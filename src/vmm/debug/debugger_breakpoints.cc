@@ -92,7 +92,7 @@ Result<Breakpoints::Entry> Debugger::place_code(unsigned cpu, const Breakpoint& 
 // The RAM behind an address range, page by page.
 Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpoint& point) const {
   if (point.size > kMostWatched) {
-    return fail(ErrorCode::kUnsupported, "No more than {} are watched at once",
+    return fail(ErrorCode::kUnsupported, "A watchpoint has no more than {}",
                 format_size(kMostWatched));
   }
   const Machine& machine = VMM_TRY(this->machine())->machine();
