@@ -17,6 +17,7 @@
 #include "vmm/exit_dispatch.h"
 #include "vmm/kick.h"
 #include "vmm/run_control.h"
+#include "vmm/shadow_pages.h"
 #include "vmm/until_loop.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm_impl.h"
@@ -62,21 +63,6 @@ bool deserves_report(StopReason reason) {
       break;
   }
   return false;
-}
-
-}  // namespace
-
-namespace {
-
-// KVM drops all that it derived from a guest's page tables when a memory slot goes away: any slot,
-// so this is one that shows the guest a page of its own RAM, for no longer than that takes.
-Result<void> drop_shadow_pages(const Machine& machine) {
-  constexpr Gpa kNowhere(0xfef0'0000);  // between local APICs and ROM, where a PC has nothing
-  constexpr GpaRange kRange = *GpaRange::create(kNowhere, 4096);
-  const std::uint32_t last = machine.system->capabilities().memory_slots - 1;
-  std::byte* const ram = machine.memory.regions().front().hva();
-  VMM_TRY(machine.vm.set_slot({.number = last, .range = kRange, .hva = ram}));
-  return machine.vm.set_slot({.number = last, .range = {}});
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ class Vm::Impl {
   std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
   std::optional<kvm::VcpuStateFormat> format = {};
   std::optional<TrackedMemory> tracked = {};
+  std::optional<bool> shadow_pages = {};  // host_has_shadow_pages()
 
   Impl() = default;
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.

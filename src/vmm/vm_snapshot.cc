@@ -4,6 +4,7 @@
 
 #include "vmm/core/write_core.h"
 #include "vmm/generation_id.h"
+#include "vmm/shadow_pages.h"
 #include "vmm/snapshot/convert_irqchip.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/restore.h"
@@ -131,6 +132,8 @@ Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snap
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
   auto done = tracked->reset_to(snapshot);
+  if (!shadow_pages) shadow_pages = host_has_shadow_pages();
+  if (done && *shadow_pages) done = drop_shadow_pages(*machine);
   if (done) done = restore_state(*machine, snapshot->state(), cpus(), *format, {});
   // Neither this machine nor that: it must not run.
   if (!done) machine->stops.reset(StopBoard::Stop(done.error()));

@@ -102,6 +102,15 @@ class SnapshotLinux(unittest.TestCase):
         # Beside the text of the console, which is kept, nothing may become more.
         self.assertLess(after[0] - before[0], 1024)
 
+    def test_resets_undo_processes(self):
+        """Page tables that the guest has changed are memory, and what KVM has derived from them is not."""
+        for turn in range(10):
+            self.vm.reset_to(self.snapshot)
+            self.answer(self.vm, turn, 0)
+            self.vm.send("forks\n")
+            stop = self.vm.run_until(60, match=r"forks \d+ driver .*\.")
+            self.assertTrue(stop.met, f"{turn}: {stop}: {self.vm.console[-1000:]}")
+
     def test_clones_all_answer(self):
         """They live at the same time, and everyone knows of itself alone."""
         empty = private_kib(), threads(), descriptors()

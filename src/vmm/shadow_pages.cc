@@ -1,0 +1,36 @@
+#include "vmm/shadow_pages.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/unique_fd.h"
+
+namespace vmm {
+namespace {
+
+bool says_no(const char* parameter) {
+  const UniqueFd file(::open(parameter, O_RDONLY | O_CLOEXEC));
+  char value = 0;
+  return file && ::read(file.get(), &value, 1) == 1 && (value == 'N' || value == '0');
+}
+
+}  // namespace
+
+bool host_has_shadow_pages() {
+  return ::access("/sys/module/kvm_pvm", F_OK) == 0 ||
+         says_no("/sys/module/kvm_intel/parameters/ept") ||
+         says_no("/sys/module/kvm_amd/parameters/npt");
+}
+
+// They go away with a memory slot: any slot, so this is one that shows the guest a page of its own
+// RAM, for no longer than that takes.
+Result<void> drop_shadow_pages(const Machine& machine) {
+  constexpr Gpa kNowhere(0xfef0'0000);  // between local APICs and ROM, where a PC has nothing
+  constexpr GpaRange kRange = *GpaRange::create(kNowhere, 4096);
+  const std::uint32_t last = machine.system->capabilities().memory_slots - 1;
+  std::byte* const ram = machine.memory.regions().front().hva();
+  VMM_TRY(machine.vm.set_slot({.number = last, .range = kRange, .hva = ram}));
+  return machine.vm.set_slot({.number = last, .range = {}});
+}
+
+}  // namespace vmm
