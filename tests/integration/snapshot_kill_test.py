@@ -65,7 +65,7 @@ class Kills(unittest.TestCase):
         running = self.start("run", "--kernel", self.image(), "--boot", "flat", "--mem", "32M")
         began = time.monotonic()
         self.assertEqual(vmm("snapshot", self.control, self.base)[0], 0)
-        usual = time.monotonic() - began
+        span = time.monotonic() - began
         self.assertEqual(vmm("snapshot", self.control, self.file)[0], 0)
         counts = {"old": 0, "new": 0, "reported": 0}
         before = self.read(self.file)
@@ -73,15 +73,18 @@ class Kills(unittest.TestCase):
             more = ["--base", self.base] if turn % 2 else []
             client = subprocess.Popen([vmm_process.VMM, "snapshot", self.control, self.file, *more],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(chance.uniform(0, 1.3 * usual))
+            time.sleep(chance.uniform(0, 2 * span))
             running.process.kill()
             running.process.wait()
             reported = client.wait() == 0
             after = self.read(self.file)
-            counts["new" if after != before else "old"] += 1
+            new = after != before
+            counts["new" if new else "old"] += 1
+            # About half of them are to come before the new file has its name, whatever else the host is doing.
+            span = max(0.001, span * (0.87 if new else 1.15))
             counts["reported"] += reported
             if reported:
-                self.assertNotEqual(after, before, "what was reported as written is not there")
+                self.assertTrue(new, "what was reported as written is not there")
             self.assertEqual(sorted(os.listdir(self.folder)), ["base.snap", "control", "guest.bin", "guest.snap"])
             before = after
             # Whatever is there goes on, and is what is saved next.
