@@ -45,7 +45,7 @@ Result<void> enable_capabilities(const kvm::System& system, const HostPlan& plan
       traps.push_back({.index = msr, .writes = true});
   }
   if (plan.apic_msrs) {
-    traps.insert(traps.end(), UserIrqchip::kTraps.begin(), UserIrqchip::kTraps.end());
+    for (const kvm::MsrTrap& trap : UserIrqchip::traps()) traps.push_back(trap);
   }
   // KVM refuses the x2APIC's registers when it has no local APIC, which sends them here.
   if (!traps.empty()) VMM_TRY(vm.trap_msrs(traps, plan.apic_msrs));

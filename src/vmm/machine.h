@@ -82,8 +82,8 @@ struct Machine final : MachineEvents {
       : system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
-        // The last number is for what comes and goes at once.
-        ram_slots(memory, vm, system->capabilities().memory_slots - 1),
+        // The last number is for what comes and goes at once. Without a host there are no slots.
+        ram_slots(memory, vm, system ? system->capabilities().memory_slots - 1 : 0),
         console(serial_output),
         serial_input_space(std::move(input_space)),
         loops(event_loops),

@@ -42,9 +42,10 @@ class UserIrqchip final : public IrqController, public MsiSink {
   // SDM volume 4, table 2-2.
   static constexpr std::uint32_t kTscMsr = 0x10, kApicBaseMsr = 0x1b, kTscDeadlineMsr = 0x6e0;
   // What has to come here, where the host has filters for MSRs.
-  static constexpr std::array kTraps{
-      kvm::MsrTrap{.index = kApicBaseMsr, .writes = true},
-      kvm::MsrTrap{.index = kTscDeadlineMsr, .reads = true, .writes = true}};
+  static std::array<kvm::MsrTrap, 2> traps() noexcept {
+    return {{{.index = kApicBaseMsr, .writes = true},
+             {.index = kTscDeadlineMsr, .reads = true, .writes = true}}};
+  }
 
   explicit UserIrqchip(const Options& options);
   UserIrqchip(const UserIrqchip&) = delete;

@@ -114,6 +114,7 @@ TEST_P(LapicModesKvm, ModesInARow_areAllPassed) {
 }
 
 TEST_P(LapicModesKvm, OffAndOnAtOnce_losesTheRegisters) {
+  if (GetParam() != IrqchipMode::kUser) GTEST_SKIP() << "KVM's own local APIC keeps its registers";
   constexpr std::uint32_t kLdr = kApic + 0xd0;
   EXPECT_THAT(run({apic_on(),
                    {store(kLdr, 0x0100'0000), report_word(kLdr), write_msr(kApicBase, kOff),

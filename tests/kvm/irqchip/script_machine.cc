@@ -69,7 +69,7 @@ Result<void> ScriptMachine::create_chips(const kvm::System& system) {
     return vm_.set_gsi_routing(kvm::pc_routing());
   }
   if (!system.capabilities().user_space_msr || !system.capabilities().msr_filter) return {};
-  return vm_.trap_msrs(UserIrqchip::kTraps, true);
+  return vm_.trap_msrs(UserIrqchip::traps(), true);
 }
 
 Result<std::unique_ptr<IrqController>> ScriptMachine::connect_chips(const kvm::VcpuFd& cpu) {
