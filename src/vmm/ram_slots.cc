@@ -77,7 +77,8 @@ Result<void> RamSlots::replace(std::size_t region, Pieces pieces) {
     auto set = vm_.set_slot(pieces[i]);
     if (set) continue;
     // The guest needs its memory whatever happens.
-    for (std::size_t j = 0; j < i; ++j) (void)vm_.set_slot({.number = pieces[j].number, .range = {}});
+    for (std::size_t j = 0; j < i; ++j)
+      (void)vm_.set_slot({.number = pieces[j].number, .range = {}});
     for (const kvm::Slot& piece : old) VMM_TRY(vm_.set_slot(piece));
     return set;
   }

@@ -156,8 +156,8 @@ bool Vcpu::wait_for_nudge(const NextStep& next) {
   return wanted_ == State::kRunning;
 }
 
-// The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: done before a CPU parks, so that
-// its state is whole. An access of several pieces takes one call for each.
+// The kernel finishes a PIO or MMIO instruction on the next KVM_RUN: done before a CPU parks, so
+// that its state is whole. An access of several pieces takes one call for each.
 void Vcpu::finish_instruction() {
   for (;;) {
     auto piece = fd_.complete_pending();

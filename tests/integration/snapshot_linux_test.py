@@ -92,15 +92,16 @@ class SnapshotLinux(unittest.TestCase):
                 self.answer(self.vm, turn + 1, 1)
             else:
                 self.vm.run_until(0.005, exits=20)
-            if turn == RESETS // 10:
+            if turn == RESETS // 2:
                 before = private_kib(), threads(), descriptors()
         self.vm.reset_to(self.snapshot)
         self.answer(self.vm, RESETS, 0)
         after = private_kib(), threads(), descriptors()
-        print(f"{RESETS} resets: private KiB, threads, descriptors {before} after a tenth, {after} at the end")
+        print(f"{RESETS} resets: private KiB, threads, descriptors {before} after half of them, {after} at the end")
         self.assertEqual(before[1:], after[1:])
-        # Beside the text of the console, which is kept, nothing may become more.
-        self.assertLess(after[0] - before[0], 1024)
+        # Beside the text of the console, which is kept, and the decoded code of a CPU that comes to something new
+        # (interpreter.md), nothing may become more: a page each time would be twice as much with 10,000.
+        self.assertLess(after[0] - before[0], 8192)
 
     def test_resets_undo_processes(self):
         """Page tables that the guest has changed are memory, and what KVM has derived from them is not."""
