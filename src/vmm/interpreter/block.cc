@@ -146,17 +146,18 @@ bool decode_block(std::span<const std::byte> code, Block& block) {
   return block.count != 0;
 }
 
-void BlockCache::Free::operator()(std::byte* room) const noexcept { std::free(room); }
+void BlockCache::Free::operator()(void* memory) const noexcept { std::free(memory); }
 
 // calloc: what is not used is not there.
-BlockCache::BlockCache() : room_(static_cast<std::byte*>(std::calloc(kRoom, 1))) {
-  if (!room_) throw std::bad_alloc();
-  forget();
+BlockCache::BlockCache()
+    : room_(static_cast<std::byte*>(std::calloc(kRoom, 1))),
+      slots_(static_cast<std::uint32_t*>(std::calloc(kSlots, sizeof(std::uint32_t)))) {
+  if (!room_ || !slots_) throw std::bad_alloc();
 }
 
 void BlockCache::forget() noexcept {
-  slots_.fill(0);
-  used_ = kUnit;  // a line is never at 0
+  std::fill_n(slots_.get(), kSlots, 0U);
+  used_ = kUnit;
 }
 
 // The line that was decoded.
@@ -176,7 +177,7 @@ const BlockCache::Line* BlockCache::add(const std::byte* key, std::uint32_t& slo
 
 std::span<const Insn> BlockCache::find(std::span<const std::byte> code) {
   const auto place = reinterpret_cast<std::uintptr_t>(code.data());
-  std::uint32_t& slot = slots_[(place ^ place >> 13) % kSlots];
+  std::uint32_t& slot = slots_[(place ^ place >> kSlotBits) % kSlots];
   const Line* found = slot != 0 ? line(slot) : nullptr;
   if (found == nullptr || found->key != code.data() ||
       std::memcmp(found->code(), code.data(), found->size) != 0) {

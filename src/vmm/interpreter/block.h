@@ -46,9 +46,10 @@ class BlockCache {
       return reinterpret_cast<const std::byte*>(insns() + count);
     }
   };
-  static constexpr std::size_t kSlots = 8192;
+  static constexpr unsigned kSlotBits = 15;
+  static constexpr std::size_t kSlots = std::size_t{1} << kSlotBits;
   static constexpr std::size_t kUnit = alignof(Insn);
-  static constexpr std::size_t kRoom = std::size_t{4} << 20;
+  static constexpr std::size_t kRoom = std::size_t{16} << 20;
 
   const Line* line(std::uint32_t unit) const noexcept {
     return reinterpret_cast<const Line*>(room_.get() + unit * kUnit);
@@ -57,11 +58,11 @@ class BlockCache {
   void forget() noexcept;
 
   struct Free {
-    void operator()(std::byte* room) const noexcept;
+    void operator()(void* memory) const noexcept;
   };
   std::unique_ptr<std::byte[], Free> room_;
-  std::size_t used_ = 0;
-  std::array<std::uint32_t, kSlots> slots_{};  // where in the room, in units; 0: nowhere
+  std::size_t used_ = kUnit;                      // a line is never at 0
+  std::unique_ptr<std::uint32_t[], Free> slots_;  // where in the room, in units; 0: nowhere
   Block decoded_;
 };
 
