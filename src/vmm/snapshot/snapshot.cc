@@ -40,13 +40,14 @@ Result<std::shared_ptr<const Snapshot>> Snapshot::open(const std::string& path) 
   LoadedSnapshot loaded = VMM_TRY(load_snapshot(path));
   auto snapshot = std::make_shared<Snapshot>(std::move(loaded.state), std::move(loaded.ram));
   snapshot->id_ = loaded.id;
-  File& file = snapshot->file_.emplace();
+  File file;
   file.id = text_of(loaded.id);
   file.stored = loaded.own_pages * RamImage::kPage;
   if (loaded.base) {
     file.base = loaded.base->name;
     file.base_id = text_of(loaded.base->id);
   }
+  snapshot->file_ = std::move(file);
   return std::shared_ptr<const Snapshot>(std::move(snapshot));
 }
 
