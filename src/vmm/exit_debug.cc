@@ -62,9 +62,7 @@ Result<bool> ExitDispatch::on_guarded(kvm::VcpuFd& cpu, const MmioExit& exit) {
 Result<bool> ExitDispatch::stack_is_in(kvm::VcpuFd& cpu, Gpa page) {
   const x86::Registers registers = VMM_TRY(cpu.registers());
   const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
-  PagingContext context = x86::paging_context(system, registers.rflags);
-  context.cpl = 0;
-  context.rflags |= x86::kFlagAc;
+  const PagingContext context = x86::privileged_context(system, registers.rflags);
   const std::uint64_t top = debug::linear_stack(registers, system);
   for (const std::uint64_t address : {top, top - debug::kMostPushed}) {
     const PageWalk walk = walk_pages(machine_.memory, context, Gva(address), AccessKind::kRead);

@@ -64,10 +64,6 @@ ExitDispatch::~ExitDispatch() = default;
   if (done && syscall_fixup_) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
   if (watch_ != nullptr) watch_->on_exit(id_, exit);
-  if (next_piece_) [[unlikely]] {
-    VcpuExit piece = *std::exchange(next_piece_, std::nullopt);
-    return handle(cpu, piece);
-  }
   const bool parks = std::exchange(parks_, false) || machine_.stops.posted();
   return parks ? AfterExit::kPark : AfterExit::kRunOn;
 }

@@ -164,10 +164,9 @@ class ExitDispatch final : public ExitHandler {
   bool parks_ = false;  // for the debugger, after this exit
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
-  // Of an instruction that was completed by its exit's handler: what is to be handled next.
-  std::optional<VcpuExit> next_piece_ = {};
-  bool completes_ = false;   // KVM has yet to finish the instruction that has exited
-  bool own_access_ = false;  // the interpreter has, which made the exit
+  bool completes_ = false;              // KVM has yet to finish the instruction that has exited
+  std::optional<VcpuExit> piece_ = {};  // the next one of its access
+  bool own_access_ = false;             // the interpreter has, which made the exit
   std::unique_ptr<Completion> completion_;
   // Touched once for each completed instruction, which costs microseconds: a lock does not show.
   Locked<std::map<std::string_view, std::uint64_t>> completed_;

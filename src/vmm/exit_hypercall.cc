@@ -9,7 +9,7 @@ Result<void> ExitDispatch::on_hypercall(kvm::VcpuFd& cpu, const PioExit& exit,
                                         const HypercallPort& port) {
   // The shared page is the next KVM_RUN's, which is the next line: only it moves RIP behind an OUT.
   const std::vector<std::byte> written(exit.data.begin(), exit.data.end());
-  next_piece_ = VMM_TRY(cpu.complete_pending());
+  (void)VMM_TRY(cpu.complete_pending());  // of a write nothing more comes
   for (std::uint32_t i = 0; i < exit.count; ++i) {
     const auto item = std::span(written).subspan(std::size_t{i} * exit.width, exit.width);
     const x86::Registers before = VMM_TRY(cpu.registers());

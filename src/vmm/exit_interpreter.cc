@@ -26,10 +26,13 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
   }
   // Where a debugger has let go of a step of the quirk's.
   if (syscall_fixup_ && syscall_fixup_->stepping()) VMM_TRY(syscall_fixup_->refresh(cpu));
-  while (std::exchange(completes_, false)) {
-    auto piece = VMM_TRY(cpu.complete_pending());
-    if (!piece) break;
-    (void)handle(cpu, *piece);
+  if (std::exchange(completes_, false)) {
+    // It is handled as any exit is, and may end the run.
+    piece_ = VMM_TRY(cpu.complete_pending());
+    if (piece_) {
+      step.exit = &*piece_;
+      return step;
+    }
   }
   // However often the guest goes to devices, whoever wants the CPU gets it: KVM_RUN returns at
   // once.

@@ -12,17 +12,8 @@ using Registers = x86::LapicRegisters;
 
 constexpr unsigned kLdrShift = 24, kDfrShift = 28;
 
-struct LvtField {
-  Lapic::Register number;
-  std::uint32_t Registers::*field;
-};
-constexpr std::array<LvtField, Lapic::kLvtEntries> kLvt{
-    {{Lapic::kLvtTimer, &Registers::lvt_timer},
-     {Lapic::kLvtThermal, &Registers::lvt_thermal},
-     {Lapic::kLvtPerformance, &Registers::lvt_performance},
-     {Lapic::kLvtLint0, &Registers::lvt_lint0},
-     {Lapic::kLvtLint1, &Registers::lvt_lint1},
-     {Lapic::kLvtError, &Registers::lvt_error}}};
+constexpr auto kLvt = Registers::lvt();
+static_assert(kLvt.size() == Lapic::kLvtEntries);
 
 // What follows from the state, as the guest would read it; 0 while the local APIC is off.
 std::uint32_t read(Lapic& lapic, Lapic::Register number) {
@@ -69,7 +60,7 @@ Registers registers_of(Lapic& lapic) {
   r.irr = state.irr;
   r.esr = state.esr;
   r.icr = state.icr;
-  for (const LvtField& entry : kLvt) r.*entry.field = state.lvt[entry.number - Lapic::kLvtTimer];
+  for (std::size_t i = 0; i < kLvt.size(); ++i) r.*kLvt[i] = state.lvt[i];
   r.initial_count = state.timer.initial_count;
   r.divide = state.timer.divide;
   return r;
@@ -88,9 +79,7 @@ Result<void> set_registers(Lapic& lapic, const Registers& r, std::int64_t now, s
   state.esr = r.esr;
   state.icr = r.icr;
   const std::uint32_t masked = (r.svr & Lapic::kSvrEnable) != 0 ? 0 : Lapic::kLvtMasked;
-  for (const LvtField& entry : kLvt) {
-    state.lvt[entry.number - Lapic::kLvtTimer] = r.*entry.field | masked;
-  }
+  for (std::size_t i = 0; i < kLvt.size(); ++i) state.lvt[i] = r.*kLvt[i] | masked;
   state.timer = timer_with(state.timer, r, now);
   if (auto sound = state.validate(); !sound) {
     return fail(ErrorCode::kBadConfig, "{}", sound.error().message());

@@ -28,8 +28,7 @@ constexpr std::array<std::uint64_t, 10> kTssStacks{0x04, 0x0c, 0x14, 0x24, 0x2c,
 
 constexpr std::string_view kIsStack =
     "a stack is in the same page, and the processor pushes interrupts' frames there unseen; gdb "
-    "can "
-    "watch by steps (set can-use-hw-watchpoints 0)";
+    "can watch by steps (set can-use-hw-watchpoints 0)";
 
 Gpa page_of(Gpa at) { return Gpa(at.value & ~(kPage - 1)); }
 

@@ -1,18 +1,16 @@
 #include "vmm/snapshot/convert_irqchip.h"
 
 #include <algorithm>
-#include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 
-#include "base/le.h"
 #include "devices/lapic_bank.h"
 #include "devices/lapic_timer.h"
 #include "devices/pic8259.h"
 #include "devices/state_io.h"
+#include "vmm/kvm/lapic_register_page.h"
 #include "vmm/kvm/vcpu_fd.h"
 
 namespace vmm {
@@ -23,42 +21,14 @@ constexpr const char* kPic = "pic";
 constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
 constexpr std::uint32_t kAsyncPfMsr = 0x4b56'4d02;  // MSR_KVM_ASYNC_PF_EN
 
-// The page of a local APIC's registers as KVM_GET_LAPIC and KVM_SET_LAPIC have it: 32 bits each,
-// 16 bytes apart, the ID in the upper 8 bits in x2APIC mode, too.
-class RegisterPage {
- public:
-  static constexpr std::size_t kSize = 1024;
+using kvm::LapicRegisterPage;
 
-  RegisterPage() : bytes_(kSize) {}
-  static Result<RegisterPage> of(const kvm::VcpuState& cpu) {
-    RegisterPage page;
-    if (!cpu.lapic || cpu.lapic->bytes.size() != kSize) {
-      return fail(ErrorCode::kBadState, "The state of a CPU has no local APIC of KVM's");
-    }
-    page.bytes_ = cpu.lapic->bytes;
-    return page;
+Result<LapicRegisterPage> page_of(const kvm::VcpuState& cpu) {
+  if (!cpu.lapic || cpu.lapic->bytes.size() != LapicRegisterPage::kSize) {
+    return fail(ErrorCode::kBadState, "The state of a CPU has no local APIC of KVM's");
   }
-
-  std::uint32_t get(std::uint32_t number) const {
-    Le32 value;
-    std::memcpy(&value, bytes_.data() + std::size_t{number} * 16, sizeof value);
-    return value;
-  }
-  void set(std::uint32_t number, std::uint32_t value) {
-    const Le32 stored(value);
-    std::memcpy(bytes_.data() + std::size_t{number} * 16, &stored, sizeof stored);
-  }
-  void get_many(std::uint32_t first, std::span<std::uint32_t> values) const {
-    for (std::uint32_t& value : values) value = get(first++);
-  }
-  void set_many(std::uint32_t first, std::span<const std::uint32_t> values) {
-    for (const std::uint32_t value : values) set(first++, value);
-  }
-  Blob take() && { return {std::move(bytes_)}; }
-
- private:
-  std::vector<std::byte> bytes_;
-};
+  return LapicRegisterPage(cpu.lapic->bytes);
+}
 
 std::optional<std::uint64_t> msr(const kvm::VcpuState& cpu, std::uint32_t index) {
   const auto found = std::find_if(cpu.msrs.begin(), cpu.msrs.end(),
@@ -75,8 +45,8 @@ bool is_x2apic(std::uint64_t base) { return (base & Lapic::kBaseX2apic) != 0; }
 
 // ---- from this process to KVM
 
-RegisterPage to_page(const Lapic::State& apic, std::int64_t now) {
-  RegisterPage page;
+LapicRegisterPage to_page(const Lapic::State& apic, std::int64_t now) {
+  LapicRegisterPage page;
   const bool x2apic = is_x2apic(apic.base);
   page.set(Lapic::kId, apic.id << 24);
   page.set(Lapic::kTpr, apic.tpr);
@@ -116,7 +86,7 @@ Result<void> move_to_kvm(const Lapic::State& apic, std::int64_t now, kvm::VcpuSt
                 "A CPU was being started when the snapshot was taken, which KVM's local APIC "
                 "cannot be told: go on with --irqchip user");
   }
-  cpu.lapic = to_page(apic, now).take();
+  cpu.lapic = Blob{to_page(apic, now).take()};
   cpu.mp_state = static_cast<std::uint8_t>(to_kvm(apic.activity));
   cpu.system.apic_base = apic.base;
   cpu.system.cr8 = apic.tpr >> 4;
@@ -148,8 +118,8 @@ Result<void> to_split(WholeState& state) {
 // ---- from KVM to this process
 
 // The timer, from the registers of one that was read at `now`.
-LapicTimer::State timer_of(const RegisterPage& page, const kvm::VcpuState& cpu, std::uint32_t khz,
-                           std::int64_t now) {
+LapicTimer::State timer_of(const LapicRegisterPage& page, const kvm::VcpuState& cpu,
+                           std::uint32_t khz, std::int64_t now) {
   LapicTimer::State state;
   LapicTimer timer(state);
   timer.set_divide(static_cast<std::uint8_t>(page.get(Lapic::kDivide)), now);
@@ -183,7 +153,7 @@ Lapic::Activity activity_of(kvm::MpState state) {
 }
 
 Result<Lapic::State> move_from_kvm(const MachineState& machine, kvm::VcpuState& cpu) {
-  const RegisterPage page = VMM_TRY(RegisterPage::of(cpu));
+  const LapicRegisterPage page = VMM_TRY(page_of(cpu));
   Lapic::State apic;
   apic.base = cpu.system.apic_base;
   apic.id = page.get(Lapic::kId) >> 24;

@@ -31,6 +31,13 @@ struct LapicRegisters {
 
   bool operator==(const LapicRegisters&) const = default;
 
+  // The local vector table in the order of its registers.
+  static constexpr std::array<std::uint32_t LapicRegisters::*, 6> lvt() noexcept {
+    return {&LapicRegisters::lvt_timer,       &LapicRegisters::lvt_thermal,
+            &LapicRegisters::lvt_performance, &LapicRegisters::lvt_lint0,
+            &LapicRegisters::lvt_lint1,       &LapicRegisters::lvt_error};
+  }
+
   static constexpr bool has(const Vectors& set, std::uint8_t vector) noexcept {
     return (set[vector / 32] >> vector % 32 & 1) != 0;
   }
