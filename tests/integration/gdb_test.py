@@ -108,7 +108,9 @@ class Debugged(unittest.TestCase):
 
     def gdb(self, *commands, program=()):
         """What gdb says to these commands, run after it has connected."""
+        # On a busy host gdb would ask again before it is answered, and take the second answer for that to its next question.
         words = ["gdb", "--batch", "-nx", *program, "-ex", "set confirm off", "-ex", "set pagination off",
+                 "-ex", f"set remotetimeout {vmm_process.PATIENCE}",
                  "-ex", f"target remote {self.path}"]
         for command in commands:
             words += ["-ex", command]

@@ -307,6 +307,18 @@ Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuSt
 
 constexpr std::uint32_t kMsrTsc = 0x10;
 
+// A CPU that is sent elsewhere is to execute what lies there, be it halted: gdb calls functions
+// that way.
+Result<void> end_halt(const kvm::VcpuFd& fd, VcpuId id, UserIrqchip* irqchip) {
+  if (irqchip != nullptr) {
+    irqchip->lapics().with([id](LapicBank& bank) { bank.lapic(id).set_halted(false); });
+    return {};
+  }
+  if (VMM_TRY(fd.mp_state()) == kvm::MpState::kHalted)
+    VMM_TRY(fd.set_mp_state(kvm::MpState::kRunnable));
+  return {};
+}
+
 }  // namespace
 
 Result<CpuState> Debugger::state_locked(unsigned cpu) const {
@@ -320,8 +332,10 @@ Result<CpuState> Debugger::state(unsigned cpu) {
 
 Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
   const std::lock_guard lock(mutex_);
-  return on_cpu(cpu, [state](kvm::VcpuFd& fd) -> Result<void> {
+  UserIrqchip* irqchip = VMM_TRY(machine())->machine().user_irqchip;
+  return on_cpu(cpu, [cpu, state, irqchip](kvm::VcpuFd& fd) -> Result<void> {
     const CpuState now = VMM_TRY(read_state(fd));
+    if (state.general.rip != now.general.rip) VMM_TRY(end_halt(fd, VcpuId{cpu}, irqchip));
     CpuState wanted = state;
     for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
       // It counts between a debugger's look and its answer: small differences are no wish.
