@@ -91,6 +91,9 @@ say "tests that boot Linux"
 run_tests build/test linux --no-rebuild --suite linux
 
 if [ "$all" = yes ]; then
+  if step "a kernel with debug information" scripts/guest-kernel.sh --debug build/guest-kernel-debug; then
+    export GUEST_KERNEL_DEBUG=$top/build/guest-kernel-debug/bzImage
+  fi
   say "more tests that boot Linux"
   run_tests build/test linux-more --no-rebuild --suite linux-more
 

@@ -241,6 +241,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   // What else is booted: initrd, command line, tables; and the first CPU at its entry.
   loader::LoadedKernel kernel;
   if (loading) kernel = VMM_TRY(loading->get());
+  if (kernel.kaslr) machine->kernel_slide = kernel.kaslr_slide;
   const x86::EntryState entry = VMM_TRY(boot_guest(config, plan, *machine, kernel));
   VMM_TRY(cpus.front().set_system_registers(entry.system));
   VMM_TRY(cpus.front().set_registers(entry.registers));

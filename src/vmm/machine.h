@@ -122,6 +122,8 @@ struct Machine final : MachineEvents {
   EventLoop& loop;                      // the first of them, its own
   DeviceTimers timers;
   DoorbellBoard doorbells;
+  // How far behind its linked addresses the kernel was loaded, if that was chosen here (KASLR).
+  std::optional<std::uint64_t> kernel_slide;
   std::optional<DeviceHandle<Uart16550>> com1;
   std::optional<DeviceHandle<FwCfg>> fw_cfg;
   std::optional<DeviceHandle<I6300esb>> watchdog;

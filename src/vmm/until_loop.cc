@@ -118,9 +118,8 @@ Result<std::vector<Place>> Loop::places(const std::vector<Condition>& conditions
         return fail(ErrorCode::kBadConfig, "Wait for condition {}: there is no symbol '{}'", i,
                     symbol->name);
       }
-      const debug::CpuState state = VMM_TRY(debugger_->state(0));
-      places.push_back(
-          {i, Space::kVirtual, *address + symbol->symbols->kernel_offset(state).value_or(0)});
+      const std::uint64_t offset = debugger_->kernel_offset_of(*symbol->symbols).value_or(0);
+      places.push_back({i, Space::kVirtual, *address + offset});
     }
   }
   return places;

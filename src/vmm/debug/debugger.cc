@@ -461,10 +461,18 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> Debugger::ram() const {
 // ---- what else is asked
 
 std::optional<std::uint64_t> Debugger::kernel_offset() {
-  if (!options_.symbols) return std::nullopt;
-  const auto state = this->state(0);
+  return options_.symbols ? kernel_offset_of(*options_.symbols) : std::nullopt;
+}
+
+std::optional<std::uint64_t> Debugger::kernel_offset_of(const Symbols& symbols) {
+  const std::lock_guard lock(mutex_);
+  const auto state = state_locked(0);
   if (!state) return std::nullopt;
-  return options_.symbols->kernel_offset(*state);
+  return symbols.kernel_offset(*state, control_->machine().kernel_slide);
+}
+
+std::optional<Symbols::Segments> Debugger::kernel_segments() {
+  return options_.symbols ? options_.symbols->segments() : std::nullopt;
 }
 
 // The guest's memory is its own in a snapshot: what was planted is not in it.

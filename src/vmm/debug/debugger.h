@@ -138,6 +138,9 @@ class Debugger final : public Target {
                               std::vector<StopCondition> conditions) override;
   std::vector<std::pair<std::uint64_t, std::uint64_t>> ram() const override;
   std::optional<std::uint64_t> kernel_offset() override;
+  // The same for symbols of the caller's.
+  std::optional<std::uint64_t> kernel_offset_of(const Symbols& symbols);
+  std::optional<Symbols::Segments> kernel_segments() override;
   Result<std::string> monitor(unsigned cpu, std::string_view command) override;
 
  private:

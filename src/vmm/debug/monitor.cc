@@ -49,12 +49,16 @@ Result<std::uint64_t> number(std::string_view text) {
   return value;
 }
 
+std::optional<std::uint64_t> kernel_offset(const MonitorView& view, const CpuState& state) {
+  return view.symbols->kernel_offset(state, view.control.machine().kernel_slide);
+}
+
 Answer registers(const MonitorView& view, const Words&) {
   const CpuState state = VMM_TRY(view.state(view.cpu));
   std::string text =
       fmt::format("CPU {}\n{}", view.cpu, x86::format_registers(state.general, state.system));
   if (view.symbols != nullptr) {
-    const std::uint64_t offset = view.symbols->kernel_offset(state).value_or(0);
+    const std::uint64_t offset = kernel_offset(view, state).value_or(0);
     const std::string name = view.symbols->name_of(state.linear_pc() - offset);
     if (!name.empty()) text += fmt::format("rip is {}\n", name);
   }
@@ -187,7 +191,7 @@ Answer trace(const MonitorView& view, const Words& words) {
   const std::uint64_t most = words.empty() ? kLines : VMM_TRY(number(words[0]));
   KernelNames names{.symbols = view.symbols};
   if (view.symbols != nullptr) {
-    names.offset = view.symbols->kernel_offset(VMM_TRY(view.state(view.cpu))).value_or(0);
+    names.offset = kernel_offset(view, VMM_TRY(view.state(view.cpu))).value_or(0);
   }
   const std::string text =
       last_exits_text(view.control.machine(), static_cast<std::size_t>(most), names);
@@ -325,16 +329,22 @@ Answer kaslr(const MonitorView& view, const Words&) {
   if (view.symbols == nullptr) {
     return std::string("Without --symbols it is not known where the kernel should lie.\n");
   }
-  const auto offset = view.symbols->kernel_offset(VMM_TRY(view.state(view.cpu)));
+  const auto offset = kernel_offset(view, VMM_TRY(view.state(view.cpu)));
   if (!offset) return std::string("The kernel has not told yet: it has set up no system calls.\n");
-  return fmt::format("The kernel lies {0:#x} behind its symbols: symbol-file -o {0:#x} vmlinux\n",
-                     *offset);
+  // Variables of each CPU are numbered from zero, wherever the kernel lies.
+  return fmt::format(
+      "The kernel lies {0:#x} behind its symbols. gdb was told so when it connected; for the "
+      "variables "
+      "of each CPU, too, and if it came earlier:\n"
+      "  symbol-file\n"
+      "  add-symbol-file vmlinux -o {0:#x} -s .data..percpu 0\n",
+      *offset);
 }
 
-std::string name_of(const Symbols* symbols, const CpuState& state) {
-  if (symbols == nullptr) return {};
-  const std::uint64_t offset = symbols->kernel_offset(state).value_or(0);
-  const std::string name = symbols->name_of(state.linear_pc() - offset);
+std::string name_of(const MonitorView& view, const CpuState& state) {
+  if (view.symbols == nullptr) return {};
+  const std::uint64_t offset = kernel_offset(view, state).value_or(0);
+  const std::string name = view.symbols->name_of(state.linear_pc() - offset);
   return name.empty() ? name : fmt::format(" <{}>", name);
 }
 
@@ -345,7 +355,7 @@ Answer checkpoint(const MonitorView& view, const Words& words) {
   const std::string& name = view.checkpoints.add(words.empty() ? std::string_view() : words[0],
                                                  std::move(snapshot), state.linear_pc());
   return fmt::format("Checkpoint {} is at {:#x}{}.\n", name, state.linear_pc(),
-                     name_of(view.symbols, state));
+                     name_of(view, state));
 }
 
 Answer checkpoint_list(const MonitorView& view, const Words&) {

@@ -47,7 +47,13 @@ bool Session::query(std::string_view rest) {
   } else if (rest == "Offsets") {
     const auto offset = target_.kernel_offset();
     if (!offset) return false;
-    send(fmt::format("Text={0:x};Data={0:x};Bss={0:x}", *offset));
+    // By segments everything moves; otherwise only what stands in .text, .data and .bss.
+    if (const auto segments = target_.kernel_segments()) {
+      send(fmt::format("TextSeg={:x};DataSeg={:x}", segments->text + *offset,
+                       segments->data + *offset));
+    } else {
+      send(fmt::format("Text={0:x};Data={0:x};Bss={0:x}", *offset));
+    }
   } else if (rest == "qemu.PhyMemMode") {
     send(physical_ ? "1" : "0");
   } else {

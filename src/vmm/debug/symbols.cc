@@ -123,11 +123,19 @@ std::string Symbols::name_of(std::uint64_t address) const {
   return offset == 0 ? found->second : fmt::format("{}+{:#x}", found->second, offset);
 }
 
-std::optional<std::uint64_t> Symbols::kernel_offset(const CpuState& state) const {
+std::optional<std::uint64_t> Symbols::kernel_offset(const CpuState& state,
+                                                    std::optional<std::uint64_t> loaded) const {
   for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-    if (kNamedMsrs[i].index == kMsrLstar && state.msrs[i]) return kernel_offset(*state.msrs[i]);
+    if (kNamedMsrs[i].index != kMsrLstar || !state.msrs[i]) continue;
+    if (const auto told = kernel_offset(*state.msrs[i])) return told;
   }
-  return std::nullopt;
+  return loaded;
+}
+
+std::optional<Symbols::Segments> Symbols::segments() const {
+  const auto text = find("_text"), data = find("_sdata");
+  if (!text || !data) return std::nullopt;
+  return Segments{*text, *data};
 }
 
 std::optional<std::uint64_t> Symbols::kernel_offset(std::uint64_t lstar) const {

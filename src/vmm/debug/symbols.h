@@ -29,10 +29,19 @@ class Symbols {
   std::size_t count() const noexcept { return by_name_.size(); }
 
   // How far the running kernel lies behind its symbols: from where the CPU enters it for system
-  // calls. Nothing before the kernel has set that up.
-  std::optional<std::uint64_t> kernel_offset(const CpuState& state) const;
+  // calls, and before the kernel has set that up, from where it was loaded (Machine::kernel_slide),
+  // if we chose that.
+  std::optional<std::uint64_t> kernel_offset(const CpuState& state,
+                                             std::optional<std::uint64_t> loaded) const;
   // The same from IA32_LSTAR alone.
   std::optional<std::uint64_t> kernel_offset(std::uint64_t lstar) const;
+
+  // Where the kernel's first two segments begin that a linker's script for Linux lays out, code and
+  // data, by these symbols. Nothing for other kernels.
+  struct Segments {
+    std::uint64_t text = 0, data = 0;
+  };
+  std::optional<Segments> segments() const;
 
  private:
   void add(std::string_view name, std::uint64_t address);

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "vmm/debug/cpu_state.h"
 #include "vmm/debug/register_map.h"
+#include "vmm/debug/symbols.h"
 
 namespace vmm::debug {
 
@@ -116,6 +117,8 @@ class Target {
   virtual std::vector<std::pair<std::uint64_t, std::uint64_t>> ram() const = 0;
   // By how much the kernel was moved from where its symbols say; nothing when that is not known.
   virtual std::optional<std::uint64_t> kernel_offset() = 0;
+  // Where its segments begin by its symbols, if they are laid out as Linux's.
+  virtual std::optional<Symbols::Segments> kernel_segments() = 0;
   // A command of the user's ("monitor ..."): the text that answers it.
   virtual Result<std::string> monitor(unsigned cpu, std::string_view command) = 0;
 };

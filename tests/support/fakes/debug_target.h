@@ -35,6 +35,7 @@ class FakeDebugTarget final : public debug::Target {
   std::optional<Error> refusal;  // of the next insert, resume or interrupt
   debug::StopEvent next_stop{};
   std::optional<std::uint64_t> offset;
+  std::optional<debug::Symbols::Segments> segments;
   debug::Architecture described = debug::Architecture::kX86_64;
 
   unsigned cpus() const override { return cpus_; }
@@ -112,6 +113,7 @@ class FakeDebugTarget final : public debug::Target {
     return {{kMemory, memory.size()}};
   }
   std::optional<std::uint64_t> kernel_offset() override { return offset; }
+  std::optional<debug::Symbols::Segments> kernel_segments() override { return segments; }
   Result<std::string> monitor(unsigned cpu, std::string_view command) override {
     return fmt::format("CPU {}: {}\n", cpu, command);
   }

@@ -348,6 +348,8 @@ TEST_F(DebugSession, KernelOffsetIsToldWhenItIsKnown) {
   EXPECT_EQ(ask("qOffsets"), "");
   target.offset = 0x1000000;
   EXPECT_EQ(ask("qOffsets"), "Text=1000000;Data=1000000;Bss=1000000");
+  target.segments = {.text = 0xffffffff81000000, .data = 0xffffffff81c00000};
+  EXPECT_EQ(ask("qOffsets"), "TextSeg=ffffffff82000000;DataSeg=ffffffff82c00000");
 }
 
 TEST_F(DebugSession, UnknownPacketsAreAnsweredEmpty) {

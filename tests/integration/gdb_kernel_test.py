@@ -1,0 +1,88 @@
+"""gdb on a Linux kernel with debug information at an address chosen at random, in one boot: source lines from the kernel's first
+function on, and in user space the commands that the kernel brings for gdb. See guest.py for the environment; and
+
+    GUEST_KERNEL_DEBUG   the kernel to boot; build/guest-kernel-debug/bzImage when it is not set, where
+                         scripts/guest-kernel.sh --debug puts it, with vmlinux and vmlinux-gdb.py beside it
+"""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import guest
+
+KERNEL = pathlib.Path(os.environ.get("GUEST_KERNEL_DEBUG", guest.ROOT / "build/guest-kernel-debug/bzImage"))
+
+
+class Kernel(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        guest.requirements()
+        if not shutil.which("gdb"):
+            raise unittest.SkipTest("there is no gdb")
+        if not KERNEL.exists():
+            raise unittest.SkipTest(f"there is no guest kernel {KERNEL}: run scripts/guest-kernel.sh --debug")
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.socket = pathlib.Path(folder.name) / "gdb"
+        initramfs = guest.make_initramfs(folder.name, "--shell")
+        with guest.Machine(["--kernel", str(KERNEL), "--initrd", str(initramfs), "--mem", "256M", "--kaslr", "--gdb", f"unix:{cls.socket}",
+                            "--gdb-wait", "--symbols", str(KERNEL.with_name("vmlinux"))]) as machine:
+            while not cls.socket.exists():
+                pass
+            cls.early = cls.gdb("monitor kaslr", "break start_kernel", "continue", "next", "next", "next", "next", "info symbol $pc",
+                                "delete", "break kernel_init", "continue", "backtrace", "delete", "detach")
+            machine.wait_for(guest.PROMPT)
+            cls.late = cls.gdb("lx-version", "lx-ps", "lx-dmesg", "echo BANNER\\ ", "print linux_banner", "monitor kaslr", "detach")
+            slide = re.search(r"add-symbol-file vmlinux (-o .*)", cls.late)[1]
+            cls.moved = cls.gdb("symbol-file", f"add-symbol-file {KERNEL.with_name('vmlinux')} {slide}",
+                                "echo CURRENT\\ ", "print $lx_current().pid >= 0", "echo RUNQUEUE\\ ", "print $lx_per_cpu(\"runqueues\", 0).cpu",
+                                "detach")
+            # It says so, and loads the kernel's own symbols anew; this kernel has no modules.
+            cls.modules = cls.gdb("lx-symbols", "detach")
+            machine.type("echo still $((6 * 7))\n")
+            machine.wait_for("still 42")
+
+    @classmethod
+    def gdb(cls, *commands):
+        words = ["gdb", "--batch", "-nx", "-ex", "set pagination off", "-ex", "set confirm off", "-ex",
+                 f"set remotetimeout {guest.PATIENCE_SECONDS}", str(KERNEL.with_name("vmlinux")), "-ex",
+                 f"source {KERNEL.with_name('vmlinux-gdb.py')}", "-ex", f"target remote {cls.socket}"]
+        for command in commands:
+            words += ["-ex", command]
+        done = subprocess.run(words, capture_output=True, timeout=guest.PATIENCE_SECONDS)
+        text = done.stdout.decode() + done.stderr.decode()
+        print(text)
+        return text
+
+    def test_slide_is_known_before_the_first_instruction(self):
+        self.assertRegex(self.early, "The kernel lies 0x[1-9a-f][0-9a-f]* behind its symbols")
+
+    def test_source_lines_of_the_first_function(self):
+        self.assertRegex(self.early, r"Breakpoint 1, start_kernel \(\) at init/main.c:\d+")
+        lines = [int(line) for line in re.findall(r"^(\d+)\s+(?:in )?init/main.c", self.early, re.M)]
+        self.assertGreaterEqual(len(lines), 5, self.early)
+        self.assertEqual(lines[:5], sorted(set(lines[:5])), "each step is on a later line")
+        self.assertIn("start_kernel + ", self.early)
+
+    def test_breakpoint_by_name_and_callers(self):
+        self.assertRegex(self.early, r"Breakpoint 2, kernel_init ")
+        self.assertRegex(self.early, r"#1 .* in ret_from_fork \(\)")
+
+    def test_the_kernels_own_commands(self):
+        self.assertRegex(self.late, r"0x[0-9a-f]+ +0 +swapper/0")
+        self.assertRegex(self.late, r"0x[0-9a-f]+ +1 +init")
+        self.assertRegex(self.late, r"\[ +\d+\.\d+\] Linux version 6\.")
+        self.assertRegex(self.late, r'BANNER \$1 = .*"Linux version 6\.')
+        self.assertIn("loading vmlinux", self.modules)
+
+    def test_variables_of_a_cpu(self):
+        self.assertRegex(self.moved, r"CURRENT \$1 = 1")
+        self.assertRegex(self.moved, r"RUNQUEUE \$2 = 0")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
