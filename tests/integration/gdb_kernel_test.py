@@ -36,10 +36,10 @@ class Kernel(unittest.TestCase):
             cls.early = cls.gdb("monitor kaslr", "break start_kernel", "continue", "next", "next", "next", "next", "info symbol $pc",
                                 "delete", "break kernel_init", "continue", "backtrace", "delete", "detach")
             machine.wait_for(guest.PROMPT)
-            cls.late = cls.gdb("lx-version", "lx-ps", "lx-dmesg", "echo BANNER\\ ", "print linux_banner", "monitor kaslr", "detach")
+            cls.late = cls.gdb("lx-version", "lx-ps", "lx-dmesg", "echo BANNER:", "print linux_banner", "monitor kaslr", "detach")
             slide = re.search(r"add-symbol-file vmlinux (-o .*)", cls.late)[1]
             cls.moved = cls.gdb("symbol-file", f"add-symbol-file {KERNEL.with_name('vmlinux')} {slide}",
-                                "echo CURRENT\\ ", "print $lx_current().pid >= 0", "echo RUNQUEUE\\ ", "print $lx_per_cpu(\"runqueues\", 0).cpu",
+                                "echo CURRENT:", "print $lx_current().pid >= 0", "echo RUNQUEUE:", "print $lx_per_cpu(\"runqueues\", 0).cpu",
                                 "detach")
             # It says so, and loads the kernel's own symbols anew; this kernel has no modules.
             cls.modules = cls.gdb("lx-symbols", "detach")
@@ -76,12 +76,12 @@ class Kernel(unittest.TestCase):
         self.assertRegex(self.late, r"0x[0-9a-f]+ +0 +swapper/0")
         self.assertRegex(self.late, r"0x[0-9a-f]+ +1 +init")
         self.assertRegex(self.late, r"\[ +\d+\.\d+\] Linux version 6\.")
-        self.assertRegex(self.late, r'BANNER \$1 = .*"Linux version 6\.')
+        self.assertRegex(self.late, r'BANNER:\$1 = .*"Linux version 6\.')
         self.assertIn("loading vmlinux", self.modules)
 
     def test_variables_of_a_cpu(self):
-        self.assertRegex(self.moved, r"CURRENT \$1 = 1")
-        self.assertRegex(self.moved, r"RUNQUEUE \$2 = 0")
+        self.assertRegex(self.moved, r"CURRENT:\$1 = 1")
+        self.assertRegex(self.moved, r"RUNQUEUE:\$2 = 0")
 
 
 if __name__ == "__main__":
