@@ -236,7 +236,7 @@ _vmm() {
       for word in "${words[@]:2}"; do [[ $word == -* ]] || rest+=("$word"); done
       case ${#rest[@]}:${rest[1]} in
         1:*) _vmm_files "$current" ;;
-        2:*) _vmm_words "$current" 'status pause resume quit balloon memory disk net gdb snapshot core' ;;
+        2:*) _vmm_words "$current" 'status pause resume power-button quit balloon memory disk net gdb snapshot core' ;;
         3:snapshot | 3:core | 5:snapshot) _vmm_files "$current" ;;
         4:snapshot) _vmm_words "$current" 'base' ;;
         3:disk) _vmm_words "$current" 'disk0 add remove' ;;

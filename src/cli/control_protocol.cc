@@ -318,6 +318,10 @@ Outcome carry_out(const json& request, ControlTarget& target) {
                   [](ControlTarget& t, const Arguments&) { return done(t.control_resume()); }},
       CommandSpec{
           "quit", {}, [](ControlTarget& t, const Arguments&) { return done(t.control_quit()); }},
+      CommandSpec{
+          "power-button",
+          {},
+          [](ControlTarget& t, const Arguments&) { return done(t.control_power_button()); }},
       CommandSpec{"balloon", {"size"}, balloon},
       CommandSpec{"memory", {"size"}, memory},
       CommandSpec{"disk-resize", {"disk", "size"}, resize},

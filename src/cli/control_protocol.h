@@ -16,7 +16,8 @@ namespace vmm::cli {
 
 // What `status` tells.
 struct ControlStatus {
-  std::string state;  // "running", "paused", or "starting" while there is no machine
+  // "running", "paused", "asleep" (ACPI S3), or "starting" while there is no machine
+  std::string state;
   std::chrono::milliseconds uptime{0};  // since the command was started
   std::uint64_t resets = 0;             // of the guest
   std::optional<VmStatus> vm = {};
@@ -46,6 +47,7 @@ class ControlTarget {
   virtual Result<void> control_pause() = 0;
   virtual Result<void> control_resume() = 0;
   virtual Result<void> control_quit() = 0;
+  virtual Result<void> control_power_button() = 0;
   virtual Result<void> control_balloon(std::uint64_t bytes) = 0;
   virtual Result<void> control_memory(std::uint64_t bytes) = 0;
   // Tells the guest the image's size, after it has grown to `bytes` when that is given. The size.

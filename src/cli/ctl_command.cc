@@ -151,7 +151,8 @@ Result<std::string> file_request(const std::vector<std::string>& words) {
 
 Result<std::string> control_request(const std::vector<std::string>& words) {
   const std::string& command = words.front();
-  if (command == "status" || command == "pause" || command == "resume" || command == "quit") {
+  if (command == "status" || command == "pause" || command == "resume" || command == "quit" ||
+      command == "power-button") {
     if (words.size() != 1) return usage(command);
     return request_text(command);
   }
@@ -189,8 +190,8 @@ Result<std::string> control_request(const std::vector<std::string>& words) {
     return request_text("gdb", {{"address", words[1]}});
   }
   return fail(ErrorCode::kBadConfig,
-              "there is no command '{}': status, pause, resume, quit, balloon, memory, disk, net, "
-              "gdb, snapshot and core are known",
+              "there is no command '{}': status, pause, resume, quit, power-button, balloon, "
+              "memory, disk, net, gdb, snapshot and core are known",
               command);
 }
 

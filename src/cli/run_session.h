@@ -114,6 +114,7 @@ class RunSession final : private ControlTarget {
   Result<void> control_pause() override;
   Result<void> control_resume() override;
   Result<void> control_quit() override;
+  Result<void> control_power_button() override;
   Result<void> control_balloon(std::uint64_t bytes) override;
   Result<void> control_memory(std::uint64_t bytes) override;
   Result<std::uint64_t> control_resize(const std::string& disk,

@@ -61,6 +61,7 @@ ControlStatus RunSession::control_status() {
       .resets = resets_};
   if (vm_ == nullptr) return status;
   status.vm = vm_->status();
+  if (status.vm->asleep && status.state == "running") status.state = "asleep";
   status.stats = vm_->stats();
   return status;
 }
@@ -85,6 +86,12 @@ Result<void> RunSession::control_resume() {
 Result<void> RunSession::control_quit() {
   const std::lock_guard guard(mutex_);
   ask_to_quit("over the control socket");
+  return {};
+}
+
+Result<void> RunSession::control_power_button() {
+  const std::lock_guard guard(mutex_);
+  VMM_TRY(machine())->press_power_button();
   return {};
 }
 

@@ -25,6 +25,7 @@ constexpr std::uint16_t kPowerButton = 1U << 8;
 constexpr std::uint16_t kSleepButton = 1U << 9;
 constexpr std::uint16_t kRtc = 1U << 10;
 constexpr std::uint16_t kEvents = kTimerBit | kGlobalLock | kPowerButton | kSleepButton | kRtc;
+constexpr std::uint16_t kWake = 1U << 15;  // WAK_STS: a status only
 
 // PM1_CNT (table 4.18).
 constexpr std::uint16_t kSciEn = 1U << 0;
@@ -41,12 +42,14 @@ using Wide = unsigned __int128;
 }  // namespace
 
 Result<void> AcpiPm::State::validate() const {
-  if ((status & ~kEvents) != 0 || (enable & ~kEvents) != 0 || (control & ~kControlStored) != 0) {
+  if ((status & ~(kEvents | kWake)) != 0 || (enable & ~kEvents) != 0 ||
+      (control & ~kControlStored) != 0) {
     return fail(ErrorCode::kBadState, "A PM1 register holds bits that do not exist");
   }
   if ((gpe_inputs & ~gpe_status) != 0) {
     return fail(ErrorCode::kBadState, "A general-purpose event is asserted and has no status");
   }
+  if (sleep > Sleep::kAsleep) return fail(ErrorCode::kBadState, "A sleep state that is none");
   return {};
 }
 
@@ -80,12 +83,15 @@ void AcpiPm::catch_up() {
   s_.timer_seen = half_periods();
 }
 
-bool AcpiPm::sci_asserted() const {
-  return (status_now() & s_.enable) != 0 || (s_.gpe_status & s_.gpe_enable) != 0;
-}
+bool AcpiPm::gpe_asserted() const { return (s_.gpe_status & s_.gpe_enable) != 0; }
+
+bool AcpiPm::sci_asserted() const { return (status_now() & s_.enable) != 0 || gpe_asserted(); }
 
 void AcpiPm::settle() {
   ports_.sci.set_level(sci_asserted());
+  if (wakes() && !std::exchange(wake_requested_, true) && ports_.events != nullptr) {
+    ports_.events->request(GuestRequest::kWake, 0);
+  }
   const auto next = next_event();
   if (next == announced_) return;
   announced_ = next;
@@ -113,6 +119,39 @@ void AcpiPm::press_power_button() {
   settle();
 }
 
+void AcpiPm::set_rtc_alarm(bool asserted) {
+  if (asserted && !s_.rtc_input) s_.status |= kRtc;
+  s_.rtc_input = asserted;
+  settle();
+}
+
+void AcpiPm::fall_asleep() {
+  if (s_.sleep != Sleep::kAwake) return;
+  s_.sleep = Sleep::kFalling;
+  if (ports_.events != nullptr) ports_.events->request(GuestRequest::kSleep, 0);
+}
+
+void AcpiPm::fallen_asleep() {
+  if (s_.sleep != Sleep::kFalling) return;
+  s_.sleep = Sleep::kAsleep;
+  wake_requested_ = false;
+  settle();
+}
+
+// The power button needs no enable bit then (4.8.2.2.1.1); the timer and the global lock have no
+// power. What happened before the machine slept counts: nobody has cleared it.
+bool AcpiPm::wakes() const {
+  if (s_.sleep != Sleep::kAsleep) return false;
+  return (s_.status & kPowerButton) != 0 || (s_.status & s_.enable & (kRtc | kSleepButton)) != 0 ||
+         gpe_asserted();
+}
+
+void AcpiPm::wake_up() {
+  s_.sleep = Sleep::kAwake;
+  s_.status |= kWake;
+  settle();
+}
+
 void AcpiPm::set_gpe(unsigned event, bool asserted) {
   if (event >= AcpiPmLayout::kGpes) return;
   const auto bit = static_cast<std::uint16_t>(1U << event);
@@ -123,9 +162,17 @@ void AcpiPm::set_gpe(unsigned event, bool asserted) {
 
 void AcpiPm::write_control(std::uint16_t value) {
   s_.control = value & kControlStored;
+  // Without a machine there is nobody who could put it to sleep, nor wake it.
   if ((value & kSlpEn) == 0 || ports_.events == nullptr) return;
-  if ((value & kSlpTyp) >> kSlpTypShift == AcpiPmLayout::kSlpTypS5) {
-    ports_.events->request(GuestRequest::kPowerOff, 0);
+  switch ((value & kSlpTyp) >> kSlpTypShift) {
+    case AcpiPmLayout::kSlpTypS3:
+      fall_asleep();
+      break;
+    case AcpiPmLayout::kSlpTypS5:
+      ports_.events->request(GuestRequest::kPowerOff, 0);
+      break;
+    default:
+      break;
   }
 }
 
@@ -175,10 +222,11 @@ void AcpiPm::write(const IoAccess& access, std::span<const std::byte> data) {
 
 // What drives the inputs is outside, and says so when it is reset itself.
 void AcpiPm::reset() {
-  const std::uint16_t inputs = s_.gpe_inputs;
+  const State before = s_;
   s_ = State{};
-  s_.gpe_inputs = inputs;
-  s_.gpe_status = inputs;
+  s_.gpe_inputs = before.gpe_inputs;
+  s_.gpe_status = before.gpe_inputs;
+  s_.rtc_input = before.rtc_input;
   s_.timer_seen = half_periods();  // the timer itself runs on
   settle();
 }
@@ -187,6 +235,7 @@ void AcpiPm::save(StateWriter& writer) const { writer.put(s_); }
 
 Result<void> AcpiPm::restore(const StateReader& reader) {
   s_ = VMM_TRY(reader.get<State>());
+  wake_requested_ = false;
   settle();
   return {};
 }

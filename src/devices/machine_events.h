@@ -8,6 +8,8 @@ namespace vmm {
 enum class GuestRequest : std::uint8_t {
   kReset,      // reset the whole machine (i8042 pulse, ACPI reset register, port 0x92, 0xcf9)
   kPowerOff,   // ACPI S5
+  kSleep,      // ACPI S3
+  kWake,       // a guest in S3 has reason to wake up
   kDebugExit,  // a value written to the debug-exit port
   kPanic,      // the guest says that it has panicked (pvpanic)
   kWatchdog,   // the guest has not fed its watchdog in time

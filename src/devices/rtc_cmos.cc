@@ -260,19 +260,21 @@ void RtcCmos::catch_up() {
 }
 
 bool RtcCmos::irq_asserted() const { return (s_.cmos[kB] & s_.cmos[kC] & kInterrupts) != 0; }
+bool RtcCmos::alarm_asserted() const { return (s_.cmos[kB] & s_.cmos[kC] & kAie) != 0; }
 
 void RtcCmos::settle() {
   ports_.irq.set_level(irq_asserted());
+  ports_.alarm.set_level(alarm_asserted());
   const auto next = next_event();
   if (next == announced_) return;
   announced_ = next;
   if (ports_.on_rearm) ports_.on_rearm();
 }
 
-// While the line is asserted nothing new can happen until the guest reads register C.
+// While a line is asserted nothing new can happen to it until the guest reads register C.
 std::optional<nanoseconds> RtcCmos::next_event() const {
-  if (ports_.clock == nullptr || irq_asserted()) return std::nullopt;
-  const std::uint8_t enabled = s_.cmos[kB];
+  if (ports_.clock == nullptr || alarm_asserted()) return std::nullopt;
+  const std::uint8_t enabled = irq_asserted() ? s_.cmos[kB] & kAie : s_.cmos[kB];
   std::optional<nanoseconds> first;
   const auto consider = [&first](nanoseconds due) { first = std::min(first.value_or(due), due); };
   if ((enabled & kPie) != 0 && counting() && periodic_shift() != 0) {

@@ -69,6 +69,7 @@ class RtcCmos final : public Device, public TimedDevice {
 
   struct Ports {
     IrqLine irq{};
+    IrqLine alarm{};               // asserted while the alarm alone would assert the other
     const Clock* clock = nullptr;  // borrowed, outlives the device; nullptr: 1970, standing still
     // Called, with the device's lock held, when next_event() has changed. Must only note that.
     std::function<void()> on_rearm{};
@@ -118,6 +119,7 @@ class RtcCmos final : public Device, public TimedDevice {
   void power_on();
   void catch_up();
   bool irq_asserted() const;
+  bool alarm_asserted() const;
   void settle();
 
   State s_;

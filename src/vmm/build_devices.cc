@@ -105,7 +105,20 @@ IrqLine tick_line(Machine& machine, std::uint32_t gsi) {
   return machine.user_irqchip != nullptr ? machine.user_irqchip->tick_line(line) : line;
 }
 
+// The clock's alarm as the power-management registers see it.
+class AlarmPin final : public IrqPin {
+ public:
+  explicit AlarmPin(DeviceHandle<AcpiPm> pm) : pm_(std::move(pm)) {}
+  void set_level(bool asserted) override {
+    pm_.with([asserted](AcpiPm& pm) { pm.set_rtc_alarm(asserted); });
+  }
+
+ private:
+  DeviceHandle<AcpiPm> pm_;
+};
+
 Result<void> add_rtc(Machine& machine) {
+  machine.rtc_alarm = std::make_unique<AlarmPin>(*machine.acpi_pm);
   if (has_interrupts(machine)) {
     machine.rtc_gate = std::make_unique<IrqGate>(machine.irqs.line(RtcCmos::kIrq));
   }
@@ -116,6 +129,7 @@ Result<void> add_rtc(Machine& machine) {
       "rtc",
       RtcCmos::Ports{.irq = machine.rtc_gate != nullptr ? IrqLine(machine.rtc_gate.get())
                                                         : machine.irqs.line(RtcCmos::kIrq),
+                     .alarm = IrqLine(machine.rtc_alarm.get()),
                      .clock = &machine.clock,
                      .on_rearm = [slot] { slot->rearm(); }},
       RtcCmos::Memory{.below_4g = std::min(ram, hole), .above_4g = ram - std::min(ram, hole)});

@@ -52,11 +52,13 @@ Result<void> enable_capabilities(const kvm::System& system, const HostPlan& plan
   return {};
 }
 
-Result<void> create_chips(const HostPlan& plan, const kvm::VmFd& vm) {
+Result<void> create_chips(const HostPlan& plan, Machine& machine) {
+  const kvm::VmFd& vm = machine.vm;
   if (plan.irqchip == IrqchipMode::kKernel) {
     VMM_TRY(vm.create_irqchip());
     VMM_TRY(vm.set_gsi_routing(kvm::pc_routing()));
     VMM_TRY(vm.create_pit());
+    machine.fresh_chips = VMM_TRY(kvm::save_chips(vm));
   } else if (plan.irqchip == IrqchipMode::kSplit) {
     VMM_TRY(vm.enable_split_irqchip(Ioapic::kPins));
   }
@@ -219,7 +221,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   if (chips_in_kvm) {
     VMM_TRY(slots.get());
     // Chips before vCPUs: a vCPU gets its local APIC when it is created.
-    VMM_TRY(create_chips(plan, machine->vm));
+    VMM_TRY(create_chips(plan, *machine));
   }
   std::vector<kvm::VcpuFd> cpus = VMM_TRY(create_cpus(config.cpus.count, machine->vm));
 

@@ -76,6 +76,7 @@ ExitDispatch::~ExitDispatch() = default;
 }
 
 [[gnu::hot]] Result<NextStep> ExitDispatch::before_entry(kvm::VcpuFd& cpu) {
+  if (machine_.asleep.load(std::memory_order_acquire)) return NextStep{.enter = false};
   // A step stays where it is: interrupts wait for the next one that is none.
   const bool hold = debug().stepping();
   if (machine_.user_irqchip != nullptr) {

@@ -40,6 +40,14 @@ void IrqFabric::Source::set_level(bool asserted) {
   }
 }
 
+void IrqFabric::replay() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!controller_) return;
+  for (const auto& input : inputs_) {
+    if (input->asserted_sources != 0) controller_->set_gsi(input->gsi, true);
+  }
+}
+
 void IrqFabric::pulse(std::uint32_t gsi) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto held = std::any_of(inputs_.begin(), inputs_.end(), [gsi](const auto& input) {

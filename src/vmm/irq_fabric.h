@@ -35,6 +35,8 @@ class IrqFabric {
   IrqLine line(std::uint32_t gsi);
   // Raises an input that no device holds up, and lowers it again. Any thread, any time.
   void pulse(std::uint32_t gsi);
+  // The controller has been reset: tells it of the inputs that are up. Any thread.
+  void replay();
   // A new source that drives both.
   IrqLine line_to_both(std::uint32_t first, std::uint32_t second);
 

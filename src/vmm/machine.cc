@@ -92,6 +92,11 @@ void Machine::request(GuestRequest request, std::uint32_t value) {
     case GuestRequest::kPowerOff:
       stop.reason = StopReason::kPowerOff;
       break;
+    case GuestRequest::kSleep:
+      asleep.store(true, std::memory_order_release);
+      return stops.notice();
+    case GuestRequest::kWake:
+      return stops.notice();
     case GuestRequest::kDebugExit:
       stop.reason = StopReason::kDebugExit;
       stop.detail = fmt::format("the guest wrote {:#x} to the debug-exit port", value);

@@ -28,6 +28,7 @@
 #include "vmm/hypercall.h"
 #include "vmm/interpreter/table_map.h"
 #include "vmm/irq_fabric.h"
+#include "vmm/kvm/chip_state.h"
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vm_fd.h"
@@ -110,7 +111,12 @@ struct Machine final : MachineEvents {
   // without interrupt controllers.
   std::unique_ptr<IrqSwitch> pit_switch;
   std::unique_ptr<IrqGate> rtc_gate;
+  std::unique_ptr<IrqPin> rtc_alarm;  // the clock's way to the power-management registers
+  // KVM's chips as they were made; only where it has all of them.
+  std::optional<kvm::ChipState> fresh_chips;
   StopBoard stops;
+  // The guest sleeps, or is about to (vmm/sleep.h): no CPU enters it.
+  std::atomic<bool> asleep{false};
   std::vector<std::unique_ptr<ExitRing>> exit_rings;  // of each CPU; constant once it runs
   ConsoleWatch console;                               // between COM1 and the embedder's sink
   EventFd serial_input_space;                         // signalled when COM1 takes input again

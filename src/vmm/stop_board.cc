@@ -17,13 +17,20 @@ bool StopBoard::post(Stop stop) {
 std::optional<StopBoard::Stop> StopBoard::wait(
     std::optional<std::chrono::steady_clock::time_point> until) {
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto ready = [this] { return stop_.has_value(); };
+  const auto ready = [this] { return stop_.has_value() || noticed_; };
   if (until) {
     changed_.wait_until(lock, *until, ready);
   } else {
     changed_.wait(lock, ready);
   }
+  noticed_ = false;
   return stop_;
+}
+
+void StopBoard::notice() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  noticed_ = true;
+  changed_.notify_all();
 }
 
 void StopBoard::clear_cancelled() {

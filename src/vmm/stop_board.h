@@ -23,8 +23,12 @@ class StopBoard {
   bool post(Stop stop);
   // Without a lock: has anything been posted? For the path of every exit.
   bool posted() const noexcept { return posted_.load(std::memory_order_relaxed); }
-  // Waits until something is posted or `until` passes; what was posted stays on the board.
+  // Waits until something is posted, notice() is called or `until` passes; what was posted stays on
+  // the board.
   std::optional<Stop> wait(std::optional<std::chrono::steady_clock::time_point> until);
+  // There is something to look at that is no reason to stop: whoever waits, or else the next who
+  // would, comes back with nothing. Does not wait.
+  void notice();
   // Takes a posted kCancelled or kCondition away, so that the guest can run on.
   void clear_cancelled();
   // run() has told its caller what is on the board.
@@ -42,6 +46,7 @@ class StopBoard {
   std::condition_variable changed_;
   std::optional<Stop> stop_;
   bool told_ = false;
+  bool noticed_ = false;
 };
 
 }  // namespace vmm

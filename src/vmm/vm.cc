@@ -18,6 +18,7 @@
 #include "vmm/kick.h"
 #include "vmm/run_control.h"
 #include "vmm/shadow_pages.h"
+#include "vmm/sleep.h"
 #include "vmm/until_loop.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm_impl.h"
@@ -231,6 +232,9 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
                    : steady_clock::time_point::max();
   auto next_sleep_look = start + kLook;
   for (;;) {
+    if (machine->asleep) {
+      if (auto done = look_after_sleep(); !done) machine->stops.post(std::move(done).error());
+    }
     const bool often = plan.syscall_fixup || (debugger && debugger->wants_looks());
     const auto next_look = often ? steady_clock::now() + kQuirkLook : next_sleep_look;
     if (auto stop = machine->stops.wait(std::min(deadline, next_look))) return stop;
@@ -250,7 +254,13 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
   }
 }
 
+Result<void> Vm::Impl::look_after_sleep() {
+  VMM_TRY(ask_for_format());
+  return follow_sleep(*machine, plan, cpus(), *format);
+}
+
 bool Vm::Impl::asleep_for_ever() {
+  if (machine->asleep) return false;
   if (machine->watchdog_counts()) return false;
   if (machine->user_irqchip != nullptr) return machine->user_irqchip->asleep_for_ever();
   // Only in-kernel chips keep a halted CPU inside KVM_RUN.

@@ -190,6 +190,10 @@ class Vm {
   // for some microseconds. Errors: kTimeout when one does not answer.
   Result<std::vector<StackSample>> sample_stacks(std::size_t most_frames = 64) const;
 
+  // Presses the power button: a guest that is awake sees the event and does what it likes, most
+  // often it powers off; one that sleeps (ACPI S3) wakes up.
+  void press_power_button();
+
   // What the machine and its virtio devices are at.
   VmStatus status() const;
 

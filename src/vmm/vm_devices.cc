@@ -38,9 +38,14 @@ void Vm::set_port_open(std::size_t port, bool open) {
 VmStatus Vm::status() const {
   VmStatus status{.running = impl_->active,
                   .cpus = static_cast<std::uint32_t>(impl_->vcpus.size()),
-                  .memory = impl_->machine->memory.size()};
+                  .memory = impl_->machine->memory.size(),
+                  .asleep = impl_->machine->asleep};
   add_device_status(*impl_->machine, status);
   return status;
+}
+
+void Vm::press_power_button() {
+  impl_->machine->acpi_pm->with([](AcpiPm& pm) { pm.press_power_button(); });
 }
 
 Result<void> Vm::set_balloon(std::uint64_t bytes) {

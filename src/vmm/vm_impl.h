@@ -85,6 +85,8 @@ class Vm::Impl {
 
  private:
   std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
+  // What an S3 of the guest asks of us.
+  Result<void> look_after_sleep();
   bool asleep_for_ever();
   // All that can be told of an end that nobody meant. The CPUs stand.
   std::string report_on(const StopInfo& stop) const;

@@ -62,6 +62,7 @@ struct VmStatus {
   bool running = false;  // a Vm::run() is active
   std::uint32_t cpus = 0;
   std::uint64_t memory = 0;          // bytes of RAM that the guest started with
+  bool asleep = false;               // ACPI S3
   std::uint64_t broken_devices = 0;  // times that a virtio device wanted a reset of its driver
   std::optional<BalloonStatus> balloon = {};
   std::optional<MemoryStatus> plugged = {};  // of a machine whose memory can grow

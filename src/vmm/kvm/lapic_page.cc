@@ -8,7 +8,6 @@
 
 #include "devices/lapic.h"
 #include "vmm/kvm/ioctl.h"
-#include "vmm/kvm/lapic_register_page.h"
 
 namespace vmm::kvm {
 namespace {
@@ -65,8 +64,7 @@ Result<Registers> lapic_registers(const VcpuFd& cpu) {
   return r;
 }
 
-Result<void> set_lapic_registers(const VcpuFd& cpu, const Registers& r) {
-  LapicRegisterPage page = VMM_TRY(page_of(cpu));
+void write_registers(LapicRegisterPage& page, const Registers& r) {
   page.set(Lapic::kId, std::uint32_t{r.id} << kIdShift);
   page.set(Lapic::kTpr, r.tpr);
   page.set(Lapic::kLdr, r.ldr);
@@ -83,6 +81,11 @@ Result<void> set_lapic_registers(const VcpuFd& cpu, const Registers& r) {
   page.set(Lapic::kInitialCount, r.initial_count);
   page.set(Lapic::kCurrentCount, r.current_count);
   page.set(Lapic::kDivide, r.divide);
+}
+
+Result<void> set_lapic_registers(const VcpuFd& cpu, const Registers& r) {
+  LapicRegisterPage page = VMM_TRY(page_of(cpu));
+  write_registers(page, r);
   VMM_TRY(give(cpu, page));
   if (cpu.msr(kTscDeadlineMsr).value_or(r.tsc_deadline) == r.tsc_deadline) return {};
   const std::array<Msr, 1> deadline{{{kTscDeadlineMsr, r.tsc_deadline}}};

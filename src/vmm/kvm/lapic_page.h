@@ -2,10 +2,14 @@
 #pragma once
 
 #include "base/result.h"
+#include "vmm/kvm/lapic_register_page.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/x86/lapic_registers.h"
 
 namespace vmm::kvm {
+
+// Read-only registers stay what they are; of TSC-deadline mode the page has the mode only.
+void write_registers(LapicRegisterPage& page, const x86::LapicRegisters& registers);
 
 // On the vCPU's thread, at rest. Errors: kIo, what KVM refuses.
 Result<x86::LapicRegisters> lapic_registers(const VcpuFd& cpu);

@@ -107,6 +107,8 @@ Result<void> restore_state(Machine& machine, const WholeState& state, const CpuA
   const MachineState& saved = state.machine;
   machine.clock.set(nanoseconds(saved.guest_time), nanoseconds(saved.utc));  // devices look at it
   VMM_TRY(restore_devices(machine, state));
+  machine.asleep =
+      machine.acpi_pm->with([](const AcpiPm& pm) { return pm.sleep() != AcpiPm::Sleep::kAwake; });
   if (machine.split_irqchip != nullptr) machine.split_irqchip->set_held(saved.held_interrupt);
   if (saved.chips) {
     VMM_TRY(with_context(kvm::restore_chips(machine.vm, *saved.chips),

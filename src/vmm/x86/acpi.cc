@@ -91,10 +91,10 @@ std::uint32_t feature_flags(const AcpiConfig& config) {
   constexpr std::uint32_t kWbinvd = 1U << 0;
   constexpr std::uint32_t kProcC1 = 1U << 2;
   constexpr std::uint32_t kNoFixedSleepButton = 1U << 5;
-  constexpr std::uint32_t kNoFixedRtcWake = 1U << 6;
   constexpr std::uint32_t kTimer32 = 1U << 8;
   constexpr std::uint32_t kResetRegister = 1U << 10;
-  return kWbinvd | kProcC1 | kNoFixedSleepButton | kNoFixedRtcWake | kResetRegister |
+  // The power button and the clock's alarm are events of PM1: their bits say so by being 0.
+  return kWbinvd | kProcC1 | kNoFixedSleepButton | kResetRegister |
          (config.pm_timer_is_32_bit ? kTimer32 : 0);
 }
 
@@ -128,7 +128,8 @@ Bytes fadt(const AcpiConfig& config, Gpa facs, Gpa dsdt) {
   return with_header("FACP", 6, body);
 }
 
-// 5.2.10. Its fields are for waking up from states that this machine does not have.
+// 5.2.10. The guest writes here where it wants to wake up (waking.h); nothing has changed about the
+// hardware meanwhile (signature 0), and there is no 64-bit way to wake up (flags 0).
 Bytes facs() {
   constexpr std::size_t kSize = 64;
   Bytes table;

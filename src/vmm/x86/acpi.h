@@ -3,7 +3,7 @@
 //
 // RSDP, RSDT, XSDT, FADT, FACS, MADT, MCFG, HPET, DSDT (ACPI Specification 6.5, chapter 5). Not a
 // hardware-reduced platform: PM1a, PM timer and SCI are those of devices/acpi_pm.h, ACPI mode is on
-// from the start, the reset register is a port, S5 is the only sleep state.
+// from the start, the reset register is a port, S3 and S5 are the sleep states.
 #pragma once
 
 #include <cstdint>
@@ -75,6 +75,7 @@ struct AcpiConfig {
   bool pm_timer_is_32_bit = true;
   std::uint8_t sci_irq = AcpiPmLayout::kSciIrq;  // level
   aml::Polarity sci_polarity = aml::Polarity::kActiveHigh;
+  std::uint8_t s3_sleep_type = AcpiPmLayout::kSlpTypS3;
   std::uint8_t s5_sleep_type = AcpiPmLayout::kSlpTypS5;
   std::uint16_t reset_port = ResetControl::kPort;
   std::uint8_t reset_value = ResetControl::kResetValue;
@@ -99,7 +100,7 @@ inline constexpr std::uint32_t kMaxAcpiCpus = 1024;
 // kBadConfig for no or too many CPUs; kOutOfRange when the tables do not fit, or there is no RAM.
 Result<Gpa> write_acpi_tables(const GuestMemory& memory, const AcpiConfig& config);
 
-// The DSDT's content after its header: the sleep state and the devices.
+// The DSDT's content after its header: the sleep states and the devices.
 aml::Term dsdt_body(const AcpiConfig& config);
 
 }  // namespace vmm::x86

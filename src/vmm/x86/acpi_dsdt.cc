@@ -210,6 +210,11 @@ Term pci_root(const AcpiPciRoot& pci) {
   return device("PCI0", terms);
 }
 
+// Values for SLP_TYP of PM1a and PM1b; the other two are reserved (ACPI 6.5, 7.4.2).
+Term sleep_state(const char* path, std::uint8_t type) {
+  return name(path, aml::package({integer(type), integer(type), integer(0), integer(0)}));
+}
+
 Term board_resources(const AcpiPciRoot& pci) {
   return device("MBRD", {name("_HID", eisa_id("PNP0C02")), name("_UID", integer(0)),
                          crs({aml::memory32(low32(pci.config.base()),
@@ -236,9 +241,8 @@ Term dsdt_body(const AcpiConfig& config) {
   if (config.generation_id) devices.push_back(generation_id(*config.generation_id));
   devices.insert(devices.end(), config.devices.begin(), config.devices.end());
 
-  // Values for SLP_TYP of PM1a and PM1b; the other two are reserved (ACPI 6.5, 7.4.2).
-  const Term s5 = integer(config.s5_sleep_type);
-  Terms terms{name("\\_S5", aml::package({s5, s5, integer(0), integer(0)}))};
+  Terms terms{sleep_state("\\_S3", config.s3_sleep_type),
+              sleep_state("\\_S5", config.s5_sleep_type)};
   if (config.pci) terms.push_back(pic_mode());
   terms.push_back(aml::scope("\\_SB", devices));
   if (config.pci && config.pci->hotplug) terms.push_back(slot_events(*config.pci->hotplug));

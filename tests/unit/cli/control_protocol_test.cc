@@ -42,6 +42,7 @@ class RecordingTarget final : public ControlTarget {
   Result<void> control_pause() override { return note("pause"); }
   Result<void> control_resume() override { return note("resume"); }
   Result<void> control_quit() override { return note("quit"); }
+  Result<void> control_power_button() override { return note("power-button"); }
   Result<void> control_balloon(std::uint64_t bytes) override {
     return note(fmt::format("balloon {}", bytes));
   }
@@ -126,6 +127,7 @@ TEST_F(ControlProtocol, Commands_reachTheTarget) {
   EXPECT_EQ(answer(R"({"id":1,"command":"pause"})"), json::parse(R"({"id":1,"result":{}})"));
   answer(R"({"command":"resume","arguments":{}})");
   answer(R"({"command":"quit"})");
+  answer(R"({"command":"power-button"})");
   answer(R"({"command":"balloon","arguments":{"size":4096}})");
   answer(R"({"command":"balloon","arguments":{"size":"2M"}})");
   answer(R"({"command":"disk-resize","arguments":{"disk":"disk0"}})");
@@ -133,10 +135,10 @@ TEST_F(ControlProtocol, Commands_reachTheTarget) {
   answer(R"({"command":"disk-limit","arguments":{"disk":"disk0","limits":"bps=1M,iops-wr=5"}})");
   answer(R"({"command":"net-link","arguments":{"net":"net0","up":false}})");
   answer(R"({"command":"gdb","arguments":{"address":"unix:/x"}})");
-  EXPECT_THAT(
-      target_.asked,
-      ElementsAre("pause", "resume", "quit", "balloon 4096", "balloon 2097152", "resize disk0 0",
-                  "resize disk1 512", "limit disk0 1048576 5", "link net0 false", "gdb unix:/x"));
+  EXPECT_THAT(target_.asked,
+              ElementsAre("pause", "resume", "quit", "power-button", "balloon 4096",
+                          "balloon 2097152", "resize disk0 0", "resize disk1 512",
+                          "limit disk0 1048576 5", "link net0 false", "gdb unix:/x"));
 }
 
 TEST_F(ControlProtocol, PluggedDevices_haveNames) {
@@ -272,6 +274,7 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
                                              {"pause"},
                                              {"resume"},
                                              {"quit"},
+                                             {"power-button"},
                                              {"core", "/x"},
                                              {"balloon", "1G"},
                                              {"memory", "2G"},
@@ -287,12 +290,12 @@ TEST_F(ControlProtocol, Words_becomeRequestsThatAreUnderstood) {
                                              {"net", "remove", "net0", "force"}}) {
     EXPECT_EQ(code(request(words)), "none") << request(words);
   }
-  EXPECT_THAT(
-      target_.asked,
-      ElementsAre("pause", "resume", "quit", "core /x", "balloon 1073741824", "memory 2147483648",
-                  "resize disk0 0", "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0",
-                  "link net0 true", "link net0 false", "add disk path=a,ro",
-                  "remove disk disk0 false", "add net user", "remove net net0 true"));
+  EXPECT_THAT(target_.asked,
+              ElementsAre("pause", "resume", "quit", "power-button", "core /x",
+                          "balloon 1073741824", "memory 2147483648", "resize disk0 0",
+                          "resize disk0 1048576", "limit disk0 1024 0", "limit disk0 0 0",
+                          "link net0 true", "link net0 false", "add disk path=a,ro",
+                          "remove disk disk0 false", "add net user", "remove net net0 true"));
 }
 
 TEST(CtlCommand, WrongWords_areToldTheForm) {

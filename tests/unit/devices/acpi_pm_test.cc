@@ -42,6 +42,9 @@ struct Rig {
     write16(device, kControl, 0x0c02);
     write16(device, kGpeEnable, 0x8002);
     device.press_power_button();
+    device.set_rtc_alarm(true);
+    device.set_rtc_alarm(false);
+    write16(device, kControl, 0x2402);  // S3
   }
 };
 using PmRig = Rig<true>;
@@ -69,6 +72,8 @@ TEST(AcpiPm, OtherSleepStatesAndOtherRegisters_doNothing) {
   PmRig rig;
   write16(rig.device, kControl, 0x2000);
   write16(rig.device, kControl, 0x1400);
+  write16(rig.device, kControl, 0x0400);  // S3 without SLP_EN
+  write16(rig.device, kControl, 0x2800);
   write32(rig.device, kStatus, 0xffff'ffff);
   EXPECT_TRUE(rig.events.events().empty());
 }
@@ -199,6 +204,9 @@ TEST(AcpiPm, Restore_refusesBitsThatDoNotExist) {
     document["state"][field] = 0xffff;
     EXPECT_FALSE(restore_from(rig.device, document)) << field;
   }
+  nlohmann::json document = saved(rig.device);
+  document["state"]["sleep"] = 3;
+  EXPECT_FALSE(restore_from(rig.device, document));
 }
 
 TEST(AcpiPm, GeneralPurposeEvent_interruptsWhenEnabled) {
@@ -246,6 +254,146 @@ TEST(AcpiPm, Reset_keepsTheInputsOfEvents) {
 TEST(AcpiPm, StateWithAnEventButNoStatus_isRefused) {
   EXPECT_FALSE((AcpiPm::State{.gpe_inputs = 1}).validate());
   EXPECT_TRUE((AcpiPm::State{.gpe_status = 1, .gpe_inputs = 1}).validate());
+}
+
+// --- sleep
+
+constexpr std::uint16_t kWake = 0x8000, kRtc = 0x400, kTimerEvent = 0x001;
+constexpr std::uint16_t kSleepS3 = 0x2000 | AcpiPmLayout::kSlpTypS3 << 10;
+using Sleep = AcpiPm::Sleep;
+using Events = std::vector<RecordingEvents::Event>;
+const Events kAsksForSleep{{GuestRequest::kSleep, 0}}, kAsksForWake{{GuestRequest::kWake, 0}};
+
+// Asleep, and what was asked for is forgotten.
+void put_to_sleep(PmRig& rig) {
+  write16(rig.device, kControl, kSleepS3);
+  rig.device.fallen_asleep();
+  rig.events.take();
+}
+
+TEST(AcpiPm, S3_isAskedForOnceUntilTheMachineSleeps) {
+  PmRig rig;
+  write16(rig.device, kControl, kSleepS3);
+  write16(rig.device, kControl, kSleepS3);
+  EXPECT_EQ(rig.device.sleep(), Sleep::kFalling);
+  EXPECT_EQ(rig.events.take(), kAsksForSleep);
+  rig.device.fallen_asleep();
+  EXPECT_EQ(rig.device.sleep(), Sleep::kAsleep);
+  EXPECT_FALSE(rig.device.wakes());
+  EXPECT_TRUE(rig.events.events().empty());
+}
+
+TEST(AcpiPm, PowerButton_wakesWithoutBeingEnabled) {
+  PmRig rig;
+  put_to_sleep(rig);
+  rig.device.press_power_button();
+  rig.device.press_power_button();
+  EXPECT_TRUE(rig.device.wakes());
+  EXPECT_EQ(rig.events.take(), kAsksForWake);
+  rig.device.wake_up();
+  EXPECT_EQ(rig.device.sleep(), Sleep::kAwake);
+  EXPECT_FALSE(rig.device.wakes());
+  EXPECT_EQ(read16(rig.device, kStatus), kWake | kPowerButton);
+  EXPECT_FALSE(rig.sci.level());  // the guest has not asked for its interrupt
+}
+
+TEST(AcpiPm, WakeStatus_isClearedByWritingIt) {
+  PmRig rig;
+  put_to_sleep(rig);
+  rig.device.wake_up();
+  write16(rig.device, kStatus, 0x7fff);
+  EXPECT_EQ(read16(rig.device, kStatus), kWake);
+  write16(rig.device, kStatus, kWake);
+  EXPECT_EQ(read16(rig.device, kStatus), 0);
+  write16(rig.device, kEnable, kWake);
+  EXPECT_EQ(read16(rig.device, kEnable), 0);
+}
+
+TEST(AcpiPm, Alarm_wakesWhereItIsEnabled) {
+  PmRig rig;
+  put_to_sleep(rig);
+  rig.device.set_rtc_alarm(true);
+  EXPECT_FALSE(rig.device.wakes());
+  write16(rig.device, kEnable, kRtc);
+  EXPECT_TRUE(rig.device.wakes());
+  EXPECT_EQ(rig.events.take(), kAsksForWake);
+}
+
+TEST(AcpiPm, Alarm_isNotedWhenItRises) {
+  PmRig rig;
+  rig.device.set_rtc_alarm(true);
+  EXPECT_EQ(read16(rig.device, kStatus), kRtc);
+  write16(rig.device, kStatus, kRtc);
+  rig.device.set_rtc_alarm(true);
+  rig.device.set_rtc_alarm(false);
+  EXPECT_EQ(read16(rig.device, kStatus), 0);
+  rig.device.set_rtc_alarm(true);
+  EXPECT_EQ(read16(rig.device, kStatus), kRtc);
+}
+
+TEST(AcpiPm, AlarmWhileAwake_interruptsWhereItIsEnabled) {
+  PmRig rig;
+  write16(rig.device, kEnable, kRtc);
+  rig.device.set_rtc_alarm(true);
+  EXPECT_TRUE(rig.sci.level());
+  rig.device.set_rtc_alarm(false);
+  EXPECT_TRUE(rig.sci.level());
+  write16(rig.device, kStatus, kRtc);
+  EXPECT_FALSE(rig.sci.level());
+}
+
+TEST(AcpiPm, GeneralPurposeEvent_wakesWhereItIsEnabled) {
+  PmRig rig;
+  write16(rig.device, kGpeEnable, 0x0002);
+  put_to_sleep(rig);
+  rig.device.set_gpe(0, true);
+  EXPECT_FALSE(rig.device.wakes());
+  rig.device.set_gpe(1, true);
+  EXPECT_EQ(rig.events.take(), kAsksForWake);
+}
+
+TEST(AcpiPm, Timer_wakesNobody) {
+  PmRig rig;
+  write16(rig.device, kEnable, kTimerEvent);
+  put_to_sleep(rig);
+  rig.clock.advance(seconds(1300));
+  rig.device.on_time();
+  EXPECT_TRUE(rig.sci.level());
+  EXPECT_FALSE(rig.device.wakes());
+  EXPECT_TRUE(rig.events.events().empty());
+}
+
+TEST(AcpiPm, WhatHappenedOnTheWay_wakesAsSoonAsItSleeps) {
+  PmRig rig;
+  write16(rig.device, kEnable, kRtc);
+  write16(rig.device, kControl, kSleepS3);
+  rig.device.set_rtc_alarm(true);
+  EXPECT_EQ(rig.events.take(), kAsksForSleep);
+  EXPECT_FALSE(rig.device.wakes());
+  rig.device.fallen_asleep();
+  EXPECT_EQ(rig.events.take(), kAsksForWake);
+}
+
+TEST(AcpiPm, WithoutAMachine_itDoesNotSleep) {
+  AcpiPm device("acpi_pm", {});
+  write16(device, kControl, kSleepS3);
+  EXPECT_EQ(device.sleep(), Sleep::kAwake);
+}
+
+TEST(AcpiPm, RestoredSleeper_sleepsOnAndNotesNoAlarmTwice) {
+  PmRig rig;
+  rig.device.set_rtc_alarm(true);
+  write16(rig.device, kStatus, kRtc);
+  write16(rig.device, kEnable, kRtc);
+  put_to_sleep(rig);
+  PmRig copy;
+  ASSERT_TRUE(restore_from(copy.device, saved(rig.device)));
+  EXPECT_EQ(copy.device.sleep(), Sleep::kAsleep);
+  copy.device.set_rtc_alarm(true);  // the clock says what its level is
+  EXPECT_FALSE(copy.device.wakes());
+  copy.device.set_rtc_alarm(false);
+  copy.device.set_rtc_alarm(true);
+  EXPECT_EQ(copy.events.take(), kAsksForWake);
 }
 
 }  // namespace

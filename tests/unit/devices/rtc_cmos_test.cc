@@ -24,15 +24,18 @@ enum Register : std::uint8_t { kA = 0x0a, kB = 0x0b, kC = 0x0c, kD = 0x0d };
 
 // Starts on Tuesday, 2023-11-14, at 22:13:20 UTC.
 struct RtcRig {
-  RecordingIrqPin irq;
+  RecordingIrqPin irq, alarm;
   ManualClock clock;
   int rearms = 0;
   RtcCmos device{"rtc",
-                 {.irq = IrqLine(&irq), .clock = &clock, .on_rearm = [this] { ++rearms; }},
+                 {.irq = IrqLine(&irq),
+                  .alarm = IrqLine(&alarm),
+                  .clock = &clock,
+                  .on_rearm = [this] { ++rearms; }},
                  {.below_4g = GiB(3), .above_4g = GiB(5)}};
 
   static constexpr std::array kWindows{Window{.size = RtcCmos::kSize, .widths = {1}}};
-  std::vector<const RecordingIrqPin*> pins() const { return {&irq}; }
+  std::vector<const RecordingIrqPin*> pins() const { return {&irq, &alarm}; }
   void follow(const RtcRig& other) { clock = other.clock; }
 
   std::uint8_t get(std::uint8_t index) {
@@ -306,6 +309,38 @@ TEST(RtcCmos, Alarm_ringsAtItsTime) {
   EXPECT_TRUE(rig.irq.level());
   EXPECT_EQ(rig.get(kC) & 0xa0, 0xa0);
   EXPECT_EQ(rig.device.next_event(), nanoseconds(due + hours(24)));
+}
+
+TEST(RtcCmos, AlarmLine_isTheAlarmsAlone) {
+  RtcRig rig;
+  rig.set(1, 0xff);
+  rig.set(3, 0xff);
+  rig.set(5, 0xff);
+  rig.set(kB, 0x12);  // the update interrupt
+  rig.clock.advance(seconds(1));
+  rig.device.on_time();
+  EXPECT_TRUE(rig.irq.level());
+  EXPECT_FALSE(rig.alarm.level());
+  rig.set(kB, 0x32);  // and the alarm's, whose flag has come as well
+  EXPECT_TRUE(rig.alarm.level());
+  rig.get(kC);
+  EXPECT_FALSE(rig.alarm.level());
+}
+
+TEST(RtcCmos, AlarmWhileAnotherInterruptWaits_comesInTime) {
+  RtcRig rig;
+  rig.set(1, 0x30);
+  rig.set(3, 0xff);
+  rig.set(5, 0xff);
+  rig.set(kB, 0x32);
+  rig.clock.advance(seconds(1));
+  rig.device.on_time();
+  EXPECT_TRUE(rig.irq.level());
+  EXPECT_EQ(rig.device.next_event(), nanoseconds(seconds(10)));
+  rig.clock.advance(seconds(9));
+  rig.device.on_time();
+  EXPECT_TRUE(rig.alarm.level());
+  EXPECT_EQ(rig.device.next_event(), std::nullopt);
 }
 
 TEST(RtcCmos, AlarmWithDontCares_ringsEachTimeTheRestMatches) {

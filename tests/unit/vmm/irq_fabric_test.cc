@@ -77,6 +77,18 @@ TEST_F(IrqFabricTest, PulseIsARiseAndAFall) {
   EXPECT_THAT(events, ElementsAre(Pair(8, true), Pair(8, false), Pair(8, true), Pair(8, false)));
 }
 
+TEST_F(IrqFabricTest, ReplayTellsWhatIsUp) {
+  IrqLine four = fabric.line(4), other_four = fabric.line(4), five = fabric.line(5);
+  (void)fabric.line(9);  // down
+  four.set_level(true);
+  other_four.set_level(true);
+  five.set_level(true);
+  five.set_level(false);
+  events.clear();
+  fabric.replay();
+  EXPECT_THAT(events, ElementsAre(Pair(4, true)));
+}
+
 TEST_F(IrqFabricTest, LinesStayValidWhileMoreAreAdded) {
   IrqLine first = fabric.line(1);
   std::vector<IrqLine> more;

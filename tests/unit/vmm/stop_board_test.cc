@@ -81,6 +81,18 @@ TEST(StopBoard, PostWakesAWaiter) {
 }
 
 // Whoever of several is first, all waiters see the same stop.
+TEST(StopBoard, NoticeEndsOneWaitAndStopsNothing) {
+  StopBoard board;
+  board.notice();
+  EXPECT_FALSE(board.wait(std::nullopt));
+  EXPECT_FALSE(board.posted());
+  std::jthread other([&board] { board.notice(); });
+  EXPECT_FALSE(board.wait(std::nullopt));
+  board.notice();
+  board.post(stop_of(StopReason::kReset));
+  EXPECT_TRUE(board.wait(std::nullopt));
+}
+
 TEST(StopBoard, AllWaitersSeeTheSameStop) {
   StopBoard board;
   std::vector<std::thread> threads;

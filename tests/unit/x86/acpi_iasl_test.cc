@@ -93,6 +93,7 @@ class AcpiIasl : public testing::Test {
 
 TEST_F(AcpiIasl, DefaultTables) {
   const std::string dsdt = judge({});
+  EXPECT_THAT(dsdt, HasSubstr("Name (\\_S3, Package (0x04)"));
   EXPECT_THAT(dsdt, HasSubstr("Name (\\_S5, Package (0x04)"));
   EXPECT_THAT(dsdt, HasSubstr("Device (COM1)"));
   EXPECT_THAT(dsdt, HasSubstr("EisaId (\"PNP0501\")"));
@@ -120,6 +121,23 @@ TEST_F(AcpiIasl, HostBridge_grantsWhatItHas) {
               HasSubstr("0000: 08 00 00 00 1F 00 00 00 00 00 00 00"));
   EXPECT_THAT(evaluate(call + stranger + " 1 3 (00 00 00 00 1F 00 00 00 1F 00 00 00)"),
               HasSubstr("0000: 04 00 00 00 1F 00 00 00 1F 00 00 00"));
+}
+
+// Where INTA# of device 2 leads, for each of the two kinds of controllers.
+TEST_F(AcpiIasl, InterruptRouting_followsTheControllersInUse) {
+  if (std::string(VMM_ACPIEXEC).empty()) GTEST_SKIP() << "acpiexec (acpica-tools) is missing";
+  judge({.pci = AcpiPciRoot{kPciConfig, kPciMemory, {{.device = 2, .gsi = 18, .isa_irq = 11}}}});
+  constexpr const char* kDevice = "[Integer] = 000000000002FFFF";  // any function of it
+  constexpr const char* kGsi = "[Integer] = 0000000000000012";
+  constexpr const char* kIsaIrq = "[Integer] = 000000000000000B";
+  const std::string by_pic = evaluate("\\_PIC 0;evaluate \\_SB.PCI0._PRT");
+  EXPECT_THAT(by_pic, HasSubstr(kDevice));
+  EXPECT_THAT(by_pic, HasSubstr(kIsaIrq));
+  EXPECT_THAT(by_pic, Not(HasSubstr(kGsi)));
+  const std::string by_apic = evaluate("\\_PIC 1;evaluate \\_SB.PCI0._PRT");
+  EXPECT_THAT(by_apic, HasSubstr(kDevice));
+  EXPECT_THAT(by_apic, HasSubstr(kGsi));
+  EXPECT_THAT(by_apic, Not(HasSubstr(kIsaIrq)));
 }
 
 TEST_F(AcpiIasl, GenerationId_isADeviceAndAnEvent) {

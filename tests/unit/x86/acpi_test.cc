@@ -99,6 +99,13 @@ TEST(Acpi, FadtNamesPowerManagement) {
   EXPECT_EQ(field<std::uint64_t>(fadt, 208 + 4), 0x608U);
 }
 
+TEST(Acpi, FadtHasButtonAndAlarmAmongItsEvents) {
+  const TableBytes fadt = tables_of({}).at("FACP");
+  constexpr std::uint32_t kNoPowerButton = 1U << 4, kNoSleepButton = 1U << 5, kNoRtc = 1U << 6;
+  EXPECT_EQ(field<std::uint32_t>(fadt, 112) & (kNoPowerButton | kNoSleepButton | kNoRtc),
+            kNoSleepButton);
+}
+
 TEST(Acpi, FadtHasOneBlockOfGeneralPurposeEvents) {
   const TableBytes fadt = tables_of({}).at("FACP");
   EXPECT_EQ(field<std::uint32_t>(fadt, 80), 0x60cU);  // GPE0_BLK
