@@ -92,7 +92,7 @@ void EventLoop::post(std::function<void()> callback) {
 Result<void> EventLoop::settle(std::chrono::milliseconds timeout) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!thread_.joinable() || ending_) return {};
+    if (!thread_.joinable() || ending_ || (waiting_ && posted_.empty())) return {};
   }
   // Callbacks come one at a time: when this one does, those before it are over.
   const auto reached = std::make_shared<std::promise<void>>();
@@ -241,6 +241,7 @@ void EventLoop::thread_main() {
     if (ending_) break;
     const TimePoint before = std::chrono::steady_clock::now();
     const int timeout = may_wait ? milliseconds_to_next(before) : 0;
+    waiting_ = true;
     lock.unlock();
     const int count =
         ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
@@ -251,6 +252,7 @@ void EventLoop::thread_main() {
     if (any) last_work_ = after;
     if (timeout != 0) waited(after - before, any);
     lock.lock();
+    waiting_ = false;
     for (int i = 0; i < count && !ending_; ++i) {
       const epoll_event& event = events[static_cast<std::size_t>(i)];
       if (event.data.u64 == kWakeId) {

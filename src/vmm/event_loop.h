@@ -128,6 +128,7 @@ class EventLoop {
   std::map<WatchId, std::shared_ptr<Poller>> pollers_;
   std::uint64_t next_id_ = 1;  // of timers and watches; 0 is the wake-up's
   bool ending_ = false;
+  bool waiting_ = false;  // in epoll_wait(): no callback has begun that is not over
   std::thread thread_;
 };
 

@@ -29,6 +29,7 @@ Vcpu::~Vcpu() {
 void Vcpu::kick() {
   // Only a thread that is in, or on its way into, KVM_RUN needs more than the condition variable.
   if (actual_ != State::kRunning) return;
+  if (parking_) return;  // it looks around anyway before it does anything else
   nudged_ = true;
   if (waiting_) {
     changed_.notify_all();
@@ -40,8 +41,10 @@ void Vcpu::kick() {
 }
 
 void Vcpu::resume() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (wanted_ == State::kPaused) wanted_ = State::kRunning;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (wanted_ == State::kPaused) wanted_ = State::kRunning;
+  }
   changed_.notify_all();
 }
 
@@ -52,7 +55,8 @@ void Vcpu::request_pause() {
 }
 
 void Vcpu::nudge() {
-  if (std::this_thread::get_id() == thread_.get_id()) return;
+  const std::thread::id here = std::this_thread::get_id();
+  if (here == thread_.get_id() || here == caller_.load(std::memory_order_relaxed)) return;
   std::lock_guard<std::mutex> lock(mutex_);
   kick();
 }
@@ -74,12 +78,20 @@ Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milli
     bool done = false;
     bool abandoned = false;
   };
-  auto call = std::make_shared<Call>();
-  call->fn = std::move(fn);
   std::unique_lock<std::mutex> lock(mutex_);
   if (actual_ == State::kFinished || wanted_ == State::kFinished) {
     return fail(ErrorCode::kCancelled, "vCPU {} has finished", fd_.id());
   }
+  // A paused thread cannot go on without the lock: its part is taken here, which costs no switch of
+  // threads and back. KVM lets any thread of the process do so (Documentation/virt/kvm/api.rst, 2).
+  if (actual_ == State::kPaused && mailbox_.empty()) {
+    caller_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+    fn(fd_);
+    caller_.store(std::thread::id(), std::memory_order_relaxed);
+    return {};
+  }
+  auto call = std::make_shared<Call>();
+  call->fn = std::move(fn);
   mailbox_.push_back([this, call] {
     if (!call->abandoned) call->fn(fd_);
     call->done = true;
@@ -122,7 +134,11 @@ void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
 bool Vcpu::wait_until_running() {
   std::unique_lock<std::mutex> lock(mutex_);
   actual_ = State::kPaused;
+  parking_ = false;
+  // Without the lock, for which whoever wakes up would only have to wait.
+  lock.unlock();
   changed_.notify_all();
+  lock.lock();
   for (;;) {
     run_mailbox(lock);
     if (wanted_ == State::kFinished) {
@@ -194,6 +210,10 @@ void Vcpu::finish_instruction() {
     return false;
   }
   if (handler_.handle(fd_, *exit) == AfterExit::kPark) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      parking_ = true;
+    }
     finish_instruction();
     park();
     return false;

@@ -1,4 +1,4 @@
-// One virtual CPU: a thread that is the sole user of its KVM descriptor.
+// One virtual CPU: a thread that is the sole user of its KVM descriptor while the guest runs.
 #pragma once
 
 #include <atomic>
@@ -83,11 +83,13 @@ class Vcpu {
 
   // Makes a running vCPU leave KVM_RUN, or its wait for an interrupt, once, so that before_entry()
   // is called again. Does not wait.
-  // On the vCPU's own thread there is nothing to do: it gets there anyway.
+  // On the vCPU's own thread, and in a closure of call(), there is nothing to do: it gets there
+  // anyway.
   void nudge();
 
-  // Runs `fn` on the vCPU's thread between two instructions and waits for it to return. Errors:
-  // kTimeout; kCancelled when the vCPU has finished.
+  // Runs `fn` between two instructions and returns when it has: on the vCPU's thread while that
+  // runs the guest, else here and now, with the thread kept asleep. Errors: kTimeout; kCancelled
+  // when the vCPU has finished.
   Result<void> call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milliseconds timeout);
 
   // Processor time of its thread.
@@ -115,13 +117,15 @@ class Vcpu {
   ExitHandler& handler_;
   const int kick_signal_;
 
-  std::mutex mutex_;  // guards the next six
+  std::mutex mutex_;  // guards the next eight
   std::condition_variable changed_;
   State wanted_ = State::kPaused;
   State actual_ = State::kPaused;
   std::deque<std::function<void()>> mailbox_;
-  bool waiting_ = false;  // in wait_for_nudge()
-  bool nudged_ = false;   // kicked since the last wait
+  bool waiting_ = false;                   // in wait_for_nudge()
+  bool parking_ = false;                   // on its way to Paused by itself
+  bool nudged_ = false;                    // kicked since the last wait
+  std::atomic<std::thread::id> caller_{};  // who runs a closure in the thread's place
 
   KickTimer timer_;  // of the vCPU's thread
   OwnedCounter exits_;

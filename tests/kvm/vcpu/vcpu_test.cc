@@ -10,6 +10,7 @@
 #include <latch>
 #include <numeric>
 #include <thread>
+#include <utility>
 
 #include "base/le.h"
 #include "tests/kvm/vcpu/small_vm.h"
@@ -134,6 +135,7 @@ TEST_F(VcpuTest, CallReachesASpinningGuestBetweenTwoInstructions) {
   auto vm = SmallVm::create(system(), kSpin, nullptr);
   ASSERT_TRUE(vm);
   vm->cpu().resume();
+  while (vm->handler().entries() == 0) std::this_thread::yield();
   const std::uint64_t first = vm->registers().rip;
   EXPECT_THAT(first, ::testing::AnyOf(kCode.value, kCode.value + 1));
   const auto kicks = vm->cpu().kicks();
@@ -204,6 +206,35 @@ TEST_F(VcpuTest, Deadline_leavesASpinningGuest) {
   vm->cpu().resume();
   while (vm->handler().entries() < 10) std::this_thread::yield();
   vm->pause();
+}
+
+TEST_F(VcpuTest, CallToAPausedCpu_isMadeByTheCaller) {
+  auto vm = SmallVm::create(system(), kSpin, nullptr);
+  ASSERT_TRUE(vm);
+  std::thread::id where;
+  vm->call([&where](kvm::VcpuFd&) { where = std::this_thread::get_id(); });
+  EXPECT_EQ(where, std::this_thread::get_id());
+  vm->cpu().resume();
+  while (vm->handler().entries() == 0) std::this_thread::yield();
+  vm->call([&where](kvm::VcpuFd&) { where = std::this_thread::get_id(); });
+  EXPECT_NE(where, std::this_thread::get_id());
+}
+
+// As a chip does that is put back to a state with an interrupt in it.
+TEST_F(VcpuTest, ClosureMayNudgeItsOwnCpu) {
+  auto vm = SmallVm::create(system(), kSpin, nullptr);
+  ASSERT_TRUE(vm);
+  bool ran = false;
+  const auto nudge = [&](kvm::VcpuFd&) {
+    vm->cpu().nudge();
+    ran = true;
+  };
+  vm->call(nudge);
+  EXPECT_TRUE(std::exchange(ran, false));
+  vm->cpu().resume();
+  while (vm->handler().entries() == 0) std::this_thread::yield();
+  vm->call(nudge);
+  EXPECT_TRUE(ran);
 }
 
 TEST_F(VcpuTest, CallDoesNotStopTheGuest) {
