@@ -36,12 +36,9 @@ Result<StateView> StateReader::begin(StateId id) const {
 }
 
 Result<StateReader> StateReader::part(const std::string& name) const {
-  const nlohmann::json& document = document_.json();
   const nlohmann::json::json_pointer place = nlohmann::json::json_pointer("/parts") / name;
-  if (!document.is_object() || !document.contains(place)) {
-    return fail(ErrorCode::kBadState, "The saved state has no part '{}'", name);
-  }
-  return StateReader(document[place]);
+  if (auto part = document_.at(place.to_string())) return StateReader(*std::move(part));
+  return fail(ErrorCode::kBadState, "The saved state has no part '{}'", name);
 }
 
 }  // namespace vmm

@@ -25,10 +25,12 @@
 #include <array>
 #include <concepts>
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
 #include <utility>
 #include <vector>
 
@@ -235,14 +237,19 @@ class StateReader {
   explicit StateReader(StateDocument document) : document_(std::move(document)) {}
   explicit StateReader(const StateWriter& saved) : document_(saved.whole()) {}
 
+  // Read once: the document remembers what has come of it, for all that share it.
   // Errors: kBadState naming the field; unknown type or version; missing, extra or ill-typed
   // fields; what State::validate() refuses.
   template <typename State>
   Result<State> get() const {
+    if (const auto made = document_.made(typeid(State))) {
+      return *static_cast<const State*>(made.get());
+    }
     const StateView fields = VMM_TRY(begin(State::kId));
     State state;
     VMM_TRY(with_context(detail::read_state(fields, state),
                          fmt::format("Read the saved state of '{}'", State::kId.type)));
+    document_.remember(typeid(State), std::make_shared<const State>(state));
     return state;
   }
   // What put_part() took. Errors: kBadState when there is no such part.

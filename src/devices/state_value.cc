@@ -1,5 +1,7 @@
 #include "devices/state_value.h"
 
+#include <map>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -95,11 +97,26 @@ Result<void> StateView::no_more_than(std::size_t known) const {
               value_->size() - known);
 }
 
-StateDocument::StateDocument() : value_(std::make_unique<nlohmann::json>()) {}
+// What is remembered is guarded; the JSON is not changed any more once there are two owners.
+struct StateDocument::Value {
+  Value() = default;
+  explicit Value(nlohmann::json value) : document(std::move(value)) {}
+  bool remembers_any() {
+    const std::lock_guard lock(mutex);
+    return type != nullptr || !parts.empty();
+  }
+
+  nlohmann::json document;
+  std::mutex mutex;
+  const std::type_info* type = nullptr;
+  std::shared_ptr<const void> made;
+  std::map<std::string, StateDocument> parts;  // by their pointers
+};
+
+StateDocument::StateDocument() : value_(std::make_shared<Value>()) {}
 StateDocument::StateDocument(nlohmann::json value)
-    : value_(std::make_unique<nlohmann::json>(std::move(value))) {}
-StateDocument::StateDocument(const StateDocument& other)
-    : value_(std::make_unique<nlohmann::json>(*other.value_)) {}
+    : value_(std::make_shared<Value>(std::move(value))) {}
+StateDocument::StateDocument(const StateDocument& other) = default;
 StateDocument::StateDocument(StateDocument&& other) noexcept = default;
 StateDocument& StateDocument::operator=(StateDocument other) noexcept {
   value_.swap(other.value_);
@@ -107,12 +124,40 @@ StateDocument& StateDocument::operator=(StateDocument other) noexcept {
 }
 StateDocument::~StateDocument() = default;
 
-bool StateDocument::operator==(const StateDocument& other) const {
-  return *value_ == *other.value_;
+const nlohmann::json& StateDocument::json() const noexcept { return value_->document; }
+
+nlohmann::json& StateDocument::json() {
+  if (value_.use_count() > 1 || value_->remembers_any()) {
+    value_ = std::make_shared<Value>(value_->document);
+  }
+  return value_->document;
 }
 
+bool StateDocument::operator==(const StateDocument& other) const { return json() == other.json(); }
+
 std::string StateDocument::text(int indent) const {
-  return value_->dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+  return json().dump(indent, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::shared_ptr<const void> StateDocument::made(const std::type_info& type) const {
+  const std::lock_guard lock(value_->mutex);
+  return value_->type != nullptr && *value_->type == type ? value_->made : nullptr;
+}
+
+void StateDocument::remember(const std::type_info& type, std::shared_ptr<const void> value) const {
+  const std::lock_guard lock(value_->mutex);
+  value_->type = &type;
+  value_->made = std::move(value);
+}
+
+std::optional<StateDocument> StateDocument::at(const std::string& pointer) const {
+  const std::lock_guard lock(value_->mutex);
+  const auto known = value_->parts.find(pointer);
+  if (known != value_->parts.end()) return known->second;
+  const nlohmann::json::json_pointer place(pointer);
+  const nlohmann::json& document = value_->document;
+  if (!document.is_object() || !document.contains(place)) return std::nullopt;
+  return value_->parts.emplace(pointer, StateDocument(document[place])).first->second;
 }
 
 }  // namespace vmm

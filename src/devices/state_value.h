@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <typeinfo>
 
 #include "base/result.h"
 
@@ -70,7 +71,8 @@ class StateView {
   const nlohmann::json* value_;
 };
 
-// A value with all that is in it: a document of a saved state.
+// A value with all that is in it: a document of a saved state. Copies share it until one is
+// changed; they may be read by different threads.
 class StateDocument {
  public:
   StateDocument();
@@ -81,12 +83,21 @@ class StateDocument {
   ~StateDocument();
 
   bool operator==(const StateDocument& other) const;
-  const nlohmann::json& json() const noexcept { return *value_; }
-  nlohmann::json& json() noexcept { return *value_; }
+  const nlohmann::json& json() const noexcept;
+  nlohmann::json& json();                   // of its own from now on
   std::string text(int indent = -1) const;  // JSON; on one line without an indentation
 
+  // What a reader has made of the document, for the next that wants the same type of it: a snapshot
+  // is gone back to many times. Null when nobody has.
+  std::shared_ptr<const void> made(const std::type_info& type) const;
+  void remember(const std::type_info& type, std::shared_ptr<const void> value) const;
+  // A value inside as a document of its own, by its JSON pointer (RFC 6901). What is remembered of
+  // it stays with this. Nothing when there is none.
+  std::optional<StateDocument> at(const std::string& pointer) const;
+
  private:
-  std::unique_ptr<nlohmann::json> value_;  // never null, but in what was moved away
+  struct Value;
+  std::shared_ptr<Value> value_;  // never null, but in what was moved away
 };
 
 }  // namespace vmm

@@ -124,6 +124,49 @@ TEST(StateIo, AMissingField_isNamed) {
   EXPECT_NE(read(document).error().message().find("'huge' is missing"), std::string::npos);
 }
 
+// Of the same name and version as the other.
+struct Impostor {
+  static constexpr StateId kId = Everything::kId;
+  bool nothing = false;
+  bool operator==(const Impostor&) const = default;
+  static void fields(auto&& f) { f("nothing", &Impostor::nothing); }
+};
+
+TEST(StateIo, WhatWasRead_isReadAgainAndAsNothingElse) {
+  StateWriter writer;
+  writer.put(sample());
+  const StateReader reader(writer);
+  EXPECT_EQ(*reader.get<Everything>(), sample());
+  EXPECT_EQ(*reader.get<Everything>(), sample());
+  EXPECT_EQ(*StateReader(writer).get<Everything>(), sample());
+  EXPECT_FALSE(reader.get<Impostor>());
+  EXPECT_EQ(*reader.get<Everything>(), sample());
+}
+
+TEST(StateIo, DocumentThatIsChanged_isReadAnew) {
+  StateWriter writer;
+  writer.put(sample());
+  StateDocument changed = writer.whole();
+  EXPECT_EQ(*StateReader(changed).get<Everything>(), sample());
+  changed.json()["state"]["small"] = 7;
+  EXPECT_EQ(StateReader(changed).get<Everything>()->small, 7);
+  changed.json()["state"]["small"] = 8;
+  EXPECT_EQ(StateReader(changed).get<Everything>()->small, 8);
+  EXPECT_EQ(*StateReader(writer).get<Everything>(), sample());
+}
+
+TEST(StateIo, Part_isFoundAgain) {
+  StateWriter whole, part;
+  whole.put(Impostor{.nothing = true});
+  part.put(sample());
+  whole.put_part("inner", part);
+  const StateReader reader(whole);
+  EXPECT_EQ(*reader.part("inner")->get<Everything>(), sample());
+  EXPECT_EQ(*reader.part("inner")->get<Everything>(), sample());
+  EXPECT_EQ(reader.get<Impostor>(), (Impostor{.nothing = true}));
+  EXPECT_FALSE(reader.part("outer"));
+}
+
 TEST(StateIo, WhatIsNoStateAtAll_isRefused) {
   EXPECT_FALSE(read(nullptr));
   EXPECT_FALSE(read(nlohmann::json::array()));
