@@ -29,13 +29,13 @@ x86::CpuidPolicy policy_for(const VmConfig& config, const HostPlan& plan,
   return policy;
 }
 
-// MSRs are set one by one: an older KVM, or one for another vendor, may not have all of them, and
-// none is worth not starting for.
+// All at once; then one by one, because an older KVM, or one for another vendor, may not have all
+// of them, and none is worth not starting for.
 void set_boot_msrs(const kvm::VcpuFd& cpu) {
-  for (const x86::MsrValue& msr : x86::boot_msrs()) {
-    const kvm::Msr value{msr.index, msr.value};
-    (void)cpu.set_msrs(std::span(&value, 1));
-  }
+  std::vector<kvm::Msr> values;
+  for (const x86::MsrValue& msr : x86::boot_msrs()) values.push_back({msr.index, msr.value});
+  if (cpu.set_msrs(values)) return;
+  for (const kvm::Msr& value : values) (void)cpu.set_msrs(std::span(&value, 1));
 }
 
 }  // namespace

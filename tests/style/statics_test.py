@@ -18,6 +18,10 @@ ALLOWED = {
         "a shared library, loaded once for the process and never changed",
     "vmm::host_quirks(vmm::kvm::System const&)::first":
         "what probing found out about this host: the same for every machine of the process, written once",
+    "vmm::kvm::System::supported_cpuid() const::first":
+        "what this host's KVM can show guests: likewise",
+    "vmm::x86::host_cpu_brand[abi:cxx11]()::brand":
+        "the processor's name: likewise",
 }
 
 

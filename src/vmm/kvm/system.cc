@@ -100,11 +100,13 @@ Result<void> System::check() {
   return {};
 }
 
-Result<std::vector<CpuidEntry>> System::supported_cpuid() const {
+namespace {
+
+Result<std::vector<CpuidEntry>> ask_supported_cpuid(int kvm) {
   for (std::uint32_t room = 128; room <= kMaxCpuidEntries; room *= 2) {
     CpuidTable table(room);
     table.head().nent = room;
-    if (::ioctl(fd_.get(), kGetSupportedCpuid, table.get()) == 0) {
+    if (::ioctl(kvm, kGetSupportedCpuid, table.get()) == 0) {
       std::vector<CpuidEntry> entries;
       for (const kvm_cpuid_entry2& e : table.entries(std::min(table.head().nent, room))) {
         entries.push_back({e.function, e.index, (e.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0,
@@ -115,6 +117,14 @@ Result<std::vector<CpuidEntry>> System::supported_cpuid() const {
     if (errno != E2BIG) return fail_errno(errno, "KVM_GET_SUPPORTED_CPUID on /dev/kvm");
   }
   return fail(ErrorCode::kUnsupported, "KVM reports more than {} CPUID entries", kMaxCpuidEntries);
+}
+
+}  // namespace
+
+Result<std::vector<CpuidEntry>> System::supported_cpuid() const {
+  static const Result<std::vector<CpuidEntry>> first = ask_supported_cpuid(fd_.get());
+  // A failure may have been a passing one: only a success is final.
+  return first ? first : ask_supported_cpuid(fd_.get());
 }
 
 Result<std::vector<std::uint32_t>> System::msr_indices() const {

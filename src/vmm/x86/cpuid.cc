@@ -202,7 +202,9 @@ void set_cpu_identity(std::span<CpuidEntry> table, std::uint32_t vcpu) noexcept 
   set_topology_identity(table, vcpu);
 }
 
-std::string host_cpu_brand() {
+namespace {
+
+std::string read_host_cpu_brand() {
   std::array<std::uint32_t, 12> words{};
   for (unsigned i = 0; i < 3; ++i) {
     std::uint32_t* const w = &words[std::size_t{i} * 4];
@@ -214,6 +216,14 @@ std::string host_cpu_brand() {
   const std::size_t begin = brand.find_first_not_of(' ');
   if (begin == std::string::npos) return {};
   return brand.substr(begin, brand.find_last_not_of(' ') - begin + 1);
+}
+
+}  // namespace
+
+// Where this process is itself in a virtual machine each of the leaves is an exit.
+std::string host_cpu_brand() {
+  static const std::string brand = read_host_cpu_brand();
+  return brand;
 }
 
 }  // namespace vmm::x86
