@@ -1,14 +1,16 @@
 // Making, saving, resetting and cloning machines, beside the floor (snapshot_floor.h) in one
 // process. In each round every contestant does each thing once; a line of output is one sample:
 //
-//   snapshot_bench ROUNDS FOLDER       MEASUREMENT <tab> CONTESTANT <tab> MICROSECONDS
+//   snapshot_bench ROUNDS FOLDER [ONLY]   MEASUREMENT <tab> CONTESTANT <tab> MICROSECONDS
 //
-// FOLDER is where files go. bench/snapshots.py makes a table of it.
+// FOLDER is where files go. ONLY: one of create, reset, clone, snapshot, restore, for a profiler.
+// bench/snapshots.py makes a table of it.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -139,6 +141,7 @@ double fork_and_dirty(std::byte* memory, std::uint64_t pages) {
 
 void reset(int rounds) {
   constexpr std::uint64_t kMemory = MiB(64);
+  constexpr std::array<std::uint64_t, 4> kDirtied{10, 100, 1000, 10000};
   const auto vm = must(Vm::create(machine(kMemory, kDirty, FlatMode::kLong)));
   // All pages are there from the start, as in a guest that has been running.
   must(vm->memory().write(kCount, std::uint32_t{10000}));
@@ -149,15 +152,12 @@ void reset(int rounds) {
   std::memcpy(floor_memory(floor) + kFirstPage, copy.data(), copy.size());
   floor_run(floor);
   floor_state* const state = floor_save(floor);
-  // Forking must not make the others' memory copied on write.
-  ::madvise(floor_memory(floor), kMemory, MADV_DONTFORK);
-  for (const GuestRegion& region : vm->memory().regions()) {
-    ::madvise(region.hva(), region.range().size(), MADV_DONTFORK);
-  }
-  for (const std::uint64_t pages : {10, 100, 1000, 10000}) {
-    const std::string name = "reset, " + std::to_string(pages) + " pages";
+  const auto name_of = [](std::uint64_t pages) {
+    return "reset, " + std::to_string(pages) + " pages";
+  };
+  for (const std::uint64_t pages : kDirtied) {
     for (int round = 0; round <= rounds; ++round) {
-      round_of(round, name.c_str(),
+      round_of(round, name_of(pages).c_str(),
                {{"memcpy and registers",
                  [&] {
                    unsigned char* const to = floor_memory(floor) + kFirstPage;
@@ -169,15 +169,23 @@ void reset(int rounds) {
                      floor_restore(floor, state);
                    });
                  }},
-                {"vmm",
-                 [&] {
+                {"vmm", [&] {
                    must(vm->memory().write(kCount, static_cast<std::uint32_t>(pages)));
                    run(*vm);
                    return microseconds([&] { must(vm->reset_to(snapshot)); });
-                 }},
-                {"fork and exit", [&] {
-                   return fork_and_dirty(reinterpret_cast<std::byte*>(copy.data()), pages);
                  }}});
+    }
+  }
+  // Behind the others: a fork makes all that a process has copied on write, and whoever came next
+  // would pay for it. Their memory is none of its business either.
+  ::madvise(floor_memory(floor), kMemory, MADV_DONTFORK);
+  for (const GuestRegion& region : vm->memory().regions()) {
+    ::madvise(region.hva(), region.range().size(), MADV_DONTFORK);
+  }
+  for (const std::uint64_t pages : kDirtied) {
+    for (int round = 0; round <= rounds; ++round) {
+      sample(round > 0, name_of(pages).c_str(), "fork and exit",
+             fork_and_dirty(reinterpret_cast<std::byte*>(copy.data()), pages));
     }
   }
   floor_destroy(floor);
@@ -296,15 +304,17 @@ void restore(int rounds, const std::string& folder) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3 || std::atoi(argv[1]) < 1) {
-    std::fputs("usage: snapshot_bench ROUNDS FOLDER\n", stderr);
+  if (argc < 3 || argc > 4 || std::atoi(argv[1]) < 1) {
+    std::fputs("usage: snapshot_bench ROUNDS FOLDER [ONLY]\n", stderr);
     return 2;
   }
   const int rounds = std::atoi(argv[1]);
-  create_run_destroy(rounds);
-  reset(rounds);
-  clone(rounds);
-  snapshot(rounds);
-  restore(rounds, argv[2]);
+  const std::string only = argc == 4 ? argv[3] : "";
+  const auto wanted = [&only](const char* name) { return only.empty() || only == name; };
+  if (wanted("create")) create_run_destroy(rounds);
+  if (wanted("reset")) reset(rounds);
+  if (wanted("clone")) clone(rounds);
+  if (wanted("snapshot")) snapshot(rounds);
+  if (wanted("restore")) restore(rounds, argv[2]);
   return 0;
 }

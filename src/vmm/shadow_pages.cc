@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <memory>
+#include <utility>
+
 #include "base/unique_fd.h"
 
 namespace vmm {
@@ -31,6 +34,17 @@ Result<void> drop_shadow_pages(const Machine& machine) {
   std::byte* const ram = machine.memory.regions().front().hva();
   VMM_TRY(machine.vm.set_slot({.number = last, .range = kRange, .hva = ram}));
   return machine.vm.set_slot({.number = last, .range = {}});
+}
+
+ShadowPagesDropped::ShadowPagesDropped(const Machine& machine) {
+  auto task = std::make_shared<std::packaged_task<Result<void>()>>(
+      [&machine] { return drop_shadow_pages(machine); });
+  done_ = task->get_future();
+  machine.loop.post([task] { (*task)(); });
+}
+
+ShadowPagesDropped::~ShadowPagesDropped() {
+  if (done_.valid()) done_.wait();
 }
 
 }  // namespace vmm

@@ -131,10 +131,15 @@ Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snap
   VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
-  auto done = tracked->reset_to(snapshot);
   if (!shadow_pages) shadow_pages = host_has_shadow_pages();
-  if (done && *shadow_pages) done = drop_shadow_pages(*machine);
+  std::optional<ShadowPagesDropped> dropped;
+  if (*shadow_pages) dropped.emplace(*machine);
+  auto done = tracked->reset_to(snapshot);
   if (done) done = restore_state(*machine, snapshot->state(), cpus(), *format, {});
+  if (dropped) {
+    auto gone = dropped->wait();
+    if (done) done = std::move(gone);
+  }
   // Neither this machine nor that: it must not run.
   if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
   return done;

@@ -203,11 +203,9 @@ Result<x86::SystemRegisters> VcpuFd::system_registers() const {
   return s;
 }
 
-Result<void> VcpuFd::set_system_registers(const x86::SystemRegisters& s) const {
-  forget_readiness();
-  // Read first: the interrupt bitmap is not part of SystemRegisters and must survive.
-  kvm_sregs k{};
-  VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
+namespace {
+
+void put_into(kvm_sregs& k, const x86::SystemRegisters& s) {
   for (const SegmentField& f : kSegmentFields) k.*f.theirs = to_kvm(s.*f.ours);
   k.gdt.base = s.gdt.base;
   k.gdt.limit = s.gdt.limit;
@@ -220,6 +218,23 @@ Result<void> VcpuFd::set_system_registers(const x86::SystemRegisters& s) const {
   k.cr8 = s.cr8;
   k.efer = s.efer;
   k.apic_base = s.apic_base;
+}
+
+}  // namespace
+
+Result<void> VcpuFd::set_system_registers(const x86::SystemRegisters& s) const {
+  forget_readiness();
+  // Read first: the interrupt bitmap is not part of SystemRegisters and must survive.
+  kvm_sregs k{};
+  VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
+  put_into(k, s);
+  return set(KVM_SET_SREGS, &k, "KVM_SET_SREGS");
+}
+
+Result<void> VcpuFd::replace_system_registers(const x86::SystemRegisters& s) const {
+  forget_readiness();
+  kvm_sregs k{};
+  put_into(k, s);
   return set(KVM_SET_SREGS, &k, "KVM_SET_SREGS");
 }
 

@@ -130,6 +130,8 @@ class VcpuFd {
   Result<x86::SystemRegisters> system_registers() const;
   // Keeps a pending external interrupt (the interrupt bitmap) as it is.
   Result<void> set_system_registers(const x86::SystemRegisters& registers) const;
+  // For who sets the events (interrupts among them) anew as well: takes half the requests.
+  Result<void> replace_system_registers(const x86::SystemRegisters& registers) const;
 
   Result<void> set_cpuid(std::span<const x86::CpuidEntry> entries) const;
   Result<std::uint64_t> msr(std::uint32_t index) const;

@@ -111,6 +111,8 @@ int rank(std::uint32_t index) {
   return index == kTscDeadlineMsr ? 2 : 1;
 }
 
+bool is_set_before(const Msr& a, const Msr& b) { return rank(a.index) < rank(b.index); }
+
 }  // namespace
 
 Result<x86::CpuEvents> cpu_events(const VcpuFd& cpu) {
@@ -130,13 +132,21 @@ Result<void> VcpuState::validate() const {
   return {};
 }
 
+VcpuStateFormat::VcpuStateFormat(std::vector<std::uint32_t> listed, bool lapic, bool xcrs)
+    : listed_(std::move(listed)), sorted_(listed_), lapic_(lapic), xcrs_(xcrs) {
+  std::stable_sort(listed_.begin(), listed_.end(),
+                   [](std::uint32_t a, std::uint32_t b) { return rank(a) < rank(b); });
+  std::sort(sorted_.begin(), sorted_.end());
+}
+
+Result<std::uint32_t> VcpuStateFormat::tsc_khz(const VcpuFd& cpu) {
+  if (!tsc_khz_) tsc_khz_ = VMM_TRY(cpu.tsc_khz());
+  return *tsc_khz_;
+}
+
 Result<std::vector<Msr>> VcpuStateFormat::msrs(const VcpuFd& cpu) {
   const bool ask = known_.empty();
-  std::vector<std::uint32_t> wanted = ask ? listed_ : known_;
-  if (ask) {
-    std::stable_sort(wanted.begin(), wanted.end(),
-                     [](std::uint32_t a, std::uint32_t b) { return rank(a) < rank(b); });
-  }
+  const std::vector<std::uint32_t>& wanted = ask ? listed_ : known_;
   std::vector<Msr> found;
   // KVM stops at the first MSR that this guest does not have: the next call begins behind it.
   for (std::size_t at = 0; at < wanted.size();) {
@@ -180,63 +190,69 @@ Result<VcpuState> VcpuStateFormat::save(const VcpuFd& cpu) {
   return state;
 }
 
-namespace {
-
 // All of them, or an error that names the first that KVM would not have and that is not as wanted
-// anyway: some can be read and have one value only.
-Result<void> set_msrs(const VcpuFd& cpu, std::span<const Msr> msrs) {
-  while (!msrs.empty()) {
-    MsrTable table(msrs.size());
-    table.head().nmsrs = static_cast<std::uint32_t>(msrs.size());
-    const auto to = table.entries(msrs.size());
-    for (std::size_t i = 0; i < msrs.size(); ++i) {
-      to[i].index = msrs[i].index;
-      to[i].data = msrs[i].value;
+// anyway: some can be read and have one value only. These are left out from then on, since each of
+// them ends a request.
+Result<void> VcpuStateFormat::set_msrs(const VcpuFd& cpu, std::span<const Msr> msrs) {
+  MsrTable table(msrs.size());
+  std::size_t count = 0;
+  for (const Msr& msr : msrs) {
+    if (std::find(fixed_.begin(), fixed_.end(), msr) != fixed_.end()) continue;
+    kvm_msr_entry& entry = table.entries(msrs.size())[count++];
+    entry.index = msr.index;
+    entry.data = msr.value;
+  }
+  table.head().nmsrs = static_cast<std::uint32_t>(count);
+  const int n = ::ioctl(cpu.fd(), kSetMsrs, table.get());
+  if (n < 0) return fail_errno(errno, "KVM_SET_MSRS on vCPU {}", cpu.id());
+  if (static_cast<std::size_t>(n) == count) return {};
+  const kvm_msr_entry& entry = table.entries(count)[static_cast<std::size_t>(n)];
+  const Msr refused{entry.index, entry.data};
+  const auto now = cpu.msr(refused.index);
+  if (!now || *now != refused.value) {
+    return fail(ErrorCode::kBadState, "KVM refuses the value {:#x} for MSR {:#x} of vCPU {}",
+                refused.value, refused.index, cpu.id());
+  }
+  fixed_.push_back(refused);
+  return set_msrs(cpu, msrs);
+}
+
+Result<void> VcpuStateFormat::check_listed(std::span<const Msr> msrs) const {
+  for (const Msr& msr : msrs) {
+    if (!std::binary_search(sorted_.begin(), sorted_.end(), msr.index)) {
+      return fail(ErrorCode::kBadState, "This host's KVM does not know MSR {:#x}", msr.index);
     }
-    const int n = ::ioctl(cpu.fd(), kSetMsrs, table.get());
-    if (n < 0) return fail_errno(errno, "KVM_SET_MSRS on vCPU {}", cpu.id());
-    msrs = msrs.subspan(static_cast<std::size_t>(n));
-    if (msrs.empty()) break;
-    const Msr& refused = msrs.front();
-    const auto now = cpu.msr(refused.index);
-    if (!now || *now != refused.value) {
-      return fail(ErrorCode::kBadState, "KVM refuses the value {:#x} for MSR {:#x} of vCPU {}",
-                  refused.value, refused.index, cpu.id());
-    }
-    msrs = msrs.subspan(1);
   }
   return {};
 }
 
-}  // namespace
-
-Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid) const {
+Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid) {
   VMM_TRY(state.validate());
   if (state.lapic.has_value() != lapic_ || state.has_xcrs != xcrs_) {
     return fail(ErrorCode::kBadState,
                 "The state of vCPU {} is of a KVM that keeps other parts of it", cpu.id());
   }
-  for (const Msr& msr : state.msrs) {
-    if (std::find(listed_.begin(), listed_.end(), msr.index) == listed_.end()) {
-      return fail(ErrorCode::kBadState, "This host's KVM does not know MSR {:#x}", msr.index);
-    }
-  }
+  VMM_TRY(check_listed(state.msrs));
   if (cpuid) VMM_TRY(cpu.set_cpuid(state.cpuid));
-  VMM_TRY(cpu.set_system_registers(state.system));
+  VMM_TRY(cpu.replace_system_registers(state.system));
   VMM_TRY(cpu.set_registers(state.registers));
   if (xcrs_) VMM_TRY(cpu.set_xcr0(state.xcr0));
   VMM_TRY(cpu.set_xsave(state.xsave.bytes));
-  // Without local APICs in KVM a CPU that waits is the user irqchip's business.
-  VMM_TRY(cpu.set_mp_state(static_cast<MpState>(state.mp_state)));
+  // Without local APICs in KVM a CPU that waits is the user irqchip's business, and for KVM each is
+  // always runnable.
+  if (lapic_) VMM_TRY(cpu.set_mp_state(static_cast<MpState>(state.mp_state)));
   if (state.lapic) {
     kvm_lapic_state lapic{};
     std::memcpy(&lapic, state.lapic->bytes.data(), sizeof lapic);
     VMM_TRY(set(cpu, KVM_SET_LAPIC, lapic, "KVM_SET_LAPIC"));
   }
-  std::vector<Msr> ordered = state.msrs;
-  std::stable_sort(ordered.begin(), ordered.end(),
-                   [](const Msr& a, const Msr& b) { return rank(a.index) < rank(b.index); });
-  VMM_TRY(set_msrs(cpu, ordered));
+  if (std::is_sorted(state.msrs.begin(), state.msrs.end(), is_set_before)) {
+    VMM_TRY(set_msrs(cpu, state.msrs));
+  } else {
+    std::vector<Msr> ordered = state.msrs;
+    std::stable_sort(ordered.begin(), ordered.end(), is_set_before);
+    VMM_TRY(set_msrs(cpu, ordered));
+  }
   kvm_debugregs debug{};
   std::copy(state.dr.begin(), state.dr.end(), std::begin(debug.db));
   debug.dr6 = state.dr6;

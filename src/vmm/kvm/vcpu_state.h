@@ -79,20 +79,26 @@ Result<void> set_cpu_events(const VcpuFd& cpu, const x86::CpuEvents& events);
 class VcpuStateFormat {
  public:
   // `listed` is KVM_GET_MSR_INDEX_LIST.
-  VcpuStateFormat(std::vector<std::uint32_t> listed, bool lapic, bool xcrs)
-      : listed_(std::move(listed)), lapic_(lapic), xcrs_(xcrs) {}
+  VcpuStateFormat(std::vector<std::uint32_t> listed, bool lapic, bool xcrs);
 
   // On the vCPU's thread, at rest and with nothing pending.
   Result<VcpuState> save(const VcpuFd& cpu);
   // `cpuid`: KVM takes a table only before a vCPU has run; not for one that has it already.
   // Errors: kBadState when the state has what this host's does not; what KVM refuses.
-  Result<void> restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid) const;
+  Result<void> restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid);
+  // How fast the guest's TSC counts, which stays as it is: KVM is asked once. As save().
+  Result<std::uint32_t> tsc_khz(const VcpuFd& cpu);
 
  private:
   Result<std::vector<Msr>> msrs(const VcpuFd& cpu);
+  Result<void> check_listed(std::span<const Msr> msrs) const;
+  Result<void> set_msrs(const VcpuFd& cpu, std::span<const Msr> msrs);
 
-  std::vector<std::uint32_t> listed_;
+  std::vector<std::uint32_t> listed_;      // in the order of setting
+  std::vector<std::uint32_t> sorted_;      // the same by their numbers
   std::vector<std::uint32_t> known_ = {};  // of these, what the guest has; empty: not yet asked
+  std::vector<Msr> fixed_ = {};            // have one value, this, that KVM lets nobody write
+  std::optional<std::uint32_t> tsc_khz_ = {};
   bool lapic_;
   bool xcrs_;
 };

@@ -40,15 +40,16 @@ nlohmann::json to_document(const WholeState& state) {
   return {{"machine", writer.document()}, {"devices", std::move(devices)}};
 }
 
-Result<WholeState> from_document(const nlohmann::json& document) {
+Result<WholeState> from_document(nlohmann::json document) {
   if (!document.is_object() || document.size() != 2 || !document.contains("machine") ||
       !document.contains("devices") || !document["devices"].is_object()) {
     return fail(ErrorCode::kBadState, "The state is not one of a machine and its devices");
   }
   WholeState state;
-  state.machine = VMM_TRY(StateReader(document["machine"]).get<MachineState>());
-  for (const auto& [id, device] : document["devices"].items())
-    state.devices.emplace(id, StateDocument(device));
+  state.machine = VMM_TRY(StateReader(std::move(document["machine"])).get<MachineState>());
+  for (auto& [id, device] : document["devices"].get_ref<nlohmann::json::object_t&>()) {
+    state.devices.emplace(id, StateDocument(std::move(device)));
+  }
   return state;
 }
 

@@ -21,7 +21,9 @@ class PageSet {
   std::uint64_t pages() const noexcept { return pages_; }  // how many there could be
   std::uint64_t count() const noexcept {
     std::uint64_t sum = 0;
-    for (const std::uint64_t word : words_) sum += static_cast<std::uint64_t>(std::popcount(word));
+    for (const std::uint64_t word : words_) {
+      if (word != 0) sum += static_cast<std::uint64_t>(std::popcount(word));  // often a function
+    }
     return sum;
   }
   bool has(std::uint64_t page) const noexcept {

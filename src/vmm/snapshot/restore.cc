@@ -82,9 +82,8 @@ void advance_tsc(kvm::VcpuState& cpu, nanoseconds passed, std::uint32_t khz) {
 }
 
 // A guest has measured its TSC; one that counts at another rate would make its time wrong.
-Result<void> check_tsc(const kvm::VcpuFd& cpu, std::uint32_t saved_khz) {
+Result<void> check_tsc(std::uint32_t khz, std::uint32_t saved_khz) {
   constexpr std::uint32_t kTolerated = 4000;  // a part of: 250 ppm, what KVM takes as the same
-  const std::uint32_t khz = VMM_TRY(cpu.tsc_khz());
   const std::uint32_t apart = khz > saved_khz ? khz - saved_khz : saved_khz - khz;
   if (apart <= khz / kTolerated) return {};
   return fail(ErrorCode::kUnsupported,
@@ -92,7 +91,7 @@ Result<void> check_tsc(const kvm::VcpuFd& cpu, std::uint32_t saved_khz) {
 }
 
 Result<void> restore_cpu(kvm::VcpuFd& cpu, ExitDispatch& dispatch, const kvm::VcpuState& state,
-                         const kvm::VcpuStateFormat& format, bool fresh) {
+                         kvm::VcpuStateFormat& format, bool fresh) {
   VMM_TRY(
       with_context(format.restore(cpu, state, fresh), fmt::format("Restore vCPU {}", cpu.id())));
   // Where KVM has no local APIC it takes CR8 from here on each entry.
@@ -103,7 +102,7 @@ Result<void> restore_cpu(kvm::VcpuFd& cpu, ExitDispatch& dispatch, const kvm::Vc
 }  // namespace
 
 Result<void> restore_state(Machine& machine, const WholeState& state, const CpuAccess& cpus,
-                           const kvm::VcpuStateFormat& format, RestoreOptions options) {
+                           kvm::VcpuStateFormat& format, RestoreOptions options) {
   const MachineState& saved = state.machine;
   machine.clock.set(nanoseconds(saved.guest_time), nanoseconds(saved.utc));  // devices look at it
   VMM_TRY(restore_devices(machine, state));
@@ -117,7 +116,8 @@ Result<void> restore_state(Machine& machine, const WholeState& state, const CpuA
   const nanoseconds passed = options.catch_up ? time_since(saved, machine.clock) : nanoseconds(0);
   for (std::size_t i = 0; i < cpus.count(); ++i) {
     const auto restore = [&](kvm::VcpuFd& cpu, ExitDispatch& dispatch) -> Result<void> {
-      VMM_TRY(check_tsc(cpu, saved.tsc_khz));
+      const std::uint32_t khz = VMM_TRY(format.tsc_khz(cpu));
+      VMM_TRY(check_tsc(khz, saved.tsc_khz));
       if (passed == nanoseconds(0)) {
         return restore_cpu(cpu, dispatch, saved.cpus[i], format, options.fresh);
       }

@@ -21,6 +21,6 @@ struct RestoreOptions {
 // already. The state is untrusted. Errors: kBadState, or what KVM refuses; the machine is then
 // neither what it was nor what it should be.
 Result<void> restore_state(Machine& machine, const WholeState& state, const CpuAccess& cpus,
-                           const kvm::VcpuStateFormat& format, RestoreOptions options);
+                           kvm::VcpuStateFormat& format, RestoreOptions options);
 
 }  // namespace vmm

@@ -97,7 +97,7 @@ Result<WholeState> save_state(Machine& machine, const MachineShape& shape, const
   for (std::size_t i = 0; i < cpus.count(); ++i) {
     const auto save = [&](kvm::VcpuFd& cpu, ExitDispatch&) -> Result<void> {
       saved.cpus.push_back(VMM_TRY(format.save(cpu)));
-      if (i == 0) saved.tsc_khz = VMM_TRY(cpu.tsc_khz());
+      if (i == 0) saved.tsc_khz = VMM_TRY(format.tsc_khz(cpu));
       return {};
     };
     VMM_TRY(cpus.with(i, save));

@@ -98,50 +98,71 @@ SnapshotId id_of(const Header& header) {
           .pages = header.pages.crc};
 }
 
-// Counts what a document would be, so that no more is built than is sound: nesting costs stack,
-// elements cost memory.
-class Measure final : public nlohmann::json_sax<nlohmann::json> {
+// Builds a document, and no more of one than is sound: nesting costs stack, elements cost memory.
+class Builder final : public nlohmann::json_sax<nlohmann::json> {
  public:
-  bool null() override { return count(); }
-  bool boolean(bool) override { return count(); }
-  bool number_integer(number_integer_t) override { return count(); }
-  bool number_unsigned(number_unsigned_t) override { return count(); }
-  bool number_float(number_float_t, const string_t&) override { return count(); }
-  bool string(string_t&) override { return count(); }
-  bool binary(binary_t&) override { return count(); }
-  bool start_object(std::size_t) override { return enter(); }
-  bool key(string_t&) override { return count(); }
+  using json = nlohmann::json;
+
+  bool null() override { return put(nullptr) != nullptr; }
+  bool boolean(bool value) override { return put(value) != nullptr; }
+  bool number_integer(number_integer_t value) override { return put(value) != nullptr; }
+  bool number_unsigned(number_unsigned_t value) override { return put(value) != nullptr; }
+  bool number_float(number_float_t value, const string_t&) override {
+    return put(value) != nullptr;
+  }
+  bool string(string_t& value) override { return put(std::move(value)) != nullptr; }
+  bool binary(binary_t& value) override { return put(json::binary(std::move(value))) != nullptr; }
+  bool start_object(std::size_t) override { return enter(json::object()); }
+  bool key(string_t& name) override {
+    member_ = &(*open_.back())[name];
+    return true;
+  }
   bool end_object() override { return leave(); }
-  bool start_array(std::size_t) override { return enter(); }
+  bool start_array(std::size_t) override { return enter(json::array()); }
   bool end_array() override { return leave(); }
-  bool parse_error(std::size_t, const std::string&, const nlohmann::json::exception&) override {
+  bool parse_error(std::size_t, const std::string&, const json::exception&) override {
     return false;
   }
 
+  json take() { return std::move(whole_); }
+
  private:
-  static constexpr unsigned kMostDepth = 64;
+  static constexpr std::size_t kMostDepth = 64;
   static constexpr std::uint64_t kMostElements = std::uint64_t{1} << 26;
-  bool count() { return ++elements_ <= kMostElements; }
-  bool enter() { return ++depth_ <= kMostDepth && count(); }
+
+  // Where the value is now; null when there are too many.
+  json* put(json value) {
+    if (++elements_ > kMostElements) return nullptr;
+    if (open_.empty()) return &(whole_ = std::move(value));
+    json& in = *open_.back();
+    if (in.is_object()) return &(*member_ = std::move(value));
+    in.push_back(std::move(value));
+    return &in.back();
+  }
+  bool enter(json value) {
+    json* const place = open_.size() < kMostDepth ? put(std::move(value)) : nullptr;
+    if (place != nullptr) open_.push_back(place);
+    return place != nullptr;
+  }
   bool leave() {
-    --depth_;
+    open_.pop_back();
     return true;
   }
-  unsigned depth_ = 0;
+
+  json whole_;
+  std::vector<json*> open_;  // lists and objects around the next value
+  json* member_ = nullptr;   // of the innermost object
   std::uint64_t elements_ = 0;
 };
 
 Result<nlohmann::json> parse_state(std::span<const std::byte> bytes) {
   const auto* const begin = reinterpret_cast<const std::uint8_t*>(bytes.data());
-  const auto* const end = begin + bytes.size();
-  Measure measure;
-  using nlohmann::json;
-  if (!json::sax_parse(begin, end, &measure, json::input_format_t::cbor)) {
+  Builder builder;
+  if (!nlohmann::json::sax_parse(begin, begin + bytes.size(), &builder,
+                                 nlohmann::json::input_format_t::cbor)) {
     return fail(ErrorCode::kBadState, "Its state is no CBOR, or larger than any could be");
   }
-  json document = json::from_cbor(begin, end, /*strict=*/true, /*allow_exceptions=*/false);
-  if (document.is_discarded()) return fail(ErrorCode::kBadState, "Its state is no CBOR");
-  return document;
+  return builder.take();
 }
 
 // Of a file that is read: a section lies in it.
@@ -231,23 +252,24 @@ Result<LoadedSnapshot> load_file(UniqueFd file) {
   const Header header =
       VMM_TRY(read_header(file.get(), static_cast<std::uint64_t>(status.st_size)));
   const auto bytes = VMM_TRY(read_section(file.get(), header.state, "state"));
-  const nlohmann::json document = VMM_TRY(parse_state(bytes));
-  WholeState state = VMM_TRY(from_document(document));
+  nlohmann::json document = VMM_TRY(parse_state(bytes));
+  WholeState state = VMM_TRY(from_document(std::move(document)));
   if (header.ram_size != state.machine.shape.memory) {
     return fail(ErrorCode::kBadState, "Its memory is not as large as its machine's");
   }
   const auto list = VMM_TRY(read_section(file.get(), header.pages, "page list"));
   std::vector<RamImage::Extent> extents(list.size() / sizeof(ListedExtent));
+  std::uint64_t own = 0;
   for (std::size_t i = 0; i < extents.size(); ++i) {
     ListedExtent listed;
     std::memcpy(&listed, list.data() + i * sizeof listed, sizeof listed);
     extents[i] = {.first = listed.first, .pages = listed.pages, .crc = listed.crc};
+    own += extents[i].pages;
   }
   std::optional<SnapshotBase> base;
   if (header.version == kIncrementVersion) base = VMM_TRY(read_base(file.get(), header.base));
   RamImage ram = VMM_TRY(RamImage::open(std::move(file), SnapshotFile::kRamOffset,
                                         x86::ram_ranges(header.ram_size), std::move(extents)));
-  const std::uint64_t own = ram.pages().count();
   return LoadedSnapshot{std::move(state), std::move(ram), id_of(header), std::move(base), own};
 }
 

@@ -1,7 +1,5 @@
 #include "vmm/snapshot/tracked_memory.h"
 
-#include <utility>
-
 #include "vmm/snapshot/ram_image.h"
 
 namespace vmm {
@@ -24,25 +22,25 @@ Result<void> TrackedMemory::take_written() {
   return {};
 }
 
-Result<void> TrackedMemory::begin(std::shared_ptr<const Snapshot> snapshot) {
+Result<void> TrackedMemory::begin(const std::shared_ptr<const Snapshot>& snapshot) {
   VMM_TRY(slots_.log_writes());
   VMM_TRY(take_written());
   since_like_.clear();
-  like_ = std::move(snapshot);
+  like_ = snapshot;
   return {};
 }
 
-Result<void> TrackedMemory::reset_to(std::shared_ptr<const Snapshot> snapshot) {
+Result<void> TrackedMemory::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   VMM_TRY(slots_.log_writes());
   VMM_TRY(take_written());
-  if (like_ != snapshot) {
+  if (like_.lock() != snapshot) {
     for (std::uint64_t page = 0; page < since_like_.pages(); ++page) since_like_.add(page);
   }
   snapshot->ram().put_back(memory_, since_like_);
   put_back_ = since_like_.count();
   since_file_.add(since_like_);
   since_like_.clear();
-  like_ = std::move(snapshot);
+  like_ = snapshot;
   return {};
 }
 

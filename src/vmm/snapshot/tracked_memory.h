@@ -25,10 +25,10 @@ class TrackedMemory {
         since_file_(memory.size() / PageSet::kPage) {}
 
   // Memory is as in `snapshot` now; what is written from here on is known.
-  Result<void> begin(std::shared_ptr<const Snapshot> snapshot);
+  Result<void> begin(const std::shared_ptr<const Snapshot>& snapshot);
   // Makes memory as in `snapshot`, which has the same regions: by the pages that were written
   // since, when it was like that; else by all of them. Then as begin().
-  Result<void> reset_to(std::shared_ptr<const Snapshot> snapshot);
+  Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
   // Memory is as in the file with this ID now; what is written from here on is known. Without
   // `always`, only if something is tracked already: it costs the guest a fault a page.
   Result<void> saved(const SnapshotId& file, bool always);
@@ -43,7 +43,9 @@ class TrackedMemory {
 
   const GuestMemory& memory_;
   RamSlots& slots_;
-  std::shared_ptr<const Snapshot> like_;  // what memory was like, but for the pages written since
+  // What memory was like, but for the pages written since. Weak: nobody goes back to a snapshot
+  // that only this knows of, and it may be large.
+  std::weak_ptr<const Snapshot> like_;
   PageSet since_like_;
   std::optional<SnapshotId> file_ = {};  // the same
   PageSet since_file_;
