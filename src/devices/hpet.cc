@@ -71,6 +71,8 @@ std::uint64_t merged(std::uint64_t old, std::uint64_t value, std::uint64_t mask)
 
 }  // namespace
 
+bool Hpet::State::replaces() const { return (config & (kEnable | kLegacy)) == (kEnable | kLegacy); }
+
 Result<void> Hpet::State::validate() const {
   bool good =
       (config & ~(kEnable | kLegacy)) == 0 && status >> kComparators == 0 && seen <= kLastTick;
@@ -135,7 +137,7 @@ void Hpet::deliver(std::size_t index) {
 }
 
 void Hpet::drive_levels() {
-  const bool replaces = (s_.config & (kEnable | kLegacy)) == (kEnable | kLegacy);
+  const bool replaces = s_.replaces();
   for (IrqSwitch* const way : ports_.replaced) {
     if (way != nullptr) way->set_open(!replaces);
   }

@@ -42,6 +42,8 @@ nanoseconds to_time(PitTick ticks) {
 
 }  // namespace
 
+PitTick Pit8254::ticks(nanoseconds time) { return to_ticks(time); }
+
 Result<void> Pit8254::State::validate() const {
   const bool gates =
       counters[0].gate && counters[1].gate && counters[2].gate == ((port_b & kGate2) != 0);

@@ -42,6 +42,8 @@ class Pit8254 final : public Device, public TimedDevice {
   static constexpr std::uint16_t kPortBPort = 0x61;
   static constexpr std::uint64_t kPortB = 4;
   static constexpr std::uint32_t kIrq = 0;  // ISA interrupt
+  // The ticks of its clock in that time, which is not negative; at most what a state can have.
+  static PitTick ticks(std::chrono::nanoseconds time);
 
   struct State {
     static constexpr StateId kId{"pit8254", 1};

@@ -6,10 +6,12 @@
 #include <string>
 #include <utility>
 
+#include "devices/hpet.h"
 #include "devices/lapic_bank.h"
 #include "devices/lapic_timer.h"
 #include "devices/pic8259.h"
 #include "devices/state_io.h"
+#include "vmm/kvm/convert_chips.h"
 #include "vmm/kvm/lapic_register_page.h"
 #include "vmm/kvm/vcpu_fd.h"
 
@@ -18,6 +20,9 @@ namespace {
 
 constexpr const char* kLapics = "lapics";
 constexpr const char* kPic = "pic";
+constexpr const char* kIoapic = "ioapic";
+constexpr const char* kPit = "pit";
+constexpr const char* kHpet = "hpet";
 constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
 constexpr std::uint32_t kAsyncPfMsr = 0x4b56'4d02;  // MSR_KVM_ASYNC_PF_EN
 
@@ -97,13 +102,25 @@ Result<void> move_to_kvm(const Lapic::State& apic, std::int64_t now, kvm::VcpuSt
   return {};
 }
 
+template <typename State>
+Result<State> state_of(const WholeState& whole, const char* id) {
+  const auto found = whole.devices.find(id);
+  if (found == whole.devices.end()) {
+    return fail(ErrorCode::kBadState, "The snapshot has no state of device '{}'", id);
+  }
+  return StateReader(found->second).get<State>();
+}
+
+template <typename State>
+void put_state(WholeState& whole, const char* id, const State& state) {
+  StateWriter writer;
+  writer.put(state);
+  whole.devices.insert_or_assign(id, writer.whole());
+}
+
 Result<void> to_split(WholeState& state) {
   MachineState& machine = state.machine;
-  const auto found = state.devices.find(kLapics);
-  if (found == state.devices.end()) {
-    return fail(ErrorCode::kBadState, "The snapshot has no state of device '{}'", kLapics);
-  }
-  const auto bank = VMM_TRY(StateReader(found->second).get<LapicBank::State>());
+  const auto bank = VMM_TRY(state_of<LapicBank::State>(state, kLapics));
   if (bank.lapics.size() != machine.cpus.size()) {
     return fail(ErrorCode::kBadState, "The snapshot has {} local APICs for {} CPUs",
                 bank.lapics.size(), machine.cpus.size());
@@ -111,7 +128,7 @@ Result<void> to_split(WholeState& state) {
   for (std::size_t i = 0; i < bank.lapics.size(); ++i) {
     VMM_TRY(move_to_kvm(bank.lapics[i], machine.guest_time, machine.cpus[i]));
   }
-  state.devices.erase(found);
+  state.devices.erase(kLapics);
   return {};
 }
 
@@ -203,33 +220,69 @@ Result<void> check_lapic(const Lapic::State& apic, const MachineShape& machine) 
               deadline ? "TSC-deadline timer" : "x2APIC");
 }
 
+auto fail_held() {
+  return fail(ErrorCode::kUnsupported,
+              "An interrupt of the PIC was on its way to the CPU when the snapshot was taken: go "
+              "on with --irqchip split");
+}
+
 Result<void> to_user(WholeState& state, const MachineShape& target) {
   MachineState& machine = state.machine;
-  if (machine.held_interrupt) {
-    return fail(ErrorCode::kUnsupported,
-                "An interrupt of the PIC was on its way to the CPU when the snapshot was taken: go "
-                "on with --irqchip split");
-  }
+  if (machine.held_interrupt) return fail_held();
   LapicBank::State bank;
   for (kvm::VcpuState& cpu : machine.cpus) {
     bank.lapics.push_back(VMM_TRY(move_from_kvm(machine, cpu)));
     VMM_TRY(check_lapic(bank.lapics.back(), target));
   }
   bank.lapics.front().lint[0] = VMM_TRY(pic_output(state));
-  StateWriter writer;
-  writer.put(bank);
-  state.devices.insert_or_assign(kLapics, writer.whole());
+  put_state(state, kLapics, bank);
   return {};
 }
 
+// ---- the other chips, between a KVM that has the local APICs only and one that has all
+
+PitTick pit_time(const MachineState& machine) {
+  return Pit8254::ticks(std::chrono::nanoseconds(machine.guest_time));
+}
+
+Result<void> split_to_kernel(WholeState& state) {
+  MachineState& machine = state.machine;
+  if (machine.held_interrupt) return fail_held();
+  kvm::OwnChips chips{.pic = VMM_TRY(state_of<Pic8259::State>(state, kPic)),
+                      .ioapic = VMM_TRY(state_of<Ioapic::State>(state, kIoapic)),
+                      .pit = VMM_TRY(state_of<Pit8254::State>(state, kPit))};
+  const auto hpet = VMM_TRY(state_of<Hpet::State>(state, kHpet));
+  machine.chips = VMM_TRY(kvm::chips_to_kvm(chips, pit_time(machine), hpet.replaces()));
+  for (const char* const id : {kPic, kIoapic, kPit}) state.devices.erase(id);
+  return {};
+}
+
+Result<void> kernel_to_split(WholeState& state) {
+  MachineState& machine = state.machine;
+  if (!machine.chips) {
+    return fail(ErrorCode::kBadState, "The snapshot has no state of KVM's interrupt controllers");
+  }
+  const kvm::OwnChips chips = VMM_TRY(kvm::chips_from_kvm(*machine.chips, pit_time(machine)));
+  put_state(state, kPic, chips.pic);
+  put_state(state, kIoapic, chips.ioapic);
+  put_state(state, kPit, chips.pit);
+  machine.chips.reset();
+  return {};
+}
+
+// Through split, which has half of each.
 Result<void> convert(WholeState& state, const MachineShape& machine) {
   using enum IrqchipMode;
   const IrqchipMode from = state.machine.shape.irqchip;
-  if (from == kUser && machine.irqchip == kSplit) return to_split(state);
-  if (from == kSplit && machine.irqchip == kUser) return to_user(state, machine);
-  return fail(ErrorCode::kUnsupported,
-              "The snapshot's interrupt controllers cannot be moved there: only --irqchip split "
-              "and --irqchip user can take each other's place");
+  if (from == kNone || machine.irqchip == kNone) {
+    return fail(ErrorCode::kUnsupported,
+                "A machine without interrupt controllers cannot be given any, nor lose them");
+  }
+  if (from == kUser) VMM_TRY(to_split(state));
+  if (from == kKernel) VMM_TRY(kernel_to_split(state));
+  if (machine.irqchip == kUser) VMM_TRY(to_user(state, machine));
+  if (machine.irqchip == kKernel) VMM_TRY(split_to_kernel(state));
+  return {};
 }
 
 }  // namespace

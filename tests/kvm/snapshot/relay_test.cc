@@ -123,7 +123,9 @@ using enum IrqchipMode;
 INSTANTIATE_TEST_SUITE_P(Irqchip, Relay,
                          testing::Values(Route{kKernel, kKernel}, Route{kSplit, kSplit},
                                          Route{kUser, kUser}, Route{kSplit, kUser},
-                                         Route{kUser, kSplit}),
+                                         Route{kUser, kSplit}, Route{kSplit, kKernel},
+                                         Route{kKernel, kSplit}, Route{kUser, kKernel},
+                                         Route{kKernel, kUser}),
                          route_name);
 
 TEST_P(Relay, StringOutput_goesOnInTheMiddle) {
