@@ -33,9 +33,9 @@ ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
       mmio_cache_(id) {
   if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory, debug());
   if (options_.interpret_kernel) {
-    interpreter_ =
-        std::make_unique<interpreter::Interpreter>(static_cast<std::uint32_t>(id), machine.memory,
-                                                   *machine.page_tables, options_.is_device_msr);
+    interpreter_ = std::make_unique<interpreter::Interpreter>(
+        static_cast<std::uint32_t>(id), machine.memory, *machine.page_tables,
+        *options_.decoded_lines, options_.is_device_msr);
   }
 }
 

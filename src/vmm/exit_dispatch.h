@@ -36,7 +36,8 @@ class ExitDispatch final : public ExitHandler {
     bool complete_instructions = false;
     bool syscall_fixup = false;
     bool interpret_kernel = false;  // Machine::page_tables is there
-    // With that: the MSRs that exits are made of.
+    // With that: what CPUs share of decoded code, borrowed, and the MSRs that exits are made of.
+    interpreter::SharedLines* decoded_lines = nullptr;
     bool (*is_device_msr)(std::uint32_t index) = no_msr;
     std::function<void(const std::string&)> trace;
   };

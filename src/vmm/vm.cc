@@ -15,10 +15,12 @@
 #include "vmm/early_kvm.h"
 #include "vmm/event_loop.h"
 #include "vmm/exit_dispatch.h"
+#include "vmm/interpreter/line_table.h"
 #include "vmm/kick.h"
 #include "vmm/run_control.h"
 #include "vmm/shadow_pages.h"
 #include "vmm/sleep.h"
+#include "vmm/snapshot/snapshot.h"
 #include "vmm/until_loop.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm_impl.h"
@@ -86,6 +88,9 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
     impl->machine->page_tables = std::make_unique<interpreter::TableMap>(
         impl->machine->memory, static_cast<std::uint32_t>(built.cpus.size()),
         [m = impl->machine.get()] { return drop_shadow_pages(*m); });
+    const auto* const saved = std::get_if<SnapshotBoot>(&config.boot);
+    impl->decoded_lines = saved != nullptr ? saved->snapshot->decoded_lines()
+                                           : std::make_shared<interpreter::SharedLines>();
   }
   const bool shared = impl->machine->system->capabilities().sync_registers;
   for (kvm::VcpuFd& fd : built.cpus) {
@@ -98,6 +103,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
             .complete_instructions = impl->plan.complete_instructions,
             .syscall_fixup = impl->plan.syscall_fixup,
             .interpret_kernel = impl->plan.interpret_kernel,
+            .decoded_lines = impl->decoded_lines.get(),
             .is_device_msr = impl->plan.apic_msrs ? UserIrqchip::answers : ExitDispatch::no_msr,
             .trace = config.trace}));
     impl->vcpus.push_back(

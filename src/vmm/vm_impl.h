@@ -35,6 +35,8 @@ class Vm::Impl {
   std::vector<std::unique_ptr<EventLoop>> loops;  // the machine's own, then its I/O threads
   std::unique_ptr<Machine> machine;
   HostPlan plan;
+  // Only with the quirk interpret-kernel.
+  std::shared_ptr<interpreter::SharedLines> decoded_lines;
   std::vector<std::unique_ptr<ExitDispatch>> dispatches;
   std::vector<std::unique_ptr<Vcpu>> vcpus;
   std::unique_ptr<RunControl> control;

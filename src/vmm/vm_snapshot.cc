@@ -65,7 +65,8 @@ Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot_at_rest() {
   const RamImage* const base = origin ? &origin->ram() : nullptr;
   UniqueFd file = VMM_TRY(RamImage::create_memory_file(machine->memory.size()));
   RamImage ram = VMM_TRY(RamImage::copy_of(machine->memory, base, std::move(file), {}));
-  auto made = std::make_shared<const Snapshot>(std::move(whole), std::move(ram), quirks_of(plan));
+  auto made = std::make_shared<const Snapshot>(std::move(whole), std::move(ram), quirks_of(plan),
+                                               decoded_lines);
   VMM_TRY(tracked->begin(made));
   return made;
 }

@@ -1,10 +1,7 @@
 #include "vmm/interpreter/block.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <optional>
 
 #include "vmm/completion/zydis_library.h"
@@ -144,47 +141,6 @@ bool decode_block(std::span<const std::byte> code, Block& block) {
     if (!ours || ends_line(*instruction)) break;
   }
   return block.count != 0;
-}
-
-void BlockCache::Free::operator()(void* memory) const noexcept { std::free(memory); }
-
-// calloc: what is not used is not there.
-BlockCache::BlockCache()
-    : room_(static_cast<std::byte*>(std::calloc(kRoom, 1))),
-      slots_(static_cast<std::uint32_t*>(std::calloc(kSlots, sizeof(std::uint32_t)))) {
-  if (!room_ || !slots_) throw std::bad_alloc();
-}
-
-void BlockCache::forget() noexcept {
-  std::fill_n(slots_.get(), kSlots, 0U);
-  used_ = kUnit;
-}
-
-// The line that was decoded.
-const BlockCache::Line* BlockCache::add(const std::byte* key, std::uint32_t& slot) {
-  const std::size_t insns = decoded_.count * sizeof(Insn);
-  const std::size_t size = sizeof(Line) + insns + decoded_.size;
-  if (kRoom - used_ < size) forget();
-  std::byte* const at = room_.get() + used_;
-  auto* const line = new (at) Line{.key = key, .size = decoded_.size, .count = decoded_.count};
-  std::uninitialized_copy_n(decoded_.insns.begin(), decoded_.count,
-                            reinterpret_cast<Insn*>(at + sizeof(Line)));
-  std::memcpy(at + sizeof(Line) + insns, decoded_.code.data(), decoded_.size);
-  slot = static_cast<std::uint32_t>(used_ / kUnit);
-  used_ += (size + kUnit - 1) / kUnit * kUnit;
-  return line;
-}
-
-std::span<const Insn> BlockCache::find(std::span<const std::byte> code) {
-  const auto place = reinterpret_cast<std::uintptr_t>(code.data());
-  std::uint32_t& slot = slots_[(place ^ place >> kSlotBits) % kSlots];
-  const Line* found = slot != 0 ? line(slot) : nullptr;
-  if (found == nullptr || found->key != code.data() ||
-      std::memcmp(found->code(), code.data(), found->size) != 0) {
-    if (!decode_block(code, decoded_)) return {};
-    found = add(code.data(), slot);
-  }
-  return {found->insns(), found->count};
 }
 
 }  // namespace vmm::interpreter

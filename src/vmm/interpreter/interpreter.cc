@@ -22,12 +22,14 @@ Next for_kvm(Cpu& cpu, const Insn&) noexcept { return cpu.leave(Stop::kKvm); }
 }  // namespace
 
 Interpreter::Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables,
-                         bool (*device_msr)(std::uint32_t index))
+                         SharedLines& lines, bool (*device_msr)(std::uint32_t index))
     : number_(cpu),
+      memory_(memory),
       is_device_msr_(device_msr),
       tables_(tables),
       tlb_(memory, tables),
-      cpu_(tlb_, *this) {}
+      cpu_(tlb_, *this),
+      lines_(lines) {}
 
 void Interpreter::forget() noexcept {
   root_ = ~0ULL;
@@ -153,6 +155,25 @@ Result<void> Interpreter::store(kvm::VcpuFd& cpu) {
   return {};
 }
 
+// The guest-physical address: the same in each clone, wherever its memory lies in this process.
+std::uint64_t Interpreter::place_of(const std::byte* code) noexcept {
+  const auto offset_in = [code](std::span<const std::byte> region) {
+    return reinterpret_cast<std::uintptr_t>(code) - reinterpret_cast<std::uintptr_t>(region.data());
+  };
+  if (const auto offset = offset_in(code_region_); offset < code_region_.size()) {
+    return code_base_ + offset;
+  }
+  for (const GuestRegion& region : memory_.regions()) {
+    const std::span<const std::byte> all(region.hva(),
+                                         static_cast<std::size_t>(region.range().size()));
+    if (offset_in(all) >= all.size()) continue;
+    code_region_ = all;
+    code_base_ = region.range().base().value;
+    return code_base_ + offset_in(all);
+  }
+  return reinterpret_cast<std::uintptr_t>(code);
+}
+
 // Empty: there is none that can be fetched.
 std::span<const Insn> Interpreter::line_at(std::uint64_t rip) {
   const std::byte* const code = tlb_.fetch(rip);
@@ -161,7 +182,7 @@ std::span<const Insn> Interpreter::line_at(std::uint64_t rip) {
     return {};
   }
   const std::size_t here = Tlb::kPage - rip % Tlb::kPage;
-  if (const auto line = blocks_.find({code, here}); !line.empty()) return line;
+  if (const auto line = lines_.find(place_of(code), {code, here}); !line.empty()) return line;
   std::array<std::byte, kLongest> bytes{};
   std::size_t size = std::min(here, kLongest);
   std::memcpy(bytes.data(), code, size);

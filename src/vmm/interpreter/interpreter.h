@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "vmm/interpreter/block.h"
 #include "vmm/interpreter/cpu.h"
+#include "vmm/interpreter/line_table.h"
 #include "vmm/interpreter/table_map.h"
 #include "vmm/interpreter/tlb.h"
 #include "vmm/kvm/vcpu_fd.h"
@@ -35,7 +36,7 @@ class Interpreter final : HostState {
  public:
   // All are borrowed.
   // `device_msr` says which MSRs are answered by who handles exits.
-  Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables,
+  Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables, SharedLines& lines,
               bool (*device_msr)(std::uint32_t index));
 
   // Executes until something else has to happen. The CPU's state is taken from KVM, and put there
@@ -74,18 +75,22 @@ class Interpreter final : HostState {
   bool deliver_events(const kvm::PendingEvents& events);
   Outcome execute(const std::optional<std::chrono::steady_clock::time_point>& deadline);
   std::span<const Insn> line_at(std::uint64_t rip);
+  std::uint64_t place_of(const std::byte* code) noexcept;
   Next run_line(std::span<const Insn> line);
   std::optional<Outcome> stopped();
   Outcome access_device() noexcept;
   bool must_look(const std::optional<std::chrono::steady_clock::time_point>& deadline);
 
   const std::uint32_t number_;
+  const GuestMemory& memory_;
   bool (*const is_device_msr_)(std::uint32_t index);
   TableMap& tables_;
   Tlb tlb_;
   Cpu cpu_;
-  BlockCache blocks_;
-  Block crossing_;  // an instruction that lies in two pages
+  LineCache lines_;
+  std::span<const std::byte> code_region_;  // where code was found last
+  std::uint64_t code_base_ = 0;             // its guest-physical address
+  Block crossing_;                          // an instruction that lies in two pages
   kvm::VcpuFd* fd_ = nullptr;
   x86::SystemRegisters loaded_{};
   std::optional<std::uint64_t> star_, tsc_aux_, tsc_offset_;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "vmm/interpreter/line_table.h"
 #include "vmm/snapshot/machine_state.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/snapshot_file.h"
@@ -29,10 +30,12 @@ std::string text_of(const SnapshotId& id) {
 
 }  // namespace
 
-Snapshot::Snapshot(WholeState state, RamImage ram, std::vector<QuirkOverride> quirks)
+Snapshot::Snapshot(WholeState state, RamImage ram, std::vector<QuirkOverride> quirks,
+                   std::shared_ptr<interpreter::SharedLines> lines)
     : state_(std::make_unique<const WholeState>(std::move(state))),
       ram_(std::make_unique<const RamImage>(std::move(ram))),
-      quirks_(std::move(quirks)) {}
+      quirks_(std::move(quirks)),
+      lines_(std::move(lines)) {}
 
 Snapshot::~Snapshot() = default;
 
@@ -75,6 +78,13 @@ VmConfig Snapshot::config(const std::shared_ptr<const Snapshot>& snapshot) {
         {.name = file.name, .text = std::string(text, file.content.bytes.size())});
   }
   return config;
+}
+
+const std::shared_ptr<interpreter::SharedLines>& Snapshot::decoded_lines() const {
+  std::call_once(lines_made_, [this] {
+    if (!lines_) lines_ = std::make_shared<interpreter::SharedLines>();
+  });
+  return lines_;
 }
 
 std::uint64_t Snapshot::memory() const noexcept { return ram_->bytes(); }

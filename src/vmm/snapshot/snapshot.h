@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -17,6 +18,9 @@ namespace vmm {
 
 class RamImage;
 struct WholeState;
+namespace interpreter {
+class SharedLines;
+}
 
 // Immutable; shared by whoever goes on from it (Vm::reset_to(), SnapshotBoot). Any thread.
 class Snapshot {
@@ -29,7 +33,8 @@ class Snapshot {
   // Whether a file says that it is one.
   static bool is_snapshot(const std::string& path);
   // For those who make one.
-  Snapshot(WholeState state, RamImage ram, std::vector<QuirkOverride> quirks = {});
+  Snapshot(WholeState state, RamImage ram, std::vector<QuirkOverride> quirks = {},
+           std::shared_ptr<interpreter::SharedLines> lines = nullptr);
   ~Snapshot();
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
@@ -67,6 +72,8 @@ class Snapshot {
   const SnapshotId& id() const noexcept { return id_; }  // of its file
   const WholeState& state() const noexcept { return *state_; }
   const RamImage& ram() const noexcept { return *ram_; }
+  // What machines that go on from this share of decoded code; not null.
+  const std::shared_ptr<interpreter::SharedLines>& decoded_lines() const;
 
  private:
   std::unique_ptr<const WholeState> state_;
@@ -74,6 +81,8 @@ class Snapshot {
   SnapshotId id_ = {};
   std::optional<File> file_ = {};
   std::vector<QuirkOverride> quirks_;  // of this host; empty: to be probed
+  mutable std::once_flag lines_made_;
+  mutable std::shared_ptr<interpreter::SharedLines> lines_;
 };
 
 }  // namespace vmm

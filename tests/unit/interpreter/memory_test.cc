@@ -1,7 +1,13 @@
 // Translations, faults, the stack, control flow, lines of code, and the guest's page tables.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "tests/support/interpreter_guest.h"
+#include "vmm/interpreter/line_table.h"
 
 namespace vmm::interpreter {
 namespace {
@@ -343,24 +349,70 @@ TEST(BlockTest, NeedsAWholeInstruction) {
   EXPECT_FALSE(decode_block(std::as_bytes(std::span(code)), block));
 }
 
-TEST(BlockTest, ChangedCode_IsDecodedAnew) {
-  BlockCache cache;
-  Bytes code{0x90, 0x90, 0xc3, 0x90};
-  const auto line = cache.find(std::as_bytes(std::span(code)));
-  ASSERT_EQ(line.size(), 3U);
-  EXPECT_EQ(cache.find(std::as_bytes(std::span(code))).data(), line.data());
-  code[1] = 0xc3;
-  EXPECT_EQ(cache.find(std::as_bytes(std::span(code))).size(), 2U);
+// As the cache is asked.
+std::span<const Insn> find_in(LineCache& cache, const Bytes& code, std::size_t at = 0) {
+  return cache.find(at, std::as_bytes(std::span(code)).subspan(at));
 }
 
-TEST(BlockTest, MoreLinesThanThereIsRoomFor_AreDecodedAnew) {
-  BlockCache cache;
-  Bytes code(1 << 17, 0x90);  // a line of twelve at each place, 400 bytes and more in the cache
+TEST(LineCache, ChangedCode_IsDecodedAnew) {
+  SharedLines shared;
+  LineCache cache(shared);
+  Bytes code{0x90, 0x90, 0xc3, 0x90};
+  const auto line = find_in(cache, code);
+  ASSERT_EQ(line.size(), 3U);
+  EXPECT_EQ(find_in(cache, code).data(), line.data());
+  code[1] = 0xc3;
+  EXPECT_EQ(find_in(cache, code).size(), 2U);
+}
+
+TEST(LineCache, MoreLinesThanThereIsRoomFor_AreDecodedAnew) {
+  SharedLines shared;
+  LineCache cache(shared);
+  Bytes code(1 << 18, 0x90);  // a line of twelve at each place, 400 bytes and more in the cache
   for (int round = 0; round < 2; ++round) {
-    for (std::size_t at = 0; at + 12 < code.size(); at += 7) {
-      ASSERT_EQ(cache.find(std::as_bytes(std::span(code)).subspan(at)).size(), Block::kInsns) << at;
+    for (std::size_t at = 0; at + 12 < code.size(); at += 3) {
+      ASSERT_EQ(find_in(cache, code, at).size(), Block::kInsns) << at;
     }
   }
+}
+
+// Two machines with the same kernel, somewhere else in this process.
+TEST(LineCache, SameCodeAtTheSamePlace_isDecodedOnce) {
+  SharedLines shared;
+  LineCache one(shared), other(shared);
+  const Bytes code{0x90, 0x90, 0xc3}, copy = code;
+  EXPECT_EQ(find_in(one, code).data(), find_in(other, copy).data());
+}
+
+TEST(LineCache, OtherCodeAtTheSamePlace_isItsOwn) {
+  SharedLines shared;
+  LineCache one(shared), other(shared);
+  const Bytes code{0x90, 0x90, 0xc3}, different{0x90, 0xc3, 0x90};
+  EXPECT_EQ(find_in(one, code).size(), 3U);
+  EXPECT_EQ(find_in(other, different).size(), 2U);
+  EXPECT_EQ(find_in(one, code).size(), 3U);
+}
+
+TEST(LineCache, ManyThreadsFindWholeLines) {
+  SharedLines shared;
+  const Bytes code(1 << 14, 0x90);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      LineCache cache(shared);
+      for (std::size_t at = 0; at + 12 < code.size(); ++at) {
+        const auto line = find_in(cache, code, at);
+        const bool whole = line.size() == Block::kInsns &&
+                           std::all_of(line.begin(), line.end(), [](const Insn& insn) {
+                             return insn.length == 1 && insn.run != nullptr;
+                           });
+        if (!whole) ++wrong;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 }  // namespace
