@@ -22,6 +22,7 @@ void ExitDispatch::stop_for_debugger(StopKind kind, std::uint64_t address) {
 }
 
 Result<void> ExitDispatch::after_instruction(kvm::VcpuFd& cpu) {
+  if (debug().tape().active()) return tick(cpu);
   if (!debug().stepping()) return {};
   const x86::Registers registers = VMM_TRY(cpu.registers());
   if (!debug().in_range(registers.rip)) stop_for_debugger(StopKind::kStep);
@@ -120,6 +121,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
   if (exit.exception == static_cast<std::uint32_t>(x86::Vector::kBreakpoint)) {
     return on_breakpoint_exception(cpu);
   }
+  if (debug().tape().active()) return tick(cpu);
   if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
   if (debugger_ == nullptr || !debug().wish().attached) {
     stop(cpu, StopReason::kInternalError,

@@ -52,19 +52,22 @@ ExitDispatch::~ExitDispatch() = default;
                  (std::holds_alternative<PioExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
                   std::holds_alternative<MsrExit>(exit));
   }
-  record(cpu, exit);
-  UserIrqchip* const chips = machine_.user_irqchip;
+  // What is played again happens to the CPU and its memory only.
+  const bool plays = debug().tape().plays();
+  if (!plays) record(cpu, exit);
+  UserIrqchip* const chips = plays ? nullptr : machine_.user_irqchip;
   if (chips != nullptr && !own_access_) chips->on_exit(cpu);
   auto done = dispatch(cpu, exit);
   if (chips != nullptr) chips->after_exit(id_);
   if (done && std::exchange(own_access_, false)) done = finish_own_access(cpu, exit);
-  if (ring_.enabled()) ring_.finish(value_read(exit));
-  if (options_.trace) trace(exit);  // afterwards: reads show what the guest gets
+  if (ring_.enabled() && !plays) ring_.finish(value_read(exit));
+  if (options_.trace && !plays) trace(exit);  // afterwards: reads show what the guest gets
   if (debugger_ != nullptr) look_at_memory(std::holds_alternative<EmulationFailureExit>(exit));
-  if (done && syscall_fixup_) done = refresh_quirks(cpu);
+  if (done && syscall_fixup_ && !debug().tape().active()) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
   if (watch_ != nullptr) watch_->on_exit(id_, exit);
-  const bool parks = std::exchange(parks_, false) || machine_.stops.posted();
+  // The end of the guest may be what is played up to.
+  const bool parks = std::exchange(parks_, false) || (!plays && machine_.stops.posted());
   return parks ? AfterExit::kPark : AfterExit::kRunOn;
 }
 
@@ -79,6 +82,9 @@ ExitDispatch::~ExitDispatch() = default;
   if (machine_.asleep.load(std::memory_order_acquire)) return NextStep{.enter = false};
   // A step stays where it is: interrupts wait for the next one that is none.
   const bool hold = debug().stepping();
+  if (debug().tape().active()) [[unlikely]] {
+    return before_tick(cpu);
+  }
   if (machine_.user_irqchip != nullptr) {
     auto step = machine_.user_irqchip->before_entry(cpu, hold);
     return interpreter_ && step && step->enter ? interpret(cpu, *step) : step;
@@ -91,6 +97,9 @@ ExitDispatch::~ExitDispatch() = default;
 }
 
 [[gnu::hot]] Result<void> ExitDispatch::dispatch(kvm::VcpuFd& cpu, VcpuExit& exit) {
+  if (debug().tape().active()) [[unlikely]] {
+    debug().tape().see(exit);
+  }
   // The two that make a guest slow do without the table of functions behind visit().
   if (auto* const pio = std::get_if<PioExit>(&exit)) return on(cpu, *pio);
   if (auto* const mmio = std::get_if<MmioExit>(&exit)) return on(cpu, *mmio);
@@ -98,6 +107,7 @@ ExitDispatch::~ExitDispatch() = default;
 }
 
 void ExitDispatch::host_error(Error error) {
+  if (debug().tape().plays()) return stop_tape(error.message());
   machine_.stops.post(
       std::move(error).wrap(fmt::format("Run vCPU {}", static_cast<std::uint32_t>(id_))));
 }
@@ -105,6 +115,7 @@ void ExitDispatch::host_error(Error error) {
 void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
                         std::uint32_t value, std::string report) {
   (void)cpu;
+  if (debug().tape().plays()) return stop_tape(fmt::format("{} ({})", to_string(reason), detail));
   machine_.stops.post(StopInfo{machine_.call_it_panic_if_it_is(reason), id_, value,
                                std::move(detail), std::move(report)});
 }
@@ -114,6 +125,9 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
     if (const HypercallPort* const port = machine_.hypercall_at(exit.port)) {
       return on_hypercall(cpu, exit, *port);
     }
+  }
+  if (debug().tape().active()) [[unlikely]] {
+    return access_on_tape(exit);
   }
   // A string instruction's items are separate accesses to one port.
   for (std::uint32_t i = 0; i < exit.count; ++i) {
@@ -128,6 +142,14 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
 }
 
 [[gnu::hot]] void ExitDispatch::read_mmio(std::uint64_t address, std::span<std::byte> data) {
+  debug::TapeHead& tape = debug().tape();
+  if (tape.active()) [[unlikely]] {
+    return tape.read(data, [&] { ask_mmio(address, data); });
+  }
+  ask_mmio(address, data);
+}
+
+[[gnu::hot]] void ExitDispatch::ask_mmio(std::uint64_t address, std::span<std::byte> data) {
   if (machine_.user_irqchip != nullptr) {
     all_ones(data);
     if (machine_.user_irqchip->read(id_, address, data)) return;
@@ -136,6 +158,9 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
 }
 
 [[gnu::hot]] void ExitDispatch::write_mmio(std::uint64_t address, std::span<const std::byte> data) {
+  if (debug().tape().plays()) [[unlikely]] {
+    return;
+  }
   if (machine_.user_irqchip != nullptr && machine_.user_irqchip->write(id_, address, data)) return;
   machine_.mmio.write(mmio_cache_, address, data);
 }
@@ -158,7 +183,7 @@ void ExitDispatch::stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail,
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, HltExit&) {
   if (machine_.user_irqchip != nullptr) {
-    machine_.user_irqchip->on_halt(id_);  // before_entry() waits
+    if (!debug().tape().plays()) machine_.user_irqchip->on_halt(id_);  // before_entry() waits
     return after_instruction(cpu);
   }
   stop(cpu, StopReason::kHalted,
@@ -224,7 +249,8 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
     stop(cpu, StopReason::kEmulationFailure, "KVM cannot emulate an instruction");
     return {};
   }
-  completion::KvmCpu completed(cpu, debug().stepping() || !debug().wish().slots.empty());
+  completion::KvmCpu completed(
+      cpu, debug().stepping() || debug().tape().active() || !debug().wish().slots.empty());
   auto completion_outcome =
       completion().completer.complete(completed, std::span(exit.bytes).first(exit.size));
   // An operand in a file that was cut, or in a block that was unplugged meanwhile.
@@ -262,6 +288,14 @@ Result<void> ExitDispatch::on(kvm::VcpuFd&, IoapicEoiExit& exit) {
 }
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, MsrExit& exit) {
+  debug::TapeHead& tape = debug().tape();
+  if (tape.plays()) return play_msr(cpu, exit);
+  VMM_TRY(answer_msr(cpu, exit));
+  if (tape.records()) tape.tape->add_msr(cpu.msr_answer());
+  return {};
+}
+
+Result<void> ExitDispatch::answer_msr(kvm::VcpuFd& cpu, const MsrExit& exit) {
   if (machine_.user_irqchip != nullptr && VMM_TRY(machine_.user_irqchip->on_msr(cpu, exit))) {
     return {};
   }

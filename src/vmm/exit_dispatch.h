@@ -118,14 +118,30 @@ class ExitDispatch final : public ExitHandler {
   // The syscall quirk follows the guest's IDT; looking costs two ioctls, so not at each exit.
   Result<void> refresh_quirks(kvm::VcpuFd& cpu);
 
+  // What a tape has to do with it (exit_tape.cc): before an entry, and after each tick.
+  Result<NextStep> before_tick(kvm::VcpuFd& cpu);
+  Result<NextStep> before_played_tick(kvm::VcpuFd& cpu);
+  Result<void> deliver_on_tape(kvm::VcpuFd& cpu);
+  Result<void> look_at_next(const x86::Registers& registers, const x86::SystemRegisters& system);
+  Result<void> take_step_out_of_frame(const x86::Registers& registers,
+                                      const x86::SystemRegisters& system);
+  Result<void> tick(kvm::VcpuFd& cpu);
+  void judge_tick(const x86::Registers& registers, const x86::SystemRegisters& system);
+  void stop_tape(std::string why);
+  Result<void> access_on_tape(PioExit& exit);
+  Result<void> play_msr(kvm::VcpuFd& cpu, const MsrExit& exit);
+
   // Executes the guest's kernel here as far as that goes, before `step`.
   Result<NextStep> interpret(kvm::VcpuFd& cpu, NextStep step);
   bool may_interpret() const;
   Result<void> after_own_step(kvm::VcpuFd& cpu);
   Result<void> finish_own_access(kvm::VcpuFd& cpu, const VcpuExit& exit);
 
+  Result<void> answer_msr(kvm::VcpuFd& cpu, const MsrExit& exit);
+
   // MMIO: this CPU's local APIC, if it is ours, or the machine's bus.
   void read_mmio(std::uint64_t address, std::span<std::byte> data);
+  void ask_mmio(std::uint64_t address, std::span<std::byte> data);
   void write_mmio(std::uint64_t address, std::span<const std::byte> data);
 
   // The same as completion sees it.
@@ -162,7 +178,8 @@ class ExitDispatch final : public ExitHandler {
   BusCache mmio_cache_;
   debug::Debugger* debugger_ = nullptr;
   RunWatch* watch_ = nullptr;
-  bool parks_ = false;  // for the debugger, after this exit
+  bool parks_ = false;              // for the debugger, after this exit
+  std::uint64_t stepped_from_ = 0;  // RIP before this tick
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
   bool completes_ = false;              // KVM has yet to finish the instruction that has exited

@@ -94,6 +94,13 @@ Result<void> RunControl::release(std::vector<bool> runs) {
   return go_on();
 }
 
+Result<void> RunControl::play() {
+  const std::lock_guard lock(mutex_);
+  if (!held_ || paused_) return fail(ErrorCode::kBadState, "The guest is paused from elsewhere");
+  vcpus_.front()->resume();
+  return {};
+}
+
 bool RunControl::held() const {
   const std::lock_guard lock(mutex_);
   return held_;

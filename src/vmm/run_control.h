@@ -38,6 +38,9 @@ class RunControl {
   Result<void> hold();
   Result<void> release(std::vector<bool> runs);
   bool held() const;
+  // The first CPU runs and nothing else does: the guest's time stands still, and so do its devices.
+  // While it is held, and until the next hold().
+  Result<void> play();
 
   // A third one that has a say: the embedder, which stops the CPUs whatever the others want.
   Result<void> pause();

@@ -218,7 +218,7 @@ Result<bool> UserIrqchip::wakes(kvm::VcpuFd& fd, const Look& look) {
   return true;
 }
 
-Result<void> UserIrqchip::inject(kvm::VcpuFd& fd, const Look& look) {
+Result<std::uint8_t> UserIrqchip::inject(kvm::VcpuFd& fd, const Look& look) {
   const VcpuId id = id_of(fd);
   // Not under the local APICs' lock: the PIC lowers its output, which takes it.
   const std::uint8_t pic_vector = look.ext_int ? chips_.acknowledge_pic() : std::uint8_t{0};
@@ -238,7 +238,7 @@ Result<void> UserIrqchip::inject(kvm::VcpuFd& fd, const Look& look) {
   tick =
       tick || (id == kBootCpu && tick_hold_.on_its_way.exchange(false, std::memory_order_relaxed));
   if (tick) cpu(id).governor.delivered(run_time());
-  return {};
+  return vector;
 }
 
 void UserIrqchip::hold(VcpuId id, TickGovernor::Time left) {
@@ -301,15 +301,20 @@ void UserIrqchip::restored(VcpuId id) {
   if (now.activity == Lapic::Activity::kHalted && !VMM_TRY(wakes(fd, now))) {
     return next_step(false, now);
   }
+  const bool other_event = now.init || now.start_up || now.nmis != 0;
+  std::optional<std::uint8_t> vector;
   if (now.interrupt && !hold && fd.ready_for_interrupt()) {
-    VMM_TRY(inject(fd, now));
+    vector = VMM_TRY(inject(fd, now));
     now = look(id, false);  // another one may wait
   }
   // The first moment at which it takes interrupts again is the end of a tick, too.
   fd.request_interrupt_window(!hold && (now.interrupt || cpu(id).governor.handling()));
   fd.set_cr8(now.cr8);
   cpu(id).cr8 = now.cr8;
-  return next_step(true, now);
+  NextStep step = next_step(true, now);
+  step.interrupt = vector;
+  step.other_event = other_event;
+  return step;
 }
 
 }  // namespace vmm

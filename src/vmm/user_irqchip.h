@@ -139,7 +139,8 @@ class UserIrqchip final : public IrqController, public MsiSink {
   Result<void> restart(kvm::VcpuFd& fd, const Look& look);
   // Whether a halted CPU goes on.
   Result<bool> wakes(kvm::VcpuFd& fd, const Look& look);
-  Result<void> inject(kvm::VcpuFd& fd, const Look& look);
+  // The vector that it was.
+  Result<std::uint8_t> inject(kvm::VcpuFd& fd, const Look& look);
   NextStep next_step(bool enter, const Look& look) const;
   // Holds this CPU's next tick back, or lets it go, as its governor says.
   void pace(kvm::VcpuFd& fd);

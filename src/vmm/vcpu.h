@@ -36,6 +36,10 @@ struct NextStep {
   // What the guest has done without KVM_RUN; it is handled as if that had returned it. Borrowed
   // from the handler until then.
   const VcpuExit* exit = nullptr;
+  // What was handed to KVM for delivery at this entry: an interrupt's vector; whether anything else
+  // was, an NMI, or INIT and start-up.
+  std::optional<std::uint8_t> interrupt = {};
+  bool other_event = false;
   // When the handler wants to be asked again at the latest, in or out of KVM_RUN.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 };

@@ -132,13 +132,15 @@ void Vm::attach_debugger(std::shared_ptr<debug::Debugger> debugger) {
 void Vm::Impl::attach_debugger(std::shared_ptr<debug::Debugger> wanted) {
   for (const auto& dispatch : dispatches) dispatch->set_debugger(wanted.get());
   const std::uint32_t flags = machine->system->capabilities().guest_debug2;
-  wanted->attach_machine(*control,
-                         {.slots = debug::CpuDebug::kSlots - (plan.syscall_fixup ? 1U : 0U),
-                          .block_interrupts = (flags & kBlockInterrupts) != 0,
-                          .software_breakpoints = (flags & kUseSoftwareBreakpoints) != 0,
-                          .stats = [this] { return stats(); },
-                          .snapshot = [this] { return snapshot_at_rest(); },
-                          .reset_to = [this](const auto& to) { return reset_at_rest(to); }});
+  wanted->attach_machine(
+      *control,
+      {.slots = debug::CpuDebug::kSlots - (plan.syscall_fixup ? 1U : 0U),
+       .block_interrupts = (flags & kBlockInterrupts) != 0,
+       .software_breakpoints = (flags & kUseSoftwareBreakpoints) != 0,
+       .stats = [this] { return stats(); },
+       .snapshot = [this] { return snapshot_at_rest(); },
+       .reset_to = [this](const auto& to) { return reset_at_rest(to); },
+       .put_back = [this](const auto& to, bool compare) { return put_back(to, compare); }});
   debugger = std::move(wanted);
 }
 

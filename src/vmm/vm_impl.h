@@ -81,6 +81,9 @@ class Vm::Impl {
   // The CPUs are at rest, by run_mutex or by the debugger; memory is the guest's own.
   Result<std::shared_ptr<const Snapshot>> snapshot_at_rest();
   Result<void> reset_at_rest(const std::shared_ptr<const Snapshot>& snapshot);
+  // The same for the CPU of a machine that has one, and for memory: devices and time stay. With
+  // `compare`, kBadState names what was not as in the snapshot before; it is now.
+  Result<void> put_back(const std::shared_ptr<const Snapshot>& snapshot, bool compare);
   Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
   Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled);
   Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);

@@ -1,5 +1,8 @@
 // A guest at rest: saved, restored, cloned, written to a core file.
+#include <fmt/format.h>
+
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "vmm/core/write_core.h"
@@ -143,6 +146,31 @@ Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snap
   }
   // Neither this machine nor that: it must not run.
   if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
+  return done;
+}
+
+Result<void> Vm::Impl::put_back(const std::shared_ptr<const Snapshot>& snapshot, bool compare) {
+  VMM_TRY(ask_for_format());
+  std::string differs;
+  if (compare) {
+    const x86::Registers& wanted = snapshot->state().machine.cpus.front().registers;
+    const auto look = [&](kvm::VcpuFd& cpu, ExitDispatch&) -> Result<void> {
+      if (VMM_TRY(cpu.registers()) != wanted) differs = "registers";
+      return {};
+    };
+    VMM_TRY(cpus().with(0, look));
+    if (const auto page = VMM_TRY(tracked->difference(*snapshot))) {
+      differs += fmt::format("{}memory at GPA {}", differs.empty() ? "" : ", ", *page);
+    }
+  }
+  auto done = tracked->reset_to(snapshot);
+  if (!shadow_pages) shadow_pages = host_has_shadow_pages();
+  if (done && *shadow_pages) done = drop_shadow_pages(*machine);
+  if (done) done = restore_first_cpu(snapshot->state(), cpus(), *format);
+  if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
+  if (done && !differs.empty()) {
+    return fail(ErrorCode::kBadState, "The guest was not as it was recorded: {}", differs);
+  }
   return done;
 }
 

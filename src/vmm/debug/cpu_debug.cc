@@ -11,6 +11,13 @@ Result<void> CpuDebug::apply(const kvm::VcpuFd& cpu) {
     debug.single_step = true;
     return apply(cpu, debug);
   }
+  if (tape_.active()) {
+    debug.single_step = handlers_.empty();
+    for (std::size_t i = 0; i < std::min(handlers_.size(), kSlots); ++i) {
+      debug.slots[i] = kvm::DebugSlot{.address = handlers_[i]};
+    }
+    return apply(cpu, debug);
+  }
   debug.single_step = quirk_.single_step || wish_.step;
   debug.block_interrupts = wish_.step && wish_.block_interrupts;
   debug.software_breakpoints = wish_.software_breakpoints;

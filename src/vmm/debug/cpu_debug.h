@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
+#include "vmm/debug/tape_head.h"
 #include "vmm/kvm/vcpu_fd.h"
 
 namespace vmm::debug {
@@ -43,6 +45,19 @@ class CpuDebug {
   }
   bool interpreter_steps() const noexcept { return interpreter_steps_; }
 
+  // While it is active nobody else's wish counts: the CPU goes step by step.
+  TapeHead& tape() noexcept { return tape_; }
+  const TapeHead& tape() const noexcept { return tape_; }
+  // What was said to tape() is done from the next entry on.
+  Result<void> follow_tape(const kvm::VcpuFd& cpu) { return apply(cpu); }
+  // An interrupt is about to be delivered: not a step, but to the first instruction of one of these
+  // handlers. A step would show the guest TF in what the processor pushes. None: steps again.
+  Result<void> run_to(const kvm::VcpuFd& cpu, std::vector<std::uint64_t> handlers) {
+    handlers_ = std::move(handlers);
+    return apply(cpu);
+  }
+  const std::vector<std::uint64_t>& handlers() const noexcept { return handlers_; }
+
   const CpuWish& wish() const noexcept { return wish_; }
   bool stepping() const noexcept { return wish_.step; }
   // Slots for the debugger.
@@ -63,6 +78,8 @@ class CpuDebug {
   CpuWish wish_;
   kvm::GuestDebug quirk_;
   bool interpreter_steps_ = false;
+  TapeHead tape_;
+  std::vector<std::uint64_t> handlers_ = {};  // no more than there are slots
   kvm::GuestDebug applied_;
 };
 

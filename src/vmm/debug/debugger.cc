@@ -71,6 +71,7 @@ void Debugger::detach_machine() {
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return;
   over_.reset();
+  history_ = {};
   leave_memory();
   reported_.with([](auto& events) { events.clear(); });
   control_ = nullptr;
@@ -78,7 +79,11 @@ void Debugger::detach_machine() {
 
 void Debugger::look() {
   const std::lock_guard lock(mutex_);
-  if (control_ != nullptr && !over_) (void)planted_.renew(control_->machine().memory);
+  if (control_ == nullptr) return;
+  if (!over_) (void)planted_.renew(control_->machine().memory);
+  if (!timed_ || holding_ || std::chrono::steady_clock::now() - last_checkpoint_ < every_) return;
+  checkpoint_due_ = true;
+  stopped_.signal();
 }
 
 void Debugger::report(StopEvent event) {
@@ -97,10 +102,18 @@ std::optional<StopEvent> Debugger::take_stop() {
   (void)stopped_.take();
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return std::nullopt;
-  if (reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
+  // A guest that a debugger holds is its to look at; one that has stopped has something to tell.
+  const bool due = std::exchange(checkpoint_due_, false) && !holding_;
+  if (!due && reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
   holding_ = true;
   (void)control_->hold();
   std::vector<StopEvent> events = reported_.with([](auto& all) { return std::exchange(all, {}); });
+  if (events.empty()) {
+    make_due_checkpoint();
+    const auto gone_on = go_on(asked_);
+    if (gone_on) return std::nullopt;
+    return StopEvent{.note = gone_on.error().message()};
+  }
   return judge(std::move(events));
 }
 
@@ -140,8 +153,13 @@ Result<StopEvent> Debugger::interrupt() {
   changed_.wait_for(lock, kMachineTimeout, [this] { return control_ != nullptr || given_up_; });
   RunControl* const control = VMM_TRY(machine());
   VMM_TRY(control->hold());
+  if (history_.search) {
+    history_.past->tick = head().at.tick;
+    history_.search.reset();
+    reported_.with([](auto& events) { events.clear(); });
+  }
   StopEvent event;
-  if (crash_) {
+  if (crash_ && !history_.past) {
     event = {.kind = StopKind::kCrashed,
              .cpu = static_cast<unsigned>(crash_->vcpu),
              .note = fmt::format("The guest cannot go on: {}", to_string(crash_->reason))};
@@ -152,7 +170,7 @@ Result<StopEvent> Debugger::interrupt() {
   for (StopEvent& other : reported_.with([](auto& all) { return std::exchange(all, {}); })) {
     const bool own_step = over && other.kind == StopKind::kStep && other.cpu == *over;
     if (own_step || !matters(other)) continue;
-    event = std::move(other);
+    event = other.kind == StopKind::kTapeTrouble ? *on_tape_stop(other) : std::move(other);
     break;
   }
   return event;
@@ -185,6 +203,10 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
       wish.planted = wish.software_breakpoints = false;
       wish.slots.clear();
     }
+    if (taped()) {
+      wish.planted = wish.watched = wish.software_breakpoints = false;
+      wish.slots.clear();
+    }
     wish.step =
         action.kind == ResumeAction::Kind::kStep || action.kind == ResumeAction::Kind::kStepRange;
     wish.block_interrupts = facts_.block_interrupts;
@@ -201,6 +223,10 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
 Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
   const std::lock_guard lock(mutex_);
   VMM_TRY(machine());
+  if (history_.past) {
+    if (control_->paused()) return fail(ErrorCode::kBadState, "The guest is paused from elsewhere");
+    return go_forward(actions.front());
+  }
   if (crash_) {
     return fail(ErrorCode::kBadState, "The guest cannot go on ({}): detach or kill",
                 to_string(crash_->reason));
@@ -214,6 +240,11 @@ Result<void> Debugger::go_on(std::span<const ResumeAction> actions) {
   RunControl* const control = VMM_TRY(machine());
   (void)planted_.renew(control->machine().memory);
   VMM_TRY(guard_pages());
+  if (history_.recording) {
+    VMM_TRY(record_on());
+  } else if (!history_.parts.empty()) {
+    forget_history();  // it would not lead here
+  }
   VMM_TRY(set_wishes(actions));
   std::vector<bool> runs;
   for (const ResumeAction& action : actions) {
@@ -243,6 +274,10 @@ void Debugger::detach() {
     if (control_ != nullptr) {
       (void)control_->hold();
       end_step_over();
+      if (history_.past) (void)leave_past(false);
+      end_recording();
+      forget_history();
+      set_checkpoint_interval({});
       remove_all();
       for (unsigned i = 0; i < control_->vcpus().size(); ++i) {
         CpuDebug& debug = control_->vcpus()[i]->debug();
@@ -321,6 +356,11 @@ Result<void> end_halt(const kvm::VcpuFd& fd, VcpuId id, UserIrqchip* irqchip) {
 
 }  // namespace
 
+Result<void> Debugger::do_on_cpu(unsigned cpu,
+                                 const std::function<Result<void>(kvm::VcpuFd&)>& fn) const {
+  return on_cpu(cpu, [fn](kvm::VcpuFd& fd) { return fn(fd); });
+}
+
 Result<CpuState> Debugger::state_locked(unsigned cpu) const {
   return on_cpu(cpu, [](kvm::VcpuFd& fd) { return read_state(fd); });
 }
@@ -332,6 +372,8 @@ Result<CpuState> Debugger::state(unsigned cpu) {
 
 Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
   const std::lock_guard lock(mutex_);
+  VMM_TRY(in_present());
+  history_.changed = true;
   UserIrqchip* irqchip = VMM_TRY(machine())->machine().user_irqchip;
   return on_cpu(cpu, [cpu, state, irqchip](kvm::VcpuFd& fd) -> Result<void> {
     const CpuState now = VMM_TRY(read_state(fd));
@@ -434,6 +476,8 @@ Result<std::size_t> Debugger::read_locked(unsigned cpu, Space space, std::uint64
 Result<void> Debugger::write_memory(unsigned cpu, Space space, std::uint64_t address,
                                     std::span<const std::byte> bytes) {
   const std::lock_guard lock(mutex_);
+  VMM_TRY(in_present());
+  history_.changed = true;
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
   const auto context = VMM_TRY(this->context(cpu, space));
   std::size_t done = 0;
@@ -495,11 +539,17 @@ Result<void> Debugger::reset_locked(const std::shared_ptr<const Snapshot>& snaps
   planted_.lift(memory);
   auto done = facts_.reset_to(snapshot);
   (void)planted_.renew(memory);
+  forget_history();
   return done;
 }
 
 Debugger::Lifted::Lifted(Debugger& debugger) : lock_(debugger.mutex_), debugger_(debugger) {
   if (debugger_.control_ != nullptr) {
+    // Devices are in the present: so is what is saved of the guest.
+    if (debugger_.history_.past) {
+      (void)debugger_.leave_past(false);
+      debugger_.report({.kind = StopKind::kHistoryEnd});
+    }
     debugger_.planted_.lift(debugger_.control_->machine().memory);
   }
 }
@@ -521,8 +571,16 @@ Result<std::string> Debugger::monitor(unsigned cpu, std::string_view command) {
                    .symbols = options_.symbols.get(),
                    .crash = crash_ ? &*crash_ : nullptr,
                    .checkpoints = checkpoints_,
-                   .snapshot = [this] { return snapshot_locked(); },
-                   .reset_to = [this](const auto& snapshot) { return reset_locked(snapshot); }};
+                   .snapshot = [this] { return checkpoint_locked(); },
+                   .every = [this](auto interval) { set_checkpoint_interval(interval); },
+                   .reset_to = [this](const auto& snapshot) { return reset_locked(snapshot); },
+                   .record = [this](std::string_view what,
+                                    std::size_t ticks) { return record_command(what, ticks); },
+                   .may_nmi = [this]() -> Result<void> {
+                     VMM_TRY(in_present());
+                     if (!history_.recording) return {};
+                     return fail(ErrorCode::kBadState, "An NMI cannot be recorded");
+                   }};
   return run_monitor_command(view, command);
 }
 

@@ -8,6 +8,8 @@
 // What this host cannot do is refused with a reason (docs/debugging.md).
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
@@ -25,6 +27,7 @@
 #include "vmm/debug/breakpoints.h"
 #include "vmm/debug/checkpoints.h"
 #include "vmm/debug/cpu_debug.h"
+#include "vmm/debug/history.h"
 #include "vmm/debug/target.h"
 #include "vmm/stop_reason.h"
 
@@ -63,6 +66,9 @@ class Debugger final : public Target {
     // The machine as it stands, and back to that; while it is held.
     std::function<Result<std::shared_ptr<const Snapshot>>()> snapshot = {};
     std::function<Result<void>(const std::shared_ptr<const Snapshot>&)> reset_to = {};
+    // Back to that as well, CPU and memory only. With `compare`: kBadState naming what differed,
+    // when they were not like that already; they are then.
+    std::function<Result<void>(const std::shared_ptr<const Snapshot>&, bool compare)> put_back = {};
   };
 
   static Result<std::shared_ptr<Debugger>> create(Options options);
@@ -75,7 +81,7 @@ class Debugger final : public Target {
   void detach_machine();
   // Now and then while the machine runs: looks after planted bytes.
   void look();
-  bool wants_looks() const { return !planted_.empty(); }
+  bool wants_looks() const { return !planted_.empty() || timed_; }
 
   // The guest's memory is its own as long as this lives; the CPUs are at rest meanwhile.
   class Lifted {
@@ -122,6 +128,7 @@ class Debugger final : public Target {
   unsigned cpus() const override;
   Result<StopEvent> interrupt() override;
   Result<void> resume(std::span<const ResumeAction> actions) override;
+  Result<void> resume_back(ResumeAction::Kind kind) override;
   void detach() override;
   void kill() override;
   Result<CpuState> state(unsigned cpu) override;
@@ -151,6 +158,8 @@ class Debugger final : public Target {
   // Runs `fn` on the CPU's thread and hands back what it returned.
   template <typename Fn>
   auto on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&>;
+  // The same for other files than debugger.cc.
+  Result<void> do_on_cpu(unsigned cpu, const std::function<Result<void>(kvm::VcpuFd&)>& fn) const;
   Result<CpuState> state_locked(unsigned cpu) const;
   Result<void> set_wishes(std::span<const ResumeAction> actions);
   Result<std::shared_ptr<const Snapshot>> snapshot_locked();
@@ -182,6 +191,38 @@ class Debugger final : public Target {
   std::set<Gpa> stack_pages() const;
   // A guarded page turned out to be one: what is to be told, or nothing and the guest goes on.
   std::optional<StopEvent> on_guarded_stack(const StopEvent& event);
+  // Checkpoints (debugger_history.cc).
+  Result<std::shared_ptr<const Snapshot>> checkpoint_locked();
+  void make_due_checkpoint();
+  void set_checkpoint_interval(std::chrono::milliseconds every);
+  // Recording, and going back (debugger_history.cc). While either is the case the CPU goes step by
+  // step, and breakpoints are judged between two steps.
+  bool taped() const noexcept { return history_.recording || history_.past.has_value(); }
+  Result<std::string> record_command(std::string_view what, std::size_t ticks);
+  Result<void> check_recordable();
+  Result<void> begin_recording(std::size_t ticks);
+  void end_recording();
+  void forget_history();
+  Result<void> record_on();
+  void begin_part(std::shared_ptr<const Snapshot> start);
+  TapeHead& head() const;
+  Result<void> set_tape(TapeHead head);
+  void set_stops(TapeHead& head);
+  void place_anew();
+  std::optional<StopEvent> on_tape_stop(const StopEvent& event);
+  Moment here() const;
+  // Errors: the guest is in its past.
+  Result<void> in_present() const;
+  Result<void> enter_past();
+  Result<void> leave_past(bool compare);
+  Result<void> start_of(std::size_t part, bool compare);
+  Result<void> play_to(std::size_t tick);
+  Result<void> go_to(Moment moment, StopEvent told);
+  Result<void> look_back(Moment before);
+  void note_hit(const StopEvent& event);
+  Result<void> go_forward(const ResumeAction& action);
+  Result<std::optional<StopEvent>> after_played(const StopEvent& event);
+  std::optional<StopEvent> on_played(const StopEvent& event);
   // Facts about the host that cost a probe, made when they are first wanted.
   Result<bool> watchpoints_fire();
   Result<bool> user_code_stops();
@@ -200,6 +241,12 @@ class Debugger final : public Target {
   std::vector<ResumeAction> asked_;  // of the CPUs, by the last resume()
   std::optional<unsigned> over_;     // this CPU alone steps over a breakpoint
   Checkpoints checkpoints_;
+  // Checkpoints that make themselves: how often, and whether one is due.
+  std::atomic<bool> timed_{false};
+  std::chrono::milliseconds every_{0};
+  std::chrono::steady_clock::time_point last_checkpoint_{};
+  bool checkpoint_due_ = false;
+  History history_;
   std::set<Gpa> stacks_;      // pages that are not to be guarded any more
   unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
   bool wait_ = false;         // the next machine is to be held

@@ -81,7 +81,7 @@ Result<Breakpoints::Entry> Debugger::place_code(unsigned cpu, const Breakpoint& 
   if (walk.mapped()) VMM_TRY(check_user_code(state, point, walk));
   // In real mode KVM may deliver INT3 to the guest itself (docs/debugging.md).
   const bool real = (state.system.cr0 & x86::kCr0Pe) == 0;
-  if (point.kind == BreakpointKind::kSoftware && !real && walk.mapped() &&
+  if (point.kind == BreakpointKind::kSoftware && !taped() && !real && walk.mapped() &&
       planted_.plant(memory, walk.gpa)) {
     entry.planted = walk.gpa;
   }
@@ -96,7 +96,7 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
   }
   const Machine& machine = VMM_TRY(this->machine())->machine();
   const auto context = VMM_TRY(this->context(cpu, Space::kVirtual));
-  const std::set<Gpa> stacks = stack_pages();
+  const std::set<Gpa> stacks = taped() ? std::set<Gpa>() : stack_pages();
   std::vector<WatchedRange> pages;
   for (std::uint64_t done = 0; done < point.size;) {
     std::size_t size = point.size - done;
@@ -119,6 +119,14 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
 Result<Breakpoints::Entry> Debugger::place_watch(unsigned cpu, const Breakpoint& point) {
   if (point.size == 0) return fail(ErrorCode::kBadConfig, "Nothing is to be watched");
   Breakpoints::Entry entry{point};
+  if (taped()) {
+    if (point.kind != BreakpointKind::kWrite) {
+      return fail(ErrorCode::kUnsupported,
+                  "Of a guest that is recorded only changes of data are seen: use watch");
+    }
+    entry.guarded = VMM_TRY(pages_of(cpu, point));
+    return entry;
+  }
   const bool fires = VMM_TRY(watchpoints_fire());
   if (fires && check_slots(entry)) return entry;
   if (point.kind != BreakpointKind::kWrite) {
@@ -135,6 +143,10 @@ Result<Breakpoints::Entry> Debugger::place_watch(unsigned cpu, const Breakpoint&
 Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point) {
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
   if (point.space == Space::kPhysical) {
+    if (taped()) {
+      return fail(ErrorCode::kUnsupported,
+                  "No breakpoint at a physical address while the guest is recorded");
+    }
     if ((VMM_TRY(state_locked(cpu)).system.cr0 & x86::kCr0Pe) == 0) {
       return fail(ErrorCode::kUnsupported,
                   "CPU {} is in real mode: no breakpoint at a physical address there", cpu);
@@ -145,7 +157,7 @@ Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point
   const bool code =
       point.kind == BreakpointKind::kSoftware || point.kind == BreakpointKind::kHardware;
   auto entry = code ? VMM_TRY(place_code(cpu, point)) : VMM_TRY(place_watch(cpu, point));
-  VMM_TRY(check_slots(entry));
+  if (!taped()) VMM_TRY(check_slots(entry));
   return entry;
 }
 
@@ -236,6 +248,9 @@ Result<void> Debugger::guard_pages() {
     }
   }
   watched_.set(machine.memory, std::move(watched));
+  // The CPU goes step by step: data is looked at then.
+  if (taped())
+    return machine.ram_slots.guarded().empty() ? Result<void>() : machine.ram_slots.guard({});
 
   // Slots are changed when they must be: a debugger takes everything out and puts it in again
   // around each stop.

@@ -19,7 +19,7 @@ Result<void> Debugger::set_conditions(const Breakpoint& point,
 
 // Whether the debugger wants to be told. What cannot be judged matters.
 bool Debugger::matters(const StopEvent& event) const {
-  if (event.kind == StopKind::kStackGuarded) return false;
+  if (event.kind == StopKind::kStackGuarded || event.kind == StopKind::kTapeEnd) return false;
   if (event.kind != StopKind::kSoftwareBreakpoint && event.kind != StopKind::kHardwareBreakpoint) {
     return true;
   }
@@ -82,6 +82,12 @@ std::optional<StopEvent> Debugger::judge(std::vector<StopEvent> events) {
     if (result) return std::nullopt;
     return StopEvent{.note = result.error().message()};
   };
+  if (events.empty()) return std::nullopt;
+  if (history_.search) return on_played(events.front());
+  const StopKind kind = events.front().kind;
+  if (kind == StopKind::kTapeEnd || kind == StopKind::kTapeTrouble) {
+    return on_tape_stop(events.front());
+  }
   if (const auto over = over_) {
     end_step_over();
     const auto step = std::find_if(events.begin(), events.end(), [&](const StopEvent& event) {

@@ -318,6 +318,7 @@ Answer interrupt_line(const MonitorView& view, const Words& words) {
 }
 
 Answer nmi(const MonitorView& view, const Words&) {
+  VMM_TRY(view.may_nmi());
   std::optional<Result<void>> done;
   VMM_TRY(view.control.vcpus()[view.cpu]->call([&](kvm::VcpuFd& fd) { done = fd.nmi(); },
                                                RunControl::kVcpuTimeout));
@@ -348,8 +349,30 @@ std::string name_of(const MonitorView& view, const CpuState& state) {
   return name.empty() ? name : fmt::format(" <{}>", name);
 }
 
+// "1s", "250ms", "off".
+Answer checkpoint_every(const MonitorView& view, std::string_view text) {
+  constexpr std::uint64_t kLeast = 100;  // milliseconds: how often somebody looks
+  std::uint64_t milliseconds = 0;
+  if (text.size() > 2 && text.substr(text.size() - 2) == "ms") {
+    milliseconds = VMM_TRY(number(text.substr(0, text.size() - 2)));
+  } else if (text.size() > 1 && text.back() == 's') {
+    milliseconds = VMM_TRY(number(text.substr(0, text.size() - 1))) * 1000;
+  } else if (text != "off") {
+    return fail(ErrorCode::kBadConfig, "checkpoint every 5s, 500ms or off");
+  }
+  if (text != "off" && (milliseconds < kLeast || milliseconds > 86'400'000)) {
+    return fail(ErrorCode::kBadConfig, "Every {} ms at most, and once a day at least", kLeast);
+  }
+  view.every(std::chrono::milliseconds(milliseconds));
+  return milliseconds == 0
+             ? std::string("No checkpoint is made by itself.\n")
+             : fmt::format("A checkpoint every {} ms while the guest runs; the last {} are kept.\n",
+                           milliseconds, Checkpoints::kMost);
+}
+
 Answer checkpoint(const MonitorView& view, const Words& words) {
-  if (words.size() > 1) return fail(ErrorCode::kBadConfig, "checkpoint [NAME]");
+  if (words.size() == 2 && words[0] == "every") return checkpoint_every(view, words[1]);
+  if (words.size() > 1) return fail(ErrorCode::kBadConfig, "checkpoint [NAME|every TIME]");
   const CpuState state = VMM_TRY(view.state(0));
   auto snapshot = VMM_TRY(view.snapshot());
   const std::string& name = view.checkpoints.add(words.empty() ? std::string_view() : words[0],
@@ -382,6 +405,14 @@ Answer rewind(const MonitorView& view, const Words& words) {
       to.name);
 }
 
+Answer record(const MonitorView& view, const Words& words) {
+  if (words.size() > 2) return fail(ErrorCode::kBadConfig, "record [on [STEPS]|off]");
+  const std::uint64_t steps = words.size() == 2 ? VMM_TRY(number(words[1])) : 0;
+  if (words.size() == 2 && steps == 0) return fail(ErrorCode::kBadConfig, "STEPS is at least 1");
+  return view.record(words.empty() ? std::string_view() : words[0],
+                     static_cast<std::size_t>(steps));
+}
+
 struct Command {
   std::string_view name;
   std::string_view arguments;
@@ -395,7 +426,8 @@ constexpr auto kCommands = std::to_array<Command>({
     {"help", "", "this", help},
     {"arch", "auto|x86-64|i386|i8086", "how registers are described to the next connection",
      nullptr},
-    {"checkpoint", "[NAME]", "keeps the machine as it is now, in memory", checkpoint},
+    {"checkpoint", "[NAME|every TIME|every off]", "keeps the machine as it is now, in memory",
+     checkpoint},
     {"checkpoints", "", "what rewind can go back to", checkpoint_list},
     {"gpa2hva", "ADDRESS", "where a guest-physical address lies in this process", physical_to_host},
     {"info breakpoints", "", "what is inserted, and how", breakpoints},
@@ -419,6 +451,8 @@ constexpr auto kCommands = std::to_array<Command>({
     {"irq", "NUMBER", "raises and lowers an interrupt line", interrupt_line},
     {"kaslr", "", "how far the kernel lies from its symbols", kaslr},
     {"nmi", "", "a non-maskable interrupt for the current CPU", nmi},
+    {"record", "[on [STEPS]|off]",
+     "for reverse-stepi and reverse-continue; a checkpoint every STEPS", record},
     {"rewind", "[NAME]", "back to a checkpoint, the newest one if none is named", rewind},
     {"snapshot", "[NAME]", "the same as checkpoint", checkpoint},
     {"xlate", "ADDRESS [CR3]", "how an address is translated, level by level", translate},

@@ -1,6 +1,7 @@
 // The debugger's "monitor" commands: text in, text out, about a machine that stands still.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,7 +30,13 @@ struct MonitorView {
   Checkpoints& checkpoints;
   // The machine as it stands, without what the debugger has put there; and back to that.
   std::function<Result<std::shared_ptr<const Snapshot>>()> snapshot;
+  // One makes itself so often, by the host's time while the guest runs; 0: none.
+  std::function<void(std::chrono::milliseconds)> every;
   std::function<Result<void>(const std::shared_ptr<const Snapshot>&)> reset_to;
+  // "on", with a checkpoint every so many steps (0: as usual), "off", or empty for how it stands.
+  std::function<Result<std::string>(std::string_view what, std::size_t steps)> record;
+  // Whether an NMI may be given to the guest now.
+  std::function<Result<void>()> may_nmi;
 };
 
 // The answer, lines with their ends. A command that is not known is answered with what is. Errors:

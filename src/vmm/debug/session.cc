@@ -30,7 +30,11 @@ unsigned signal_of(StopKind kind) noexcept {
     case StopKind::kWriteWatch:
     case StopKind::kReadWatch:
     case StopKind::kAccessWatch:
+    case StopKind::kHistoryBegin:
+    case StopKind::kHistoryEnd:
     case StopKind::kStackGuarded:
+    case StopKind::kTapeEnd:
+    case StopKind::kTapeTrouble:
       break;
   }
   return 5;  // SIGTRAP
@@ -148,10 +152,18 @@ void Session::send_stop(const StopEvent& event) {
     case StopKind::kAccessWatch:
       reply += fmt::format("awatch:{:x};", event.address);
       break;
+    case StopKind::kHistoryBegin:
+      reply += "replaylog:begin;";
+      break;
+    case StopKind::kHistoryEnd:
+      reply += "replaylog:end;";
+      break;
     case StopKind::kInterrupted:
     case StopKind::kStep:
     case StopKind::kCrashed:
     case StopKind::kStackGuarded:
+    case StopKind::kTapeEnd:
+    case StopKind::kTapeTrouble:
       break;
   }
   send(reply);
@@ -246,6 +258,8 @@ bool Session::dispatch(char first, std::string_view rest) {
     case 'S':
       resume_all(rest, ResumeAction::Kind::kStep, first == 'S');
       return true;
+    case 'b':
+      return resume_back(rest);
     case 'D':
       send_ok();
       ended_ = true;
@@ -353,11 +367,9 @@ void Session::write_memory(std::string_view rest, bool binary) {
   if (!range || rest.empty() || rest.front() != ':') return send_error(kBadRequest);
   const auto bytes = binary ? std::string(rest.substr(1)) : from_hex(rest.substr(1));
   if (!bytes || bytes->size() != range->size) return send_error(kBadRequest);
-  if (!bytes->empty() && !target_.write_memory(general_cpu_, space(), range->address,
-                                               std::as_bytes(std::span(*bytes)))) {
-    return send_error(kNoAccess);
-  }
-  send_ok();
+  if (bytes->empty()) return send_ok();
+  send_done(target_.write_memory(general_cpu_, space(), range->address,
+                                 std::as_bytes(std::span(*bytes))));
 }
 
 std::optional<Session::ThreadChoice> Session::take_thread(std::string_view& text) const {
@@ -454,12 +466,14 @@ void Session::resume_all(std::string_view rest, ResumeAction::Kind kind, bool ha
 }
 
 void Session::resume(std::span<const ResumeAction> actions) {
-  seen_.reset();
-  running_ = true;
-  if (const auto resumed = target_.resume(actions); !resumed) {
-    running_ = false;
-    send_error(resumed.error());
-  }
+  go([&] { return target_.resume(actions); });
+}
+
+bool Session::resume_back(std::string_view rest) {
+  if (rest != "s" && rest != "c") return false;
+  const auto kind = rest == "s" ? ResumeAction::Kind::kStep : ResumeAction::Kind::kContinue;
+  go([&] { return target_.resume_back(kind); });
+  return true;
 }
 
 }  // namespace vmm::debug

@@ -75,6 +75,18 @@ class Session {
   std::optional<std::vector<StopCondition>> take_conditions(std::string_view& text);
   void resume_all(std::string_view rest, ResumeAction::Kind kind, bool has_signal);
   void resume(std::span<const ResumeAction> actions);
+  // "bs" and "bc"; false when it is neither.
+  bool resume_back(std::string_view rest);
+  // The guest runs, unless `start` says why not.
+  template <typename Start>
+  void go(Start start) {
+    seen_.reset();
+    running_ = true;
+    if (const auto started = start(); !started) {
+      running_ = false;
+      send_error(started.error());
+    }
+  }
 
   // session_queries.cc
   bool query(std::string_view rest);

@@ -148,7 +148,8 @@ void Session::tell_features(std::string_view rest) {
   knows_hwbreak_ = rest.find("hwbreak+") != std::string_view::npos;
   send(
       fmt::format("PacketSize={:x};QStartNoAckMode+;vContSupported+;swbreak+;hwbreak+;"
-                  "binary-upload+;ConditionalBreakpoints+;qXfer:features:read+;qXfer:memory-map:"
+                  "binary-upload+;ConditionalBreakpoints+;ReverseStep+;ReverseContinue+;qXfer:"
+                  "features:read+;qXfer:memory-map:"
                   "read+;qXfer:threads:read+",
                   kMostPayload));
 }

@@ -27,7 +27,12 @@ enum class StopKind : std::uint8_t {
   kReadWatch,           // Z3
   kAccessWatch,         // Z4
   kCrashed,             // the guest cannot run on; its state is there to be looked at
-  kStackGuarded,        // a Debugger's own: the guarded page at `address` (physical) is a stack
+  kHistoryBegin,        // going back: nothing earlier is recorded
+  kHistoryEnd,          // going forward again: this is the present
+  // A Debugger's own.
+  kStackGuarded,  // the guarded page at `address` (physical) is a stack
+  kTapeEnd,       // what was to be played is played; or what was to be recorded at most is recorded
+  kTapeTrouble,   // TapeHead::trouble says which
 };
 
 // Why all CPUs stand still.
@@ -82,6 +87,9 @@ class Target {
   // What CPUs do, one action each; the next stop is told through Session::on_stop(). Errors: no
   // CPU runs.
   virtual Result<void> resume(std::span<const ResumeAction> actions) = 0;
+  // Goes back in what was recorded: by one step, or to where a breakpoint or watchpoint was met
+  // last. The stop is told as that of resume(). Errors: why that cannot be; nothing has happened.
+  virtual Result<void> resume_back(ResumeAction::Kind kind) = 0;
   // Takes all breakpoints away and lets the guest go on, wherever it is.
   virtual void detach() = 0;
   // Ends the guest.

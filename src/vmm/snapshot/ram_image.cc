@@ -411,17 +411,29 @@ Result<std::vector<GpaRange>> RamImage::difference(const RamImage& other) const 
   return ranges;
 }
 
-void RamImage::put_back(const GuestMemory& memory, const PageSet& which) const noexcept {
+template <typename Fn>
+void RamImage::walk_pages_of(const GuestMemory& memory, const PageSet& which, Fn&& fn) const {
   std::uint64_t first = 0;
   std::size_t at = 0;
   which.for_each([&](std::uint64_t number) {
     while (number >= first + regions_[at].size() / kPage) first += regions_[at++].size() / kPage;
-    std::byte* const to = memory.regions()[at].hva() + (number - first) * kPage;
-    if (pages_.has(number)) {
-      std::memcpy(to, page(number).data(), kPage);
-    } else {
-      std::memset(to, 0, kPage);
-    }
+    const std::uint64_t offset = (number - first) * kPage;
+    fn(number, memory.regions()[at].hva() + offset, Gpa(regions_[at].base().value + offset));
+  });
+}
+
+std::optional<Gpa> RamImage::difference(const GuestMemory& memory,
+                                        const PageSet& which) const noexcept {
+  std::optional<Gpa> first;
+  walk_pages_of(memory, which, [&](std::uint64_t number, const std::byte* bytes, Gpa at) {
+    if (!first && std::memcmp(bytes, contents(number).data(), kPage) != 0) first = at;
+  });
+  return first;
+}
+
+void RamImage::put_back(const GuestMemory& memory, const PageSet& which) const noexcept {
+  walk_pages_of(memory, which, [&](std::uint64_t number, std::byte* to, Gpa) {
+    std::memcpy(to, contents(number).data(), kPage);
   });
 }
 

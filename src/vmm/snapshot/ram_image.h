@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -79,6 +80,8 @@ class RamImage {
   // Reads everything and compares. Errors: kBadState naming the first page that is not as it was.
   Result<void> verify() const;
 
+  // The first page of `which` that `memory`, which has the same regions, has with other contents.
+  std::optional<Gpa> difference(const GuestMemory& memory, const PageSet& which) const noexcept;
   // Makes `memory`, which has the same regions, as this in the pages of `which`.
   void put_back(const GuestMemory& memory, const PageSet& which) const noexcept;
 
@@ -86,6 +89,9 @@ class RamImage {
   RamImage() = default;
   Result<void> open_view();
   Result<void> check_regions(const RamImage& other) const;
+  // Calls fn(page number, its bytes in `memory`, its GPA) for each of `which`, in order.
+  template <typename Fn>
+  void walk_pages_of(const GuestMemory& memory, const PageSet& which, Fn&& fn) const;
   // What the page holds, whether it is stored or not.
   std::span<const std::byte, kPage> contents(std::uint64_t number) const noexcept;
 

@@ -23,4 +23,8 @@ struct RestoreOptions {
 Result<void> restore_state(Machine& machine, const WholeState& state, const CpuAccess& cpus,
                            kvm::VcpuStateFormat& format, RestoreOptions options);
 
+// Of the same machine's: the first CPU's state alone. Errors: as above, for a CPU.
+Result<void> restore_first_cpu(const WholeState& state, const CpuAccess& cpus,
+                               const kvm::VcpuStateFormat& format);
+
 }  // namespace vmm

@@ -44,6 +44,15 @@ Result<void> TrackedMemory::reset_to(const std::shared_ptr<const Snapshot>& snap
   return {};
 }
 
+Result<std::optional<Gpa>> TrackedMemory::difference(const Snapshot& snapshot) {
+  VMM_TRY(take_written());
+  // What neither of both images has, and nobody has written, is all zeroes.
+  PageSet candidates = since_like_;
+  candidates.add(snapshot.ram().pages());
+  if (like_) candidates.add(like_->ram().pages());
+  return snapshot.ram().difference(memory_, candidates);
+}
+
 Result<void> TrackedMemory::saved(const SnapshotId& file, bool always) {
   if (!slots_.logs_writes() && !always) return {};
   VMM_TRY(slots_.log_writes());

@@ -29,6 +29,8 @@ class TrackedMemory {
   // Makes memory as in `snapshot`, which has the same regions: by the pages that were written
   // since, when it was like that; else by all of them. Then as begin().
   Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
+  // The first page that is not as in `snapshot`, which has the same regions; nothing: none.
+  Result<std::optional<Gpa>> difference(const Snapshot& snapshot);
   // Memory is as in the file with this ID now; what is written from here on is known. Without
   // `always`, only if something is tracked already: it costs the guest a fault a page.
   Result<void> saved(const SnapshotId& file, bool always);

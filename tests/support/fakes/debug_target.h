@@ -50,6 +50,11 @@ class FakeDebugTarget final : public debug::Target {
     log.emplace_back("resume");
     return {};
   }
+  Result<void> resume_back(debug::ResumeAction::Kind kind) override {
+    VMM_TRY(refuse());
+    log.emplace_back(kind == debug::ResumeAction::Kind::kStep ? "step back" : "continue back");
+    return {};
+  }
   void detach() override { log.emplace_back("detach"); }
   void kill() override { log.emplace_back("kill"); }
   Result<debug::CpuState> state(unsigned cpu) override { return states.at(cpu); }

@@ -140,7 +140,7 @@ TEST_F(DebugSession, MemoryIsWrittenInBothForms) {
   EXPECT_EQ(target.memory.substr(0, 4), "ABC}");
   EXPECT_EQ(ask("X0,0:"), "OK");  // how gdb finds out whether there is X
   EXPECT_EQ(ask("M1000,3:4142"), "E16");
-  EXPECT_EQ(ask("M10ff,2:4142"), "E0e");
+  EXPECT_EQ(ask("M10ff,2:4142"), "E.nothing there");
 }
 
 TEST_F(DebugSession, HugeReadIsAnsweredInPart) {
@@ -362,6 +362,35 @@ TEST_F(DebugSession, MachineThatDoesNotComeIsAnError) {
   target.refusal = Error(ErrorCode::kBadState, "being started");
   EXPECT_EQ(ask("?"), "E.being started");
   EXPECT_THAT(ask("?"), StartsWith("T02"));
+}
+
+TEST_F(DebugSession, GuestGoesBack) {
+  EXPECT_THAT(ask("qSupported"), HasSubstr("ReverseStep+;ReverseContinue+"));
+  attach();
+  EXPECT_EQ(ask("bs"), "");
+  EXPECT_TRUE(session.guest_runs());
+  session.on_stop({.kind = StopKind::kStep});
+  EXPECT_THAT(answers(), StartsWith("T05"));
+  EXPECT_EQ(ask("bc"), "");
+  session.on_stop({.kind = StopKind::kHistoryBegin});
+  EXPECT_THAT(answers(), AllOf(StartsWith("T05"), HasSubstr("replaylog:begin;")));
+  EXPECT_THAT(target.log, ElementsAre("step back", "continue back"));
+}
+
+TEST_F(DebugSession, EndOfWhatIsRecordedIsTold) {
+  attach();
+  ask("vCont;c");
+  session.on_stop({.kind = StopKind::kHistoryEnd, .note = "here"});
+  EXPECT_THAT(answers(), AllOf(HasSubstr("O68657265"), HasSubstr("replaylog:end;")));
+}
+
+TEST_F(DebugSession, GuestThatCannotGoBackStands) {
+  attach();
+  target.refusal = Error(ErrorCode::kUnsupported, "two CPUs");
+  EXPECT_EQ(ask("bc"), "E.two CPUs");
+  EXPECT_FALSE(session.guest_runs());
+  EXPECT_EQ(ask("bx"), "");
+  EXPECT_FALSE(session.guest_runs());
 }
 
 }  // namespace
