@@ -21,12 +21,37 @@ void ExitDispatch::stop_for_debugger(StopKind kind, std::uint64_t address) {
   debugger_->report({.kind = kind, .cpu = static_cast<unsigned>(id_), .address = address});
 }
 
+// With what the debugger asks for first: it need not ask.
+Result<void> ExitDispatch::stop_with_state(const kvm::VcpuFd& cpu, StopKind kind,
+                                           std::uint64_t address) {
+  debug::StopState state{VMM_TRY(cpu.registers()), VMM_TRY(cpu.system_registers())};
+  parks_ = true;
+  debugger_->report({.kind = kind,
+                     .cpu = static_cast<unsigned>(id_),
+                     .address = address,
+                     .state = std::move(state)});
+  return {};
+}
+
+// A breakpoint that does not matter costs two exits and no word to anybody.
+Result<void> ExitDispatch::on_breakpoint(const kvm::VcpuFd& cpu, StopKind kind, std::uint64_t pc) {
+  if (!debug().wish().step && debugger_->passes(cpu, machine_.memory, pc)) {
+    return debug().step_over(cpu, true);
+  }
+  return stop_with_state(cpu, kind, pc);
+}
+
+Result<void> ExitDispatch::after_step_over(const kvm::VcpuFd& cpu) {
+  debugger_->stepped_over(machine_.memory);
+  return debug().step_over(cpu, false);
+}
+
 Result<void> ExitDispatch::after_instruction(kvm::VcpuFd& cpu) {
   if (debug().tape().active()) return tick(cpu);
   if (!debug().stepping()) return {};
+  if (debug().stepping_over()) return after_step_over(cpu);
   const x86::Registers registers = VMM_TRY(cpu.registers());
-  if (!debug().in_range(registers.rip)) stop_for_debugger(StopKind::kStep);
-  return {};
+  return debug().in_range(registers.rip) ? Result<void>() : stop_with_state(cpu, StopKind::kStep);
 }
 
 Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
@@ -41,7 +66,7 @@ Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
   // Planted, and still there: a guest may have put an instruction of its own in its place.
   const auto byte = machine_.memory.read<std::byte>(walk.gpa);
   if (!byte || *byte != debug::kInt3) return false;
-  stop_for_debugger(StopKind::kSoftwareBreakpoint, pc);
+  VMM_TRY(on_breakpoint(cpu, StopKind::kSoftwareBreakpoint, pc));
   return true;
 }
 
@@ -132,14 +157,14 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
     stop_for_debugger(watched->kind == kvm::DebugSlot::Kind::kWrite ? StopKind::kWriteWatch
                                                                     : StopKind::kAccessWatch,
                       watched->address);
-  } else if (debug().has_breakpoint(exit.pc)) {
-    stop_for_debugger(StopKind::kHardwareBreakpoint, exit.pc);
-  } else if (debug().stepping()) {
-    if (!debug().in_range(exit.pc)) stop_for_debugger(StopKind::kStep);
-  } else {
-    return guests_own_trap(cpu, exit);
+    return {};
   }
-  return {};
+  if (debug().has_breakpoint(exit.pc)) {
+    return on_breakpoint(cpu, StopKind::kHardwareBreakpoint, exit.pc);
+  }
+  if (!debug().stepping()) return guests_own_trap(cpu, exit);
+  if (debug().stepping_over()) return after_step_over(cpu);
+  return debug().in_range(exit.pc) ? Result<void>() : stop_with_state(cpu, StopKind::kStep);
 }
 
 }  // namespace vmm

@@ -112,6 +112,12 @@ class ExitDispatch final : public ExitHandler {
   // After an exit: INT3 stands again, and what was written for the guest may be watched.
   void look_at_memory(bool written);
   Result<void> on_breakpoint_exception(kvm::VcpuFd& cpu);
+  // The same between two instructions.
+  Result<void> stop_with_state(const kvm::VcpuFd& cpu, debug::StopKind kind,
+                               std::uint64_t address = 0);
+  // Stops, or steps over it when its condition is false.
+  Result<void> on_breakpoint(const kvm::VcpuFd& cpu, debug::StopKind kind, std::uint64_t pc);
+  Result<void> after_step_over(const kvm::VcpuFd& cpu);
   // The quirk's part of a debug exit; true when nothing is left of it.
   Result<bool> quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
   Result<void> guests_own_trap(kvm::VcpuFd& cpu, const DebugTrapExit& exit);

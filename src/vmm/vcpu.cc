@@ -1,5 +1,6 @@
 #include "vmm/vcpu.h"
 
+#include <immintrin.h>
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
@@ -8,6 +9,27 @@
 #include <utility>
 
 namespace vmm {
+namespace {
+
+// Who waits for an answer, and the CPU of a debugger that steps, look so long before they sleep:
+// being woken costs as much, and a step is a handful of such waits.
+constexpr std::chrono::microseconds kAnswer{30};
+constexpr std::chrono::microseconds kNextStep{150};
+
+// Whether `done` comes true within that time.
+template <typename Done>
+bool comes_soon(std::chrono::microseconds time, Done done) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (done()) return true;
+      _mm_pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+}  // namespace
 
 Vcpu::Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal)
     : fd_(std::move(fd)),
@@ -20,10 +42,30 @@ Vcpu::~Vcpu() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     wanted_ = State::kFinished;
-    changed_.notify_all();
+    tell();
     kick();
   }
   thread_.join();
+}
+
+void Vcpu::tell() {
+  news_.fetch_add(1, std::memory_order_release);
+  changed_.notify_all();
+}
+
+bool Vcpu::look_for_news(std::unique_lock<std::mutex>& lock, std::chrono::microseconds time) {
+  if (!looks_) return false;
+  const std::uint32_t seen = news_.load(std::memory_order_relaxed);
+  lock.unlock();
+  const bool news =
+      comes_soon(time, [this, seen] { return news_.load(std::memory_order_acquire) != seen; });
+  lock.lock();
+  return news;
+}
+
+void Vcpu::await_parking() const noexcept {
+  if (!looks_) return;
+  (void)comes_soon(kAnswer, [this] { return !running_.load(std::memory_order_acquire); });
 }
 
 void Vcpu::kick() {
@@ -32,7 +74,7 @@ void Vcpu::kick() {
   if (parking_) return;  // it looks around anyway before it does anything else
   nudged_ = true;
   if (waiting_) {
-    changed_.notify_all();
+    tell();
     return;
   }
   kicks_.fetch_add(1, std::memory_order_relaxed);
@@ -45,7 +87,7 @@ void Vcpu::resume() {
     std::lock_guard<std::mutex> lock(mutex_);
     if (wanted_ == State::kPaused) wanted_ = State::kRunning;
   }
-  changed_.notify_all();
+  tell();
 }
 
 void Vcpu::request_pause() {
@@ -63,6 +105,8 @@ void Vcpu::nudge() {
 
 Result<void> Vcpu::wait_paused(std::chrono::milliseconds timeout) {
   std::unique_lock<std::mutex> lock(mutex_);
+  while (actual_ == State::kRunning && look_for_news(lock, kAnswer)) {
+  }
   if (!changed_.wait_for(lock, timeout, [this] { return actual_ != State::kRunning; })) {
     return fail(ErrorCode::kTimeout, "vCPU {} did not pause within {} ms", fd_.id(),
                 timeout.count());
@@ -96,10 +140,12 @@ Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milli
     if (!call->abandoned) call->fn(fd_);
     call->done = true;
   });
-  changed_.notify_all();
+  tell();
   kick();
-  if (!changed_.wait_for(lock, timeout,
-                         [&] { return call->done || actual_ == State::kFinished; })) {
+  const auto answered = [&] { return call->done || actual_ == State::kFinished; };
+  while (!answered() && look_for_news(lock, kAnswer)) {
+  }
+  if (!changed_.wait_for(lock, timeout, answered)) {
     call->abandoned = true;
     return fail(ErrorCode::kTimeout, "vCPU {} did not answer within {} ms", fd_.id(),
                 timeout.count());
@@ -127,7 +173,7 @@ void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
     auto closure = std::move(mailbox_.front());
     mailbox_.pop_front();
     closure();
-    changed_.notify_all();
+    tell();
   }
 }
 
@@ -135,22 +181,25 @@ bool Vcpu::wait_until_running() {
   std::unique_lock<std::mutex> lock(mutex_);
   actual_ = State::kPaused;
   parking_ = false;
+  running_.store(false, std::memory_order_release);
   // Without the lock, for which whoever wakes up would only have to wait.
   lock.unlock();
-  changed_.notify_all();
+  tell();
   lock.lock();
   for (;;) {
     run_mailbox(lock);
     if (wanted_ == State::kFinished) {
       actual_ = State::kFinished;
-      changed_.notify_all();
+      tell();
       return false;
     }
     if (wanted_ == State::kRunning) {
       actual_ = State::kRunning;
+      running_.store(true, std::memory_order_relaxed);
       handler_.resumed();
       return true;
     }
+    if (handler_.debug().stepping() && look_for_news(lock, kNextStep)) continue;
     changed_.wait(lock);
   }
 }
@@ -214,7 +263,8 @@ void Vcpu::finish_instruction() {
       std::lock_guard<std::mutex> lock(mutex_);
       parking_ = true;
     }
-    finish_instruction();
+    // A debug exit is between two instructions.
+    if (!std::holds_alternative<DebugTrapExit>(*exit)) finish_instruction();
     park();
     return false;
   }

@@ -84,6 +84,9 @@ class Vcpu {
   void request_pause();
   // Errors: kTimeout when the vCPU did not pause in time.
   Result<void> wait_paused(std::chrono::milliseconds timeout);
+  // For who knows that it is about to park by itself: looks for some microseconds whether it has,
+  // and is spared the kick.
+  void await_parking() const noexcept;
 
   // Makes a running vCPU leave KVM_RUN, or its wait for an interrupt, once, so that before_entry()
   // is called again. Does not wait.
@@ -113,6 +116,12 @@ class Vcpu {
   void finish_instruction();
   // Waits as `next` says, running posted closures; false when the vCPU is to stop running.
   bool wait_for_nudge(const NextStep& next);
+  // For the waits that are over soon: mutex_ is released for a moment; whether anything has changed
+  // since.
+  bool look_for_news(std::unique_lock<std::mutex>& lock, std::chrono::microseconds time);
+  // Something has changed; with the lock or just after it.
+  void tell();
+  // mutex_ is held, here and below.
   void run_mailbox(std::unique_lock<std::mutex>& lock);
   void park();
   void kick();
@@ -130,6 +139,10 @@ class Vcpu {
   bool parking_ = false;                   // on its way to Paused by itself
   bool nudged_ = false;                    // kicked since the last wait
   std::atomic<std::thread::id> caller_{};  // who runs a closure in the thread's place
+  std::atomic<std::uint32_t> news_{0};     // counts what changed_ is notified of
+  std::atomic<bool> running_{false};       // actual_, without the lock
+  // To look before one sleeps, there has to be a processor for the other thread.
+  const bool looks_ = std::thread::hardware_concurrency() > 1;
 
   KickTimer timer_;  // of the vCPU's thread
   OwnedCounter exits_;

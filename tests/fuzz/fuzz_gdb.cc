@@ -28,7 +28,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::string_view input(reinterpret_cast<const char*>(data), size);
   check_codec(input);
   test::FakeDebugTarget target(3);
-  debug::SessionSettings settings;
+  // Descriptions are made once: they would take most of the time.
+  static debug::SessionSettings settings;
+  settings.architecture.reset();
   completion::XsaveLayout layout{};
   layout.components[2] = {576, 256, false};
   debug::Session session(target, settings, layout);

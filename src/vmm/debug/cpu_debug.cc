@@ -18,10 +18,11 @@ Result<void> CpuDebug::apply(const kvm::VcpuFd& cpu) {
     }
     return apply(cpu, debug);
   }
-  debug.single_step = quirk_.single_step || wish_.step;
-  debug.block_interrupts = wish_.step && wish_.block_interrupts;
+  debug.single_step = quirk_.single_step || stepping();
+  debug.block_interrupts = stepping() && wish_.block_interrupts;
   debug.software_breakpoints = wish_.software_breakpoints;
   for (std::size_t i = 0; i < std::min(wish_.slots.size(), room()); ++i) {
+    if (over_ && wish_.slots[i].kind == kvm::DebugSlot::Kind::kExecute) continue;
     debug.slots[i] = wish_.slots[i];
   }
   if (quirk_.hardware_breakpoint) {
@@ -44,10 +45,12 @@ Result<void> CpuDebug::set_quirk(const kvm::VcpuFd& cpu, const kvm::GuestDebug& 
 
 Result<void> CpuDebug::set_wish(const kvm::VcpuFd& cpu, CpuWish wish) {
   wish_ = std::move(wish);
+  over_ = false;
   return apply(cpu);
 }
 
 bool CpuDebug::has_breakpoint(std::uint64_t address) const noexcept {
+  if (over_) return false;
   return std::any_of(wish_.slots.begin(), wish_.slots.end(), [address](const kvm::DebugSlot& slot) {
     return slot.kind == kvm::DebugSlot::Kind::kExecute && slot.address == address;
   });

@@ -44,6 +44,13 @@ class CpuDebug {
     return apply(cpu);
   }
   bool interpreter_steps() const noexcept { return interpreter_steps_; }
+  // One instruction without the debugger's breakpoints, whatever its wish: one of them is there and
+  // does not matter. A new wish ends it, too.
+  Result<void> step_over(const kvm::VcpuFd& cpu, bool on) {
+    over_ = on;
+    return apply(cpu);
+  }
+  bool stepping_over() const noexcept { return over_; }
 
   // While it is active nobody else's wish counts: the CPU goes step by step.
   TapeHead& tape() noexcept { return tape_; }
@@ -59,7 +66,8 @@ class CpuDebug {
   const std::vector<std::uint64_t>& handlers() const noexcept { return handlers_; }
 
   const CpuWish& wish() const noexcept { return wish_; }
-  bool stepping() const noexcept { return wish_.step; }
+  // The next instruction is to be the only one: interrupts wait.
+  bool stepping() const noexcept { return wish_.step || over_; }
   // Slots for the debugger.
   std::size_t room() const noexcept { return quirk_.hardware_breakpoint ? kSlots - 1 : kSlots; }
   // The debugger's execution breakpoint at a linear address.
@@ -80,6 +88,7 @@ class CpuDebug {
   bool interpreter_steps_ = false;
   TapeHead tape_;
   std::vector<std::uint64_t> handlers_ = {};  // no more than there are slots
+  bool over_ = false;
   kvm::GuestDebug applied_;
 };
 

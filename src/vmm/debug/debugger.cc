@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <immintrin.h>
+
 #include <algorithm>
 #include <chrono>
+#include <thread>
 #include <utility>
 
 #include "memory/page_walk.h"
@@ -19,14 +22,16 @@ namespace {
 // A guest that resets has its next machine within this, or the host is in trouble.
 constexpr std::chrono::seconds kMachineTimeout{15};
 
-// A debugger sees memory as the most privileged code does, and reads what it may not execute.
+// How long a step may take that is worth looking for.
+constexpr std::chrono::microseconds kStepTime{60};
+
+}  // namespace
+
 PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflags) {
   PagingContext context = x86::privileged_context(system, rflags);
   context.pkru = 0;
   return context;
 }
-
-}  // namespace
 
 Result<std::shared_ptr<Debugger>> Debugger::create(Options options) {
   return std::shared_ptr<Debugger>(new Debugger(std::move(options), VMM_TRY(EventFd::create())));
@@ -43,6 +48,9 @@ void Debugger::attach_machine(RunControl& control, Facts facts) {
   const std::lock_guard lock(mutex_);
   control_ = &control;
   facts_ = std::move(facts);
+  wishes_.clear();
+  contexts_.clear();
+  lifted_ = false;
   crash_.reset();
   if (std::exchange(wait_, false) || holding_) {
     holding_ = true;
@@ -80,7 +88,7 @@ void Debugger::detach_machine() {
 void Debugger::look() {
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return;
-  if (!over_) (void)planted_.renew(control_->machine().memory);
+  if (!over_ && !lifted_) (void)planted_.renew(control_->machine().memory);
   if (!timed_ || holding_ || std::chrono::steady_clock::now() - last_checkpoint_ < every_) return;
   checkpoint_due_ = true;
   stopped_.signal();
@@ -93,20 +101,44 @@ void Debugger::report(StopEvent event) {
                                    [&](const StopEvent& e) { return e.cpu == event.cpu; });
     if (!known) events.push_back(std::move(event));
   });
+  has_report_.store(true, std::memory_order_release);
   stopped_.signal();
 }
 
 // ---- the server's side
 
+void Debugger::await_step() const noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    const bool steps = std::any_of(asked_.begin(), asked_.end(), [](const ResumeAction& action) {
+      return action.kind == ResumeAction::Kind::kStep;
+    });
+    if (!steps || std::thread::hardware_concurrency() < 2) return;
+  }
+  const auto end = std::chrono::steady_clock::now() + kStepTime;
+  while (!has_report_.load(std::memory_order_acquire) && std::chrono::steady_clock::now() < end) {
+    _mm_pause();
+  }
+}
+
 std::optional<StopEvent> Debugger::take_stop() {
   (void)stopped_.take();
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return std::nullopt;
+  has_report_.store(false, std::memory_order_relaxed);
   // A guest that a debugger holds is its to look at; one that has stopped has something to tell.
   const bool due = std::exchange(checkpoint_due_, false) && !holding_;
   if (!due && reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
+  // Those that have reported park by themselves.
+  const auto& vcpus = control_->vcpus();
+  reported_.with([&vcpus](const auto& events) {
+    for (const StopEvent& event : events) {
+      if (event.cpu < vcpus.size()) vcpus[event.cpu]->await_parking();
+    }
+  });
   holding_ = true;
   (void)control_->hold();
+  contexts_.clear();
   std::vector<StopEvent> events = reported_.with([](auto& all) { return std::exchange(all, {}); });
   if (events.empty()) {
     make_due_checkpoint();
@@ -122,6 +154,7 @@ void Debugger::report_crash(const StopInfo& stop) {
     const std::lock_guard lock(mutex_);
     crash_ = stop;
     holding_ = true;
+    contexts_.clear();
     if (control_ != nullptr) (void)control_->hold();
   }
   reported_.with([](auto& events) { events.clear(); });
@@ -153,6 +186,7 @@ Result<StopEvent> Debugger::interrupt() {
   changed_.wait_for(lock, kMachineTimeout, [this] { return control_ != nullptr || given_up_; });
   RunControl* const control = VMM_TRY(machine());
   VMM_TRY(control->hold());
+  contexts_.clear();
   if (history_.search) {
     history_.past->tick = head().at.tick;
     history_.search.reset();
@@ -180,8 +214,9 @@ Result<void> Debugger::check_steps(std::span<const ResumeAction> actions) {
   for (unsigned i = 0; i < actions.size(); ++i) {
     const auto kind = actions[i].kind;
     if (kind != ResumeAction::Kind::kStep && kind != ResumeAction::Kind::kStepRange) continue;
-    const CpuState state = VMM_TRY(state_locked(i));
-    if (state.system.cpl() == 3 && !VMM_TRY(user_code_stops())) {
+    if (VMM_TRY(user_code_stops())) return {};
+    const auto system = on_cpu(i, [](kvm::VcpuFd& fd) { return fd.system_registers(); });
+    if (VMM_TRY(system).cpl() == 3) {
       return fail(ErrorCode::kUnsupported, "CPU {} is in user code: {}", i, kNoUserCode);
     }
   }
@@ -191,6 +226,8 @@ Result<void> Debugger::check_steps(std::span<const ResumeAction> actions) {
 Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
   const auto& vcpus = VMM_TRY(machine())->vcpus();
   const std::vector<kvm::DebugSlot> slots = breakpoints_.slots();
+  std::vector<CpuWish> known = std::exchange(wishes_, {});
+  known.resize(vcpus.size());
   for (unsigned i = 0; i < vcpus.size(); ++i) {
     const ResumeAction action = i < actions.size() ? actions[i] : ResumeAction{};
     CpuWish wish{.attached = true,
@@ -214,9 +251,14 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
       wish.range_begin = action.begin;
       wish.range_end = action.end;
     }
+    // One that was stopped within a step over a breakpoint forgets that with the next wish.
+    if (known[i] == wish && !lifted_) continue;
     CpuDebug& debug = vcpus[i]->debug();
     VMM_TRY(on_cpu(i, [&debug, wish](kvm::VcpuFd& cpu) { return debug.set_wish(cpu, wish); }));
+    known[i] = wish;
   }
+  wishes_ = std::move(known);
+  lifted_ = false;
   return {};
 }
 
@@ -238,6 +280,7 @@ Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
 
 Result<void> Debugger::go_on(std::span<const ResumeAction> actions) {
   RunControl* const control = VMM_TRY(machine());
+  contexts_.clear();
   (void)planted_.renew(control->machine().memory);
   VMM_TRY(guard_pages());
   if (history_.recording) {
@@ -246,6 +289,7 @@ Result<void> Debugger::go_on(std::span<const ResumeAction> actions) {
     forget_history();  // it would not lead here
   }
   VMM_TRY(set_wishes(actions));
+  let_cpus_judge(actions);
   std::vector<bool> runs;
   for (const ResumeAction& action : actions) {
     runs.push_back(action.kind != ResumeAction::Kind::kStay);
@@ -262,6 +306,7 @@ void Debugger::remove_all() {
 // The CPUs are at rest.
 void Debugger::leave_memory() {
   Machine& machine = control_->machine();
+  lifted_ = false;
   planted_.remove_all(machine.memory);
   watched_.set(machine.memory, {});
   (void)machine.ram_slots.guard({});
@@ -278,6 +323,8 @@ void Debugger::detach() {
       end_recording();
       forget_history();
       set_checkpoint_interval({});
+      wishes_.clear();
+      judged_.with([](auto& judged) { judged.reset(); });
       remove_all();
       for (unsigned i = 0; i < control_->vcpus().size(); ++i) {
         CpuDebug& debug = control_->vcpus()[i]->debug();
@@ -318,8 +365,12 @@ Result<CpuState> read_state(const kvm::VcpuFd& fd) {
   state.system = VMM_TRY(fd.system_registers());
   state.xsave = VMM_TRY(fd.xsave());
   state.debug = VMM_TRY(fd.debug_registers());
-  for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-    if (const auto value = fd.msr(kNamedMsrs[i].index)) state.msrs[i] = *value;
+  std::array<kvm::Msr, kNamedMsrs.size()> msrs;
+  for (std::size_t i = 0; i < msrs.size(); ++i) msrs[i].index = kNamedMsrs[i].index;
+  // KVM stops at the first that it does not know.
+  for (std::size_t i = 0; i < msrs.size(); ++i) {
+    const std::size_t read = VMM_TRY(fd.read_msrs(std::span(msrs).subspan(i)));
+    for (std::size_t end = i + read; i < end; ++i) state.msrs[i] = msrs[i].value;
   }
   return state;
 }
@@ -374,6 +425,7 @@ Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
   const std::lock_guard lock(mutex_);
   VMM_TRY(in_present());
   history_.changed = true;
+  contexts_.clear();
   UserIrqchip* irqchip = VMM_TRY(machine())->machine().user_irqchip;
   return on_cpu(cpu, [cpu, state, irqchip](kvm::VcpuFd& fd) -> Result<void> {
     const CpuState now = VMM_TRY(read_state(fd));
@@ -427,13 +479,13 @@ Architecture Debugger::architecture(unsigned cpu) {
 // ---- memory
 
 // Up to `size` bytes from `address` on that lie in one page: where, or nothing that is mapped.
-std::optional<Gpa> Debugger::translate(const std::optional<PagingContext>& context,
-                                       std::uint64_t address, std::size_t& size) const {
+std::optional<Gpa> Debugger::translate(const GuestMemory& memory,
+                                       const std::optional<PagingContext>& context,
+                                       std::uint64_t address, std::size_t& size) {
   constexpr std::uint64_t kPage = 4096;
   size = std::min<std::uint64_t>(size, kPage - address % kPage);
   if (!context) return Gpa(address);
-  const PageWalk walk =
-      walk_pages(control_->machine().memory, *context, Gva(address), AccessKind::kRead);
+  const PageWalk walk = walk_pages(memory, *context, Gva(address), AccessKind::kRead);
   if (!walk.mapped()) return std::nullopt;
   return walk.gpa;
 }
@@ -441,11 +493,15 @@ std::optional<Gpa> Debugger::translate(const std::optional<PagingContext>& conte
 // How addresses are to be understood; nothing: as physical ones.
 Result<std::optional<PagingContext>> Debugger::context(unsigned cpu, Space space) const {
   if (space == Space::kPhysical) return std::optional<PagingContext>();
-  return on_cpu(cpu, [](kvm::VcpuFd& fd) -> Result<std::optional<PagingContext>> {
+  if (const auto known = contexts_.find(cpu); known != contexts_.end()) {
+    return std::optional(known->second);
+  }
+  const auto asked = on_cpu(cpu, [](kvm::VcpuFd& fd) -> Result<PagingContext> {
     const x86::Registers general = VMM_TRY(fd.registers());
     const x86::SystemRegisters system = VMM_TRY(fd.system_registers());
-    return std::optional<PagingContext>(all_seeing(system, general.rflags));
+    return all_seeing(system, general.rflags);
   });
+  return std::optional(contexts_.emplace(cpu, VMM_TRY(asked)).first->second);
 }
 
 Result<std::size_t> Debugger::read_memory(unsigned cpu, Space space, std::uint64_t address,
@@ -458,17 +514,24 @@ Result<std::size_t> Debugger::read_locked(unsigned cpu, Space space, std::uint64
                                           std::span<std::byte> bytes) const {
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
   const auto context = VMM_TRY(this->context(cpu, space));
+  const std::size_t done = read_pages(memory, context, address, bytes);
+  if (done == 0 && !bytes.empty()) {
+    return fail(ErrorCode::kOutOfRange, "There is no RAM at {:#x}", address);
+  }
+  return done;
+}
+
+std::size_t Debugger::read_pages(const GuestMemory& memory,
+                                 const std::optional<PagingContext>& context, std::uint64_t address,
+                                 std::span<std::byte> bytes) const {
   std::size_t done = 0;
   while (done < bytes.size()) {
     std::size_t size = bytes.size() - done;
-    const auto gpa = translate(context, address + done, size);
+    const auto gpa = translate(memory, context, address + done, size);
     const auto piece = bytes.subspan(done, size);
     if (!gpa || !memory.read(*gpa, piece)) break;
     planted_.hide(*gpa, piece);
     done += piece.size();
-  }
-  if (done == 0 && !bytes.empty()) {
-    return fail(ErrorCode::kOutOfRange, "There is no RAM at {:#x}", address);
   }
   return done;
 }
@@ -483,7 +546,7 @@ Result<void> Debugger::write_memory(unsigned cpu, Space space, std::uint64_t add
   std::size_t done = 0;
   while (done < bytes.size()) {
     std::size_t size = bytes.size() - done;
-    const auto gpa = translate(context, address + done, size);
+    const auto gpa = translate(memory, context, address + done, size);
     const auto piece = bytes.subspan(done, size);
     if (!gpa) return fail(ErrorCode::kOutOfRange, "Nothing is mapped at {:#x}", address + done);
     VMM_TRY(planted_.write(memory, *gpa, piece));
@@ -538,12 +601,14 @@ Result<void> Debugger::reset_locked(const std::shared_ptr<const Snapshot>& snaps
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
   planted_.lift(memory);
   auto done = facts_.reset_to(snapshot);
+  contexts_.clear();
   (void)planted_.renew(memory);
   forget_history();
   return done;
 }
 
 Debugger::Lifted::Lifted(Debugger& debugger) : lock_(debugger.mutex_), debugger_(debugger) {
+  debugger_.contexts_.clear();  // who has the machine may put another state there
   if (debugger_.control_ != nullptr) {
     // Devices are in the present: so is what is saved of the guest.
     if (debugger_.history_.past) {
@@ -562,6 +627,7 @@ Debugger::Lifted::~Lifted() {
 
 Result<std::string> Debugger::monitor(unsigned cpu, std::string_view command) {
   const std::lock_guard lock(mutex_);
+  contexts_.clear();  // commands may go back to another state
   RunControl* const control = VMM_TRY(machine());
   MonitorView view{.control = *control,
                    .cpu = cpu,

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -45,6 +46,9 @@ class Symbols;
 inline constexpr std::string_view kNoUserCode =
     "this host runs user code (CPL 3) natively and does not stop it: breakpoints and steps work in "
     "kernel code only";
+
+// How a debugger sees memory: as the most privileged code, and what it may not execute, too.
+PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflags);
 
 class Debugger final : public Target {
  public:
@@ -103,6 +107,11 @@ class Debugger final : public Target {
 
   // The CPU stops on its own account, and parks.
   void report(StopEvent event);
+  // The CPU has met the breakpoint at this linear address. True: nobody is to be told, its
+  // conditions are false, and the CPU can step over it without a word to the others; no INT3 is in
+  // the way until stepped_over().
+  bool passes(const kvm::VcpuFd& cpu, const GuestMemory& memory, std::uint64_t address);
+  void stepped_over(const GuestMemory& memory);
   bool planted_at(Gpa address) const { return planted_.contains(address); }
   // The guest writes to a page that is guarded, and KVM has left that to us: done, under INT3 where
   // that stands. The address of a watchpoint that this meets. Errors: the memory's.
@@ -111,12 +120,17 @@ class Debugger final : public Target {
   // This process has written memory for the guest: INT3 stands again. As above.
   std::optional<std::uint64_t> look_at_memory(const GuestMemory& memory);
   // The guest has been in this process: INT3 stands again.
-  void renew_planted(const GuestMemory& memory) { (void)planted_.renew(memory); }
+  void renew_planted(const GuestMemory& memory) {
+    if (!lifted_) (void)planted_.renew(memory);
+  }
 
   // ---- for whoever serves a debugger
 
   // Readable when a CPU has reported a stop: then take_stop().
   int stop_fd() const noexcept { return stopped_.fd(); }
+  // After a resume() for steps: looks for some microseconds whether one is done, which is sooner
+  // than poll(2) would tell.
+  void await_step() const noexcept;
   // Stops the other CPUs and says what happened; nothing when it was nothing.
   std::optional<StopEvent> take_stop();
   // The guest cannot run on: it is held, and a debugger may look at it.
@@ -167,8 +181,17 @@ class Debugger final : public Target {
   Result<void> go_on(std::span<const ResumeAction> actions);
   Result<std::size_t> read_locked(unsigned cpu, Space space, std::uint64_t address,
                                   std::span<std::byte> bytes) const;
+  // Not mutex_: up to the first byte that is not there.
+  std::size_t read_pages(const GuestMemory& memory, const std::optional<PagingContext>& context,
+                         std::uint64_t address, std::span<std::byte> bytes) const;
   // Conditions (debugger_conditions.cc).
   bool matters(const StopEvent& event) const;
+  // What vCPUs judge by themselves.
+  struct Judged {
+    std::vector<Breakpoints::Entry> entries;
+    bool alone = false;  // one CPU runs
+  };
+  void let_cpus_judge(std::span<const ResumeAction> actions);
   Result<void> step_over(unsigned cpu);
   void end_step_over();
   bool was_asked_step(unsigned cpu) const;
@@ -176,8 +199,9 @@ class Debugger final : public Target {
   Result<void> check_steps(std::span<const ResumeAction> actions);
   void remove_all();
   void leave_memory();
-  std::optional<Gpa> translate(const std::optional<PagingContext>& context, std::uint64_t address,
-                               std::size_t& size) const;
+  static std::optional<Gpa> translate(const GuestMemory& memory,
+                                      const std::optional<PagingContext>& context,
+                                      std::uint64_t address, std::size_t& size);
   Result<std::optional<PagingContext>> context(unsigned cpu, Space space) const;
   Result<Breakpoints::Entry> place(unsigned cpu, const Breakpoint& point);
   Result<void> check_user_code(const CpuState& state, const Breakpoint& point,
@@ -232,6 +256,9 @@ class Debugger final : public Target {
   PlantedBytes planted_;
   WatchedMemory watched_;
   Locked<std::vector<StopEvent>> reported_;
+  std::atomic<bool> has_report_{false};
+  Locked<std::shared_ptr<const Judged>> judged_;
+  std::atomic<bool> lifted_{false};  // INT3 is nowhere: the only CPU that runs steps over one
 
   mutable std::mutex mutex_;  // guards the rest
   std::condition_variable changed_;
@@ -239,7 +266,10 @@ class Debugger final : public Target {
   Facts facts_;
   Breakpoints breakpoints_;
   std::vector<ResumeAction> asked_;  // of the CPUs, by the last resume()
-  std::optional<unsigned> over_;     // this CPU alone steps over a breakpoint
+  std::vector<CpuWish> wishes_;      // of the CPUs, as they have them; empty: not known
+  // How their addresses are to be understood; what has been asked for since they stopped.
+  mutable std::map<unsigned, PagingContext> contexts_;
+  std::optional<unsigned> over_;  // this CPU alone steps over a breakpoint
   Checkpoints checkpoints_;
   // Checkpoints that make themselves: how often, and whether one is due.
   std::atomic<bool> timed_{false};

@@ -100,7 +100,7 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
   std::vector<WatchedRange> pages;
   for (std::uint64_t done = 0; done < point.size;) {
     std::size_t size = point.size - done;
-    const auto gpa = translate(context, point.address + done, size);
+    const auto gpa = translate(machine.memory, context, point.address + done, size);
     if (!gpa || !machine.ram_slots.can_guard(page_of(*gpa))) {
       return fail(ErrorCode::kOutOfRange,
                   "{:#x} cannot be watched: no RAM that stays is mapped there", point.address);
@@ -197,7 +197,8 @@ std::set<Gpa> Debugger::stack_pages() const {
     const std::uint64_t top = linear_stack(state->general, state->system);
     for (const std::uint64_t address : {top, top - kMostPushed}) {
       std::size_t size = 1;
-      if (const auto gpa = translate(*context, address, size)) pages.insert(page_of(*gpa));
+      const auto gpa = translate(control_->machine().memory, *context, address, size);
+      if (gpa) pages.insert(page_of(*gpa));
     }
     const auto tss = state->system.tr.base;
     for (const std::uint64_t offset : kTssStacks) {
@@ -205,7 +206,7 @@ std::set<Gpa> Debugger::stack_pages() const {
       const auto read = read_locked(cpu, Space::kVirtual, tss + offset, bytes);
       if (!read || *read != bytes.size() || !state->system.long_mode_active()) continue;
       std::size_t size = 1;
-      const auto gpa = translate(*context, load_le(bytes) - 1, size);
+      const auto gpa = translate(control_->machine().memory, *context, load_le(bytes) - 1, size);
       if (gpa) pages.insert(page_of(*gpa));
     }
   }
@@ -289,7 +290,7 @@ Result<std::optional<std::uint64_t>> Debugger::write_guarded(const GuestMemory& 
 }
 
 std::optional<std::uint64_t> Debugger::look_at_memory(const GuestMemory& memory) {
-  (void)planted_.renew(memory);
+  renew_planted(memory);
   return watched_.changed(memory);
 }
 

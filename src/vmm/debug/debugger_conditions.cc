@@ -7,6 +7,29 @@
 #include "vmm/run_control.h"
 
 namespace vmm::debug {
+namespace {
+
+// Of code, those at this linear address.
+std::vector<const Breakpoints::Entry*> entries_at(const std::vector<Breakpoints::Entry>& entries,
+                                                  std::uint64_t address) {
+  std::vector<const Breakpoints::Entry*> here;
+  for (const Breakpoints::Entry& entry : entries) {
+    const bool code = entry.point.kind == BreakpointKind::kSoftware ||
+                      entry.point.kind == BreakpointKind::kHardware;
+    if (code && entry.point.address == address) here.push_back(&entry);
+  }
+  return here;
+}
+
+bool any_holds(const std::vector<const Breakpoints::Entry*>& entries,
+               const ConditionContext& context) {
+  return std::any_of(entries.begin(), entries.end(), [&](const auto* entry) {
+    return std::any_of(entry->conditions.begin(), entry->conditions.end(),
+                       [&](const StopCondition& condition) { return condition(context); });
+  });
+}
+
+}  // namespace
 
 Result<void> Debugger::set_conditions(const Breakpoint& point,
                                       std::vector<StopCondition> conditions) {
@@ -23,26 +46,70 @@ bool Debugger::matters(const StopEvent& event) const {
   if (event.kind != StopKind::kSoftwareBreakpoint && event.kind != StopKind::kHardwareBreakpoint) {
     return true;
   }
-  std::vector<const Breakpoints::Entry*> here;
-  for (const Breakpoints::Entry& entry : breakpoints_.entries()) {
-    const bool code = entry.point.kind == BreakpointKind::kSoftware ||
-                      entry.point.kind == BreakpointKind::kHardware;
-    if (code && entry.point.address == event.address) here.push_back(&entry);
-  }
+  const auto here = entries_at(breakpoints_.entries(), event.address);
   if (std::any_of(here.begin(), here.end(), [](const auto* e) { return e->conditions.empty(); })) {
     return true;
   }
   const auto state = state_locked(event.cpu);
   if (here.empty() || !state) return true;
   const ConditionContext context{
-      *state, [this, cpu = event.cpu](std::uint64_t address, std::span<std::byte> bytes) {
+      .state = *state,
+      .read_memory = [this, cpu = event.cpu](std::uint64_t address, std::span<std::byte> bytes) {
         const auto read = read_locked(cpu, Space::kVirtual, address, bytes);
         return read && *read == bytes.size();
       }};
-  return std::any_of(here.begin(), here.end(), [&](const auto* entry) {
-    return std::any_of(entry->conditions.begin(), entry->conditions.end(),
-                       [&](const StopCondition& condition) { return condition(context); });
-  });
+  return any_holds(here, context);
+}
+
+// What the vCPUs' threads may look at: a copy, as the list is the debugger's.
+void Debugger::let_cpus_judge(std::span<const ResumeAction> actions) {
+  const auto& entries = breakpoints_.entries();
+  const bool any = std::any_of(entries.begin(), entries.end(),
+                               [](const auto& entry) { return !entry.conditions.empty(); });
+  std::shared_ptr<const Judged> judged;
+  if (any) {
+    const auto running = std::count_if(actions.begin(), actions.end(), [](const auto& action) {
+      return action.kind != ResumeAction::Kind::kStay;
+    });
+    judged = std::make_shared<const Judged>(Judged{entries, running == 1});
+  }
+  judged_.with([&judged](auto& now) { now.swap(judged); });
+}
+
+// On the vCPU's thread. What a debug register holds is this CPU's own affair; INT3 is taken away
+// only if no other CPU could run past it.
+bool Debugger::passes(const kvm::VcpuFd& cpu, const GuestMemory& memory, std::uint64_t address) {
+  const auto judged = judged_.with([](const auto& now) { return now; });
+  if (!judged) return false;
+  const auto here = entries_at(judged->entries, address);
+  const bool planted =
+      std::any_of(here.begin(), here.end(), [](const auto* e) { return e->planted.has_value(); });
+  if (here.empty() || (planted && !judged->alone) ||
+      std::any_of(here.begin(), here.end(), [](const auto* e) { return e->conditions.empty(); })) {
+    return false;
+  }
+  auto general = cpu.registers();
+  auto system = cpu.system_registers();
+  if (!general || !system) return false;
+  const std::optional<PagingContext> paging = all_seeing(*system, general->rflags);
+  const CpuState state{.general = *general, .system = *system};
+  const ConditionContext context{.state = state,
+                                 .read_memory =
+                                     [&](std::uint64_t at, std::span<std::byte> to) {
+                                       return read_pages(memory, paging, at, to) == to.size();
+                                     },
+                                 .whole = false};
+  if (any_holds(here, context)) return false;
+  if (planted) {
+    lifted_ = true;
+    planted_.lift(memory);
+  }
+  return true;
+}
+
+void Debugger::stepped_over(const GuestMemory& memory) {
+  if (!lifted_.exchange(false)) return;
+  (void)planted_.renew(memory);
 }
 
 // The CPU executes the instruction that its breakpoint is at, while the others stand: none can run

@@ -1,6 +1,10 @@
 #include "vmm/debug/packet.h"
 
+#include <immintrin.h>
+
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <utility>
 
 namespace vmm::debug {
@@ -157,28 +161,80 @@ PacketEvent PacketReader::finish(int low_digit) {
   return PacketEvent{PacketEvent::Kind::kPacket, std::move(payload_)};
 }
 
+namespace {
+
+constexpr std::size_t kBlock = sizeof(__m128i);
+
+__m128i load_block(const char* from) noexcept {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+}
+
+// How many of the bytes from there on are sent as they are: up to one that is escaped, or that
+// begins a run worth shortening. A whole block and one byte more can be read.
+std::size_t plain_bytes(const char* from) noexcept {
+  const __m128i block = load_block(from);
+  const auto is = [block](char c) { return _mm_cmpeq_epi8(block, _mm_set1_epi8(c)); };
+  const __m128i escaped =
+      _mm_or_si128(_mm_or_si128(is('#'), is('$')), _mm_or_si128(is('}'), is('*')));
+  const auto special = static_cast<unsigned>(_mm_movemask_epi8(escaped));
+  const auto repeated =
+      static_cast<unsigned>(_mm_movemask_epi8(_mm_cmpeq_epi8(block, load_block(from + 1))));
+  static_assert(kLeastRepeat == 3);
+  const unsigned end = special | (repeated & repeated >> 1 & repeated >> 2);
+  return static_cast<std::size_t>(std::countr_zero(end | 1U << kBlock));
+}
+
+std::uint8_t sum_of(std::string_view bytes) noexcept {
+  __m128i sums = _mm_setzero_si128();
+  std::size_t i = 0;
+  for (; i + kBlock <= bytes.size(); i += kBlock) {
+    sums = _mm_add_epi64(sums, _mm_sad_epu8(load_block(bytes.data() + i), _mm_setzero_si128()));
+  }
+  auto sum = static_cast<std::uint64_t>(_mm_cvtsi128_si64(sums)) +
+             static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_unpackhi_epi64(sums, sums)));
+  for (; i < bytes.size(); ++i) sum += static_cast<unsigned char>(bytes[i]);
+  return static_cast<std::uint8_t>(sum);
+}
+
+// The first byte of `rest` with its repetitions, to where `out` is, which is moved on; how many
+// bytes of `rest` that was.
+std::size_t encode_one(std::string_view rest, char*& out) noexcept {
+  const char c = rest.front();
+  if (needs_escape(c)) {
+    *out++ = '}';
+    *out++ = static_cast<char>(c ^ 0x20);
+    return 1;
+  }
+  *out++ = c;
+  rest = rest.substr(0, kMostRepeat + 1);
+  const auto other = std::find_if(rest.begin(), rest.end(), [c](char d) { return d != c; });
+  const std::size_t repeat = shortened(static_cast<std::size_t>(other - rest.begin()) - 1);
+  if (repeat != 0) {
+    *out++ = '*';
+    *out++ = static_cast<char>(repeat + kRepeatBase);
+  }
+  return repeat + 1;
+}
+
+}  // namespace
+
+// Memory is read in large packets: what is neither escaped nor repeated goes block by block.
 std::string encode_packet(std::string_view payload) {
-  std::string packet = "$";
-  packet.reserve(payload.size() + 4);
-  for (std::size_t i = 0; i < payload.size(); ++i) {
-    const char c = payload[i];
-    if (needs_escape(c)) {
-      packet += '}';
-      packet += static_cast<char>(c ^ 0x20);
-      continue;
+  std::string packet(2 * payload.size() + 4, '$');
+  char* out = packet.data() + 1;
+  while (!payload.empty()) {
+    if (payload.size() > kBlock) {
+      const std::size_t plain = plain_bytes(payload.data());
+      std::memcpy(out, payload.data(), kBlock);
+      out += plain;
+      payload.remove_prefix(plain);
+      if (plain == kBlock) continue;
     }
-    packet += c;
-    const std::size_t end = std::min(payload.find_first_not_of(c, i), payload.size());
-    const std::size_t repeat = shortened(end - i - 1);
-    if (repeat == 0) continue;
-    packet += '*';
-    packet += static_cast<char>(repeat + kRepeatBase);
-    i += repeat;
+    payload.remove_prefix(encode_one(payload, out));
   }
-  std::uint8_t sum = 0;
-  for (const char c : std::string_view(packet).substr(1)) {
-    sum = static_cast<std::uint8_t>(sum + static_cast<unsigned char>(c));
-  }
+  const auto size = static_cast<std::size_t>(out - packet.data());
+  const std::uint8_t sum = sum_of(std::string_view(packet).substr(1, size - 1));
+  packet.resize(size);
   packet += '#';
   packet += kDigits[sum >> 4];
   packet += kDigits[sum & 15];

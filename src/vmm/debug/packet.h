@@ -16,7 +16,7 @@
 namespace vmm::debug {
 
 // The longest payload that is understood, in bytes before unescaping; told as PacketSize.
-inline constexpr std::size_t kMostPayload = KiB(64);
+inline constexpr std::size_t kMostPayload = KiB(256);
 
 // What the debugger sent.
 struct PacketEvent {

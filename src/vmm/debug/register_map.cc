@@ -379,6 +379,9 @@ RegisterMap::RegisterMap(Architecture architecture, const XsaveLayout& layout)
   builder.pkeys();
   builder.system();
   xml_ += "</target>";
+  for (const std::string_view name : {"rip", "rsp", "rbp", "eip", "esp", "ebp"}) {
+    if (const auto number = find(name)) told_at_stops_.push_back(*number);
+  }
 }
 
 std::optional<std::size_t> RegisterMap::find(std::string_view name) const {
@@ -476,6 +479,27 @@ bool RegisterMap::set_value(const Register& r, std::uint64_t value, CpuState& st
       break;
   }
   return false;
+}
+
+bool RegisterMap::is_basic(std::size_t number) const {
+  switch (registers_[number].kind) {
+    case Kind::kXsave:
+    case Kind::kFpuTag:
+    case Kind::kDebug:
+    case Kind::kMsr:
+      return false;
+    case Kind::kGeneral:
+    case Kind::kPc:
+    case Kind::kFlags:
+    case Kind::kSelector:
+    case Kind::kSegmentBase:
+    case Kind::kSegmentLimit:
+    case Kind::kSegmentAttributes:
+    case Kind::kTable:
+    case Kind::kControl:
+      break;
+  }
+  return true;
 }
 
 std::optional<std::string> RegisterMap::read(std::size_t number, const CpuState& state) const {

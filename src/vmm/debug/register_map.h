@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,10 @@ class RegisterMap {
   // The number of a register; nothing when there is none of that name.
   std::optional<std::size_t> find(std::string_view name) const;
 
+  // Program counter, stack pointer and frame pointer: what a debugger wants to know at each stop.
+  std::span<const std::size_t> told_at_stops() const noexcept { return told_at_stops_; }
+  // Whether all of the register is in CpuState::general and CpuState::system.
+  bool is_basic(std::size_t number) const;
   // The register's bytes, lowest first; nothing when this CPU does not have it. The program counter
   // is linear: outside of 64-bit mode the code segment's base is added.
   std::optional<std::string> read(std::size_t number, const CpuState& state) const;
@@ -82,6 +87,7 @@ class RegisterMap {
 
   bool wide_;
   std::vector<Register> registers_;
+  std::vector<std::size_t> told_at_stops_;
   std::string xml_;
 };
 

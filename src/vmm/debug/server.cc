@@ -103,6 +103,7 @@ class Thread final {
       if (waits[2].revents != 0) accept();
       if (client_ && waits[3].revents != 0) read();
       if (client_) write();
+      if (client_ && client_->session.guest_runs()) debugger_.await_step();
       if (client_ && client_->session.ended() && client_->waiting.empty()) leave();
     }
     if (client_) say_goodbye();

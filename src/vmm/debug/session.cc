@@ -46,6 +46,9 @@ bool condition_holds(std::string_view code, const RegisterMap& registers,
   const AgentContext agent{
       .read_register = [&](std::uint64_t number) -> std::optional<std::uint64_t> {
         if (number >= registers.count()) return std::nullopt;
+        if (!context.whole && !registers.is_basic(static_cast<std::size_t>(number))) {
+          return std::nullopt;
+        }
         const auto bytes = registers.read(static_cast<std::size_t>(number), context.state);
         if (!bytes || bytes->size() > sizeof(std::uint64_t)) return std::nullopt;
         return load_le(std::as_bytes(std::span(*bytes)));
@@ -111,8 +114,11 @@ void Session::send_text(std::string_view text) {
 
 const std::shared_ptr<const RegisterMap>& Session::shared_map() {
   if (!map_) {
-    map_ = std::make_shared<const RegisterMap>(
-        settings_.architecture.value_or(target_.architecture(general_cpu_)), layout_);
+    const Architecture architecture =
+        settings_.architecture.value_or(target_.architecture(general_cpu_));
+    std::shared_ptr<const RegisterMap>& known = settings_.described[architecture];
+    if (!known) known = std::make_shared<const RegisterMap>(architecture, layout_);
+    map_ = known;
   }
   return map_;
 }
@@ -124,16 +130,24 @@ Result<CpuState*> Session::state() {
   return &seen_->second;
 }
 
+// Those that a debugger wants to know at each stop.
+std::string Session::first_registers(const CpuState& state) {
+  std::string text;
+  for (const std::size_t number : map().told_at_stops()) {
+    text += fmt::format("{:02x}:{};", number, to_hex(*map().read(number, state)));
+  }
+  return text;
+}
+
 void Session::send_stop(const StopEvent& event) {
   std::string reply = fmt::format("T{:02x}", signal_of(event.kind));
   general_cpu_ = control_cpu_ = event.cpu;
   seen_.reset();
-  if (const auto state = this->state()) {
-    for (const std::string_view name : {"rip", "rsp", "rbp", "eip", "esp", "ebp"}) {
-      const auto number = map().find(name);
-      if (!number) continue;
-      reply += fmt::format("{:02x}:{};", *number, to_hex(*map().read(*number, **state)));
-    }
+  // With the first answer the description is chosen, by the whole state.
+  if (event.state && map_) {
+    reply += first_registers({.general = event.state->general, .system = event.state->system});
+  } else if (const auto state = this->state()) {
+    reply += first_registers(**state);
   }
   reply += fmt::format("thread:{:x};core:{:x};", event.cpu + 1, event.cpu);
   switch (event.kind) {
@@ -218,6 +232,7 @@ void Session::on_packet(std::string_view packet) {
 bool Session::dispatch(char first, std::string_view rest) {
   switch (first) {
     case '?':
+      stop_->state.reset();  // the debugger may have changed it
       send_stop(*stop_);
       return true;
     case 'g':

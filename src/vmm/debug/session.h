@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +27,8 @@ namespace vmm::debug {
 struct SessionSettings {
   // How registers are described to the next debugger; nothing: as fits what the CPU executes then.
   std::optional<Architecture> architecture = {};
+  // The descriptions that were wanted so far, by architecture. All sessions have one layout.
+  std::map<Architecture, std::shared_ptr<const RegisterMap>> described = {};
 };
 
 class Session {
@@ -58,6 +61,7 @@ class Session {
   void send_error(unsigned number);
   void send_error(const Error& error);
   void send_stop(const StopEvent& event);
+  std::string first_registers(const CpuState& state);
   void send_text(std::string_view text);  // for the user's eyes
   void send_done(const Result<void>& result);
 

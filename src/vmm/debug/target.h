@@ -35,12 +35,20 @@ enum class StopKind : std::uint8_t {
   kTapeTrouble,   // TapeHead::trouble says which
 };
 
+// What a CPU has at hand when it stops.
+struct StopState {
+  x86::Registers general;
+  x86::SystemRegisters system;
+};
+
 // Why all CPUs stand still.
 struct StopEvent {
   StopKind kind = StopKind::kInterrupted;
   unsigned cpu = 0;           // the one that caused it
   std::uint64_t address = 0;  // of the data, for a watchpoint
   std::string note = {};      // a line for the user, may be empty
+  // Of `cpu`, where that was no trouble; else it is asked for.
+  std::optional<StopState> state = {};
 };
 
 // By the numbers of the Z packets.
@@ -61,8 +69,10 @@ struct Breakpoint {
 struct ConditionContext {
   const CpuState& state;
   std::function<bool(std::uint64_t address, std::span<std::byte> bytes)> read_memory;
+  bool whole = true;  // else `state` has general and system registers alone
 };
-// Whether the debugger is to be told. Any thread, one at a time.
+// Whether the debugger is to be told; true, too, when that needs more than the context has. Any
+// thread, several at a time.
 using StopCondition = std::function<bool(const ConditionContext&)>;
 
 // What one CPU does when the machine goes on.

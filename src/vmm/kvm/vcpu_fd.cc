@@ -265,6 +265,17 @@ Result<std::uint64_t> VcpuFd::msr(std::uint32_t index) const {
   return table.entries(1)[0].data;
 }
 
+Result<std::size_t> VcpuFd::read_msrs(std::span<Msr> msrs) const {
+  MsrTable table(msrs.size());
+  table.head().nmsrs = static_cast<std::uint32_t>(msrs.size());
+  const auto entries = table.entries(msrs.size());
+  for (std::size_t i = 0; i < msrs.size(); ++i) entries[i].index = msrs[i].index;
+  const int n = ::ioctl(fd_.get(), kGetMsrs, table.get());
+  if (n < 0) return fail_errno(errno, "KVM_GET_MSRS on vCPU {}", id_);
+  for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) msrs[i].value = entries[i].data;
+  return static_cast<std::size_t>(n);
+}
+
 Result<void> VcpuFd::set_msrs(std::span<const Msr> msrs) const {
   MsrTable table(msrs.size());
   table.head().nmsrs = static_cast<std::uint32_t>(msrs.size());

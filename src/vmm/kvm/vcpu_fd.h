@@ -135,6 +135,8 @@ class VcpuFd {
 
   Result<void> set_cpuid(std::span<const x86::CpuidEntry> entries) const;
   Result<std::uint64_t> msr(std::uint32_t index) const;
+  // The values of those that `msrs` names, up to the first that KVM does not know: how many.
+  Result<std::size_t> read_msrs(std::span<Msr> msrs) const;
   Result<void> set_msrs(std::span<const Msr> msrs) const;
 
   Result<x86::XsaveArea> xsave() const;

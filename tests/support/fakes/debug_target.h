@@ -34,6 +34,7 @@ class FakeDebugTarget final : public debug::Target {
   std::vector<debug::ResumeAction> actions;
   std::optional<Error> refusal;  // of the next insert, resume or interrupt
   debug::StopEvent next_stop{};
+  bool basic_registers_only = false;  // are there for conditions
   std::optional<std::uint64_t> offset;
   std::optional<debug::Symbols::Segments> segments;
   debug::Architecture described = debug::Architecture::kX86_64;
@@ -104,10 +105,12 @@ class FakeDebugTarget final : public debug::Target {
     if (conditions.empty()) return {};
     std::string text = describe("conditions", point);
     const debug::ConditionContext context{
-        states.at(0), [this](std::uint64_t address, std::span<std::byte> bytes) {
+        states.at(0),
+        [this](std::uint64_t address, std::span<std::byte> bytes) {
           const auto read = read_memory(0, debug::Space::kVirtual, address, bytes);
           return read && *read == bytes.size();
-        }};
+        },
+        !basic_registers_only};
     for (const debug::StopCondition& condition : conditions) {
       text += condition(context) ? " yes" : " no";
     }

@@ -119,6 +119,29 @@ TEST(Packet, EveryByteComesBackThroughTheReader) {
   EXPECT_EQ(events[0].payload, payload);
 }
 
+// Blocks of plain bytes with something else at every place in them.
+TEST(Packet, EscapesAndRunsAreFoundAnywhere) {
+  const std::vector<std::string> others{
+      "#", "$", "}", "*", "zzzz", "zzzzz", std::string(200, 'z'), "#zzzz*"};
+  for (std::size_t before = 0; before < 40; ++before) {
+    for (std::size_t after = 0; after < 40; after += 3) {
+      for (const std::string& other : others) {
+        std::string payload;
+        for (std::size_t i = 0; i < before; ++i) payload += static_cast<char>('a' + i % 20);
+        payload += other;
+        for (std::size_t i = 0; i < after; ++i) payload += static_cast<char>('a' + i % 20);
+        const std::string wire = encode_packet(payload);
+        const std::string inside = wire.substr(1, wire.size() - 4);
+        EXPECT_EQ(test::decode_payload(inside), payload);
+        EXPECT_EQ(inside.find_first_of("#$"), std::string::npos);
+        unsigned sum = 0;
+        for (const char c : inside) sum += static_cast<unsigned char>(c);
+        EXPECT_EQ(wire.substr(wire.size() - 2), to_hex(std::string(1, static_cast<char>(sum))));
+      }
+    }
+  }
+}
+
 TEST(Hex, NumbersAreTakenFromTheFront) {
   std::string_view text = "1fg";
   EXPECT_EQ(take_hex(text), 0x1fU);

@@ -198,6 +198,34 @@ TEST_F(DebugSession, ConditionsAreUnderstood) {
                                       "conditions 1 0x401008 1 yes yes"));
 }
 
+// A CPU that judges by itself has not looked at all of its registers: what needs the others is for
+// somebody who has.
+TEST_F(DebugSession, ConditionsThatNeedMoreRegistersHold) {
+  attach();
+  target.basic_registers_only = true;
+  const RegisterMap map(Architecture::kX86_64, layout);
+  const auto false_of = [&](std::string_view name) {  // reg N; const8 0; bit_and; end
+    return "Z0,401000,1;X7,26" + to_hex({"\0", 1}) +
+           to_hex(std::string(1, static_cast<char>(*map.find(name)))) + "22000f27";
+  };
+  EXPECT_EQ(ask(false_of("rbx")), "OK");
+  EXPECT_EQ(ask(false_of("mxcsr")), "OK");
+  EXPECT_THAT(target.log, ElementsAre("insert 0 0x401000 1", "conditions 0 0x401000 1 no",
+                                      "insert 0 0x401000 1", "conditions 0 0x401000 1 yes"));
+}
+
+TEST_F(DebugSession, StopIsToldWithWhatTheCpuHadAtHand) {
+  attach();
+  ask("vCont;s:1");
+  StopState state{target.states[0].general, target.states[0].system};
+  state.general.rip = 0x1234;
+  session.on_stop({.kind = StopKind::kStep, .cpu = 0, .state = state});
+  EXPECT_THAT(answers(), HasSubstr("10:3412000000000000"));
+  // Who asks later gets what is there then.
+  target.states[0].general.rip = 0x5678;
+  EXPECT_THAT(ask("?"), HasSubstr("10:7856000000000000"));
+}
+
 TEST_F(DebugSession, MalformedConditionsAreRefused) {
   attach();
   for (const char* bad : {"Z0,401000,1;", "Z0,401000,1;X", "Z0,401000,1;X7", "Z0,401000,1;X7,26",
