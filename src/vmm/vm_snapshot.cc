@@ -165,7 +165,7 @@ Result<void> Vm::Impl::put_back(const std::shared_ptr<const Snapshot>& snapshot,
   }
   auto done = tracked->reset_to(snapshot);
   if (!shadow_pages) shadow_pages = host_has_shadow_pages();
-  if (done && *shadow_pages) done = drop_shadow_pages(*machine);
+  if (done && *shadow_pages) done = drop_shadow_pages(*machine);  // the event loop is at work
   if (done) done = restore_first_cpu(snapshot->state(), cpus(), *format);
   if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
   if (done && !differs.empty()) {

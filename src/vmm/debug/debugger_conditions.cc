@@ -67,7 +67,8 @@ void Debugger::let_cpus_judge(std::span<const ResumeAction> actions) {
   const bool any = std::any_of(entries.begin(), entries.end(),
                                [](const auto& entry) { return !entry.conditions.empty(); });
   std::shared_ptr<const Judged> judged;
-  if (any) {
+  // What is recorded goes from stop to stop, and no CPU steps by itself.
+  if (any && !history_.recording) {
     const auto running = std::count_if(actions.begin(), actions.end(), [](const auto& action) {
       return action.kind != ResumeAction::Kind::kStay;
     });

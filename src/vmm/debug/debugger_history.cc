@@ -100,6 +100,7 @@ Result<void> Debugger::check_recordable() {
 TapeHead& Debugger::head() const { return control_->vcpus().front()->debug().tape(); }
 
 Result<void> Debugger::set_tape(TapeHead head) {
+  contexts_.clear();
   CpuDebug& debug = VMM_TRY(machine())->vcpus().front()->debug();
   return do_on_cpu(0, [&debug, head = std::move(head)](kvm::VcpuFd& cpu) {
     debug.tape() = head;

@@ -145,7 +145,7 @@ Result<void> restore_state(Machine& machine, const WholeState& state, const CpuA
 }
 
 Result<void> restore_first_cpu(const WholeState& state, const CpuAccess& cpus,
-                               const kvm::VcpuStateFormat& format) {
+                               kvm::VcpuStateFormat& format) {
   return cpus.with(0, [&](kvm::VcpuFd& cpu, ExitDispatch& dispatch) {
     return restore_cpu(cpu, dispatch, state.machine.cpus.front(), format, false);
   });

@@ -25,6 +25,6 @@ Result<void> restore_state(Machine& machine, const WholeState& state, const CpuA
 
 // Of the same machine's: the first CPU's state alone. Errors: as above, for a CPU.
 Result<void> restore_first_cpu(const WholeState& state, const CpuAccess& cpus,
-                               const kvm::VcpuStateFormat& format);
+                               kvm::VcpuStateFormat& format);
 
 }  // namespace vmm

@@ -3,6 +3,13 @@
 #include "vmm/snapshot/ram_image.h"
 
 namespace vmm {
+namespace {
+
+void add_all(PageSet& pages) {
+  for (std::uint64_t page = 0; page < pages.pages(); ++page) pages.add(page);
+}
+
+}  // namespace
 
 Result<void> TrackedMemory::take_written() {
   std::uint64_t first = 0;
@@ -33,9 +40,7 @@ Result<void> TrackedMemory::begin(const std::shared_ptr<const Snapshot>& snapsho
 Result<void> TrackedMemory::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   VMM_TRY(slots_.log_writes());
   VMM_TRY(take_written());
-  if (like_.lock() != snapshot) {
-    for (std::uint64_t page = 0; page < since_like_.pages(); ++page) since_like_.add(page);
-  }
+  if (like_.lock() != snapshot) add_all(since_like_);
   snapshot->ram().put_back(memory_, since_like_);
   put_back_ = since_like_.count();
   since_file_.add(since_like_);
@@ -49,7 +54,11 @@ Result<std::optional<Gpa>> TrackedMemory::difference(const Snapshot& snapshot) {
   // What neither of both images has, and nobody has written, is all zeroes.
   PageSet candidates = since_like_;
   candidates.add(snapshot.ram().pages());
-  if (like_) candidates.add(like_->ram().pages());
+  if (const auto like = like_.lock()) {
+    candidates.add(like->ram().pages());
+  } else {
+    add_all(candidates);  // of a snapshot that is gone nobody knows what it had
+  }
   return snapshot.ram().difference(memory_, candidates);
 }
 
