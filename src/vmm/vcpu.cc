@@ -56,11 +56,11 @@ void Vcpu::tell() {
 bool Vcpu::look_for_news(std::unique_lock<std::mutex>& lock, std::chrono::microseconds time) {
   if (!looks_) return false;
   const std::uint32_t seen = news_.load(std::memory_order_relaxed);
+  const auto changed = [this, seen] { return news_.load(std::memory_order_acquire) != seen; };
   lock.unlock();
-  const bool news =
-      comes_soon(time, [this, seen] { return news_.load(std::memory_order_acquire) != seen; });
+  (void)comes_soon(time, changed);
   lock.lock();
-  return news;
+  return changed();  // also in the moment between the two
 }
 
 void Vcpu::await_parking() const noexcept {
@@ -200,7 +200,8 @@ bool Vcpu::wait_until_running() {
       return true;
     }
     if (handler_.debug().stepping() && look_for_news(lock, kNextStep)) continue;
-    changed_.wait(lock);
+    // Who asks for something tells so without the lock: what was missed while it was released.
+    changed_.wait(lock, [this] { return wanted_ != State::kPaused || !mailbox_.empty(); });
   }
 }
 
