@@ -39,6 +39,7 @@ class ExitDispatch final : public ExitHandler {
     // With that: what CPUs share of decoded code, borrowed, and the MSRs that exits are made of.
     interpreter::SharedLines* decoded_lines = nullptr;
     bool (*is_device_msr)(std::uint32_t index) = no_msr;
+    bool no_hypercalls = false;  // likewise: VMCALL is not KVM's
     std::function<void(const std::string&)> trace;
   };
 

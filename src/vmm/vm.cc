@@ -105,6 +105,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
             .interpret_kernel = impl->plan.interpret_kernel,
             .decoded_lines = impl->decoded_lines.get(),
             .is_device_msr = impl->plan.apic_msrs ? UserIrqchip::answers : ExitDispatch::no_msr,
+            .no_hypercalls = impl->plan.hide_hypercalls,
             .trace = config.trace}));
     impl->vcpus.push_back(
         std::make_unique<Vcpu>(std::move(fd), *impl->dispatches.back(), kick_signal));

@@ -23,10 +23,12 @@ struct FakeHostState final : HostState {
   }
   std::optional<std::uint64_t> tsc_offset() override { return offset; }
   bool is_device_msr(std::uint32_t index) override { return index == device_msr; }
+  bool has_no_hypercalls() override { return no_hypercalls; }
 
   std::map<std::uint32_t, std::uint64_t> msrs;
   std::optional<std::uint64_t> offset = 0;
   std::uint32_t device_msr = 0x80b;
+  bool no_hypercalls = true;
 };
 
 // 4 MiB of RAM. The first 2 MiB are mapped page by page, each to itself.

@@ -39,6 +39,8 @@ class HostState {
   virtual std::optional<std::uint64_t> tsc_offset() = 0;
   // Whether accesses to this MSR are this process's to answer.
   virtual bool is_device_msr(std::uint32_t index) = 0;
+  // Whether the guest was told of no hypercall, and KVM completes none.
+  virtual bool has_no_hypercalls() = 0;
 };
 
 namespace msr {

@@ -22,10 +22,12 @@ Next for_kvm(Cpu& cpu, const Insn&) noexcept { return cpu.leave(Stop::kKvm); }
 }  // namespace
 
 Interpreter::Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables,
-                         SharedLines& lines, bool (*device_msr)(std::uint32_t index))
+                         SharedLines& lines, bool (*device_msr)(std::uint32_t index),
+                         bool no_hypercalls)
     : number_(cpu),
       memory_(memory),
       is_device_msr_(device_msr),
+      no_hypercalls_(no_hypercalls),
       tables_(tables),
       tlb_(memory, tables),
       cpu_(tlb_, *this),

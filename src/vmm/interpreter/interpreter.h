@@ -35,9 +35,10 @@ enum class Outcome : std::uint8_t {
 class Interpreter final : HostState {
  public:
   // All are borrowed.
-  // `device_msr` says which MSRs are answered by who handles exits.
+  // `device_msr` says which MSRs are answered by who handles exits; `no_hypercalls`, that VMCALL is
+  // not KVM's (quirk hide-hypercalls).
   Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables, SharedLines& lines,
-              bool (*device_msr)(std::uint32_t index));
+              bool (*device_msr)(std::uint32_t index), bool no_hypercalls);
 
   // Executes until something else has to happen. The CPU's state is taken from KVM, and put there
   // before this returns. An interrupt that KVM holds for it is delivered here. Errors: host
@@ -65,6 +66,7 @@ class Interpreter final : HostState {
   std::optional<std::uint64_t> msr(std::uint32_t index) override;
   std::optional<std::uint64_t> tsc_offset() override;
   bool is_device_msr(std::uint32_t index) override { return is_device_msr_(index); }
+  bool has_no_hypercalls() override { return no_hypercalls_; }
 
   Result<bool> load(kvm::VcpuFd& cpu);
   Result<void> store(kvm::VcpuFd& cpu);
@@ -84,6 +86,7 @@ class Interpreter final : HostState {
   const std::uint32_t number_;
   const GuestMemory& memory_;
   bool (*const is_device_msr_)(std::uint32_t index);
+  const bool no_hypercalls_;
   TableMap& tables_;
   Tlb tlb_;
   Cpu cpu_;

@@ -99,6 +99,18 @@ Next read_time_and_cpu(Cpu& cpu, const Insn& i) noexcept {
   return Next::kOn;
 }
 
+// VMCALL (VMMCALL) on a host whose KVM never completes it, so that the guest was told of none: what
+// KVM answers to a call that it does not have (Documentation/virt/kvm/x86/hypercalls.rst), and to
+// the one that does nothing since there are local APICs.
+Next hypercall(Cpu& cpu, const Insn&) noexcept {
+  constexpr std::uint64_t kPollIrq = 1;
+  constexpr std::int64_t kNoSuchCall = -1000;  // KVM_ENOSYS
+  if (!cpu.host.has_no_hypercalls()) return cpu.leave(Stop::kKvm);
+  const bool polls = get<std::uint64_t>(cpu, x86::kRax * 8) == kPollIrq;
+  put(cpu, x86::kRax * 8, polls ? std::uint64_t{0} : static_cast<std::uint64_t>(kNoSuchCall));
+  return Next::kOn;
+}
+
 // A trap: the frame points behind it.
 Next breakpoint(Cpu& cpu, const Insn&) noexcept {
   const std::uint64_t at = cpu.rip;
@@ -180,6 +192,9 @@ Handler choose_system(const completion::Instruction& instruction, const Form& fo
       return read_time;
     case ZYDIS_MNEMONIC_RDTSCP:
       return read_time_and_cpu;
+    case ZYDIS_MNEMONIC_VMCALL:
+    case ZYDIS_MNEMONIC_VMMCALL:
+      return hypercall;
     case ZYDIS_MNEMONIC_INT3:
       return breakpoint;
     case ZYDIS_MNEMONIC_IRETQ:

@@ -205,6 +205,21 @@ TEST_F(TransferTest, SwapgsAndSegmentBases) {
   EXPECT_EQ(step({0xf3, 0x48, 0x0f, 0xae, 0xd0}), Next::kStop);
 }
 
+TEST_F(TransferTest, Hypercalls_areUnknownWhereKvmNeverCompletesThem) {
+  const std::vector<std::uint8_t> vmcall{0x0f, 0x01, 0xc1}, vmmcall{0x0f, 0x01, 0xd9};
+  for (const auto& code : {vmcall, vmmcall}) {
+    cpu.file[x86::kRax] = 9;
+    EXPECT_EQ(step(code), Next::kOn);
+    EXPECT_EQ(static_cast<std::int64_t>(cpu.file[x86::kRax]), -1000);
+    cpu.file[x86::kRax] = 1;
+    EXPECT_EQ(step(code), Next::kOn);
+    EXPECT_EQ(cpu.file[x86::kRax], 0U);
+  }
+  host.no_hypercalls = false;
+  EXPECT_EQ(step(vmcall), Next::kStop);
+  EXPECT_TRUE(cpu.stop == Stop::kKvm);
+}
+
 TEST_F(TransferTest, TimeIsTheHostsAndAnOffset) {
   host.offset = std::uint64_t{1} << 50;
   const auto now = [&] {
