@@ -434,7 +434,12 @@ const char* Run::step() {
       }
       board_.output.set_writable(write);
       board_.uart.with([](Uart16550& uart) { uart.poke(); });
-      board_.pm.with([](AcpiPm& pm) { pm.press_power_button(); });
+      // A machine that is asked for sleep sleeps, until something wakes it.
+      board_.pm.with([write](AcpiPm& pm) {
+        pm.fallen_asleep();
+        if (write) pm.press_power_button();
+        if (pm.wakes()) pm.wake_up();
+      });
       return nullptr;
     case 12:
       move_a_window();

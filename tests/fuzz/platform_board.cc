@@ -107,7 +107,8 @@ PlatformBoard::PlatformBoard()
                                                      .events = &events,
                                                      .aux_port = true})),
       rtc(make_device<RtcCmos>(
-          "rtc", RtcCmos::Ports{.irq = IrqLine(&rtc_gate), .clock = &clock, .on_rearm = {}},
+          "rtc",
+          RtcCmos::Ports{.irq = IrqLine(&rtc_gate), .alarm = IrqLine(&alarm), .clock = &clock},
           RtcCmos::Memory{})),
       pm(make_device<AcpiPm>("acpi_pm", AcpiPm::Ports{.sci = wiring.line(AcpiPmLayout::kSciIrq),
                                                       .clock = &clock,
@@ -129,6 +130,10 @@ PlatformBoard::PlatformBoard()
   for (std::uint32_t gsi = 0; gsi < Wiring::kGsis; ++gsi) outside[gsi] = wiring.line(gsi);
   place_ports();
   place_memory();
+}
+
+void PlatformBoard::Alarm::set_level(bool asserted) {
+  board.pm.with([asserted](AcpiPm& chip) { chip.set_rtc_alarm(asserted); });
 }
 
 void PlatformBoard::HotplugEvent::set_level(bool asserted) {

@@ -121,6 +121,11 @@ class PlatformBoard {
 
   DeviceHandle<Uart16550> uart;
   DeviceHandle<I8042> i8042;
+  struct Alarm final : IrqPin {
+    explicit Alarm(PlatformBoard& all) : board(all) {}
+    void set_level(bool asserted) override;
+    PlatformBoard& board;
+  } alarm{*this};
   DeviceHandle<RtcCmos> rtc;
   DeviceHandle<AcpiPm> pm;
   DeviceHandle<Pit8254> pit;
