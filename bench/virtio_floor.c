@@ -1,12 +1,15 @@
 // What a virtio device's work costs without a guest: the floor for bench/virtio.py.
 //
-//   virtio_floor disk FILE (read|write) BYTES DEPTH COUNT (random|sequential) PLACES
-//   (buffered|direct) virtio_floor pingpong COUNT virtio_floor tap NAME BYTES COUNT FRAME
+//   virtio_floor disk FILE (read|write|durable) BYTES DEPTH COUNT (random|sequential) PLACES
+//                (buffered|direct)
+//   virtio_floor pingpong COUNT
+//   virtio_floor tap NAME BYTES COUNT FRAME
 //
 // disk: io_uring, DEPTH requests under way, at places that follow from the same random numbers as
-// the guest's. pingpong: two threads wake each other by eventfds. tap: one write(2) a frame, of
-// which FRAME has the first bytes, virtio_net_hdr included, in hexadecimal. Each prints 'a' after a
-// sixteenth of COUNT to warm up, and 'b' after COUNT more.
+// the guest's; a durable one is a write that ends when it is on the medium (RWF_DSYNC). pingpong:
+// two threads wake each other by eventfds. tap: one write(2) a frame, of which FRAME has the first
+// bytes, virtio_net_hdr included, in hexadecimal. Each prints 'a' after a sixteenth of COUNT to
+// warm up, and 'b' after COUNT more.
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -36,7 +39,7 @@ static uint64_t number(const char* text) { return strtoull(text, NULL, 0); }
 
 struct disk {
   struct io_uring ring;
-  int fd, write, sequential;
+  int fd, write, durable, sequential;
   unsigned bytes;
   uint64_t places, next, random;
   char* buffers;
@@ -55,6 +58,7 @@ static void begin(struct disk* d, uint64_t slot) {
   struct io_uring_sqe* const entry = io_uring_get_sqe(&d->ring);
   if (d->write) {
     io_uring_prep_write(entry, d->fd, buffer, d->bytes, offset);
+    if (d->durable) entry->rw_flags = RWF_DSYNC;
   } else {
     io_uring_prep_read(entry, d->fd, buffer, d->bytes, offset);
   }
@@ -85,7 +89,8 @@ static void run_disk(struct disk* d, uint64_t depth, uint64_t count) {
 
 static int disk(char** argument) {
   struct disk d = {.random = 0x9e3779b97f4a7c15u};
-  d.write = !strcmp(argument[1], "write");
+  d.durable = !strcmp(argument[1], "durable");
+  d.write = d.durable || !strcmp(argument[1], "write");
   d.bytes = (unsigned)number(argument[2]);
   const uint64_t depth = number(argument[3]), count = number(argument[4]);
   d.sequential = !strcmp(argument[5], "sequential");

@@ -13,8 +13,8 @@
         .set    kDescriptors, 0x100000
         .set    kDriver, 0x101000
         .set    kDevice, 0x102000
-        .set    kHeaders, 0x104000      // 16 bytes a request
-        .set    kStatus, 0x105000       // a byte a request
+        .set    kHeaders, 0x104000      // a line a request, as Linux has it: 16 bytes of header,
+        .set    kStatus, 0x104010       // a byte of status
         .set    kBuffers, 0x200000      // STRIDE bytes a request
         .set    kSize, 256
         .set    kSegment, 0x40000       // the most that one descriptor names: the devices' SIZE_MAX
@@ -169,7 +169,7 @@ next_request:
         cmpl    $1, device_id
         je      a_frame
         movl    %esi, %eax
-        shll    $4, %eax
+        shll    $6, %eax
         addl    $kHeaders, %eax
         movl    type, %edx
         movl    %edx, (%rax)
@@ -193,7 +193,9 @@ next_request:
 2:      call    end_descriptor
         testq   %r15, %r15
         jnz     1b
-        leaq    kStatus(%rsi), %rax
+        movl    %esi, %eax
+        shll    $6, %eax
+        addl    $kStatus, %eax
         call    begin_descriptor
         movl    $1, 8(%rdi)
         movl    $2, %edx
@@ -259,9 +261,9 @@ begin:
         shrq    $9, %rdx
         imulq   %rdx, %rax              // its sector
         movl    %esi, %edx
-        shll    $4, %edx
+        shll    $6, %edx
         movq    %rax, kHeaders + 8(%rdx)
-        movb    $0xff, kStatus(%rsi)
+        movb    $0xff, kStatus(%rdx)
 1:      movl    %esi, %eax
         imull   %r12d, %eax
         movzbl  %r14b, %edx             // the ring has 256 places
@@ -304,7 +306,8 @@ reap:
         incq    %r10
         cmpl    $1, device_id
         je      1f
-        cmpb    $0, kStatus(%rsi)
+        shll    $6, %eax
+        cmpb    $0, kStatus(%rax)
         jne     failed
 1:      cmpq    %r9, %r8
         jae     2f
