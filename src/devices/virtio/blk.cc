@@ -168,15 +168,25 @@ bool Blk::writeback() const noexcept {
 void Blk::activate(std::uint64_t features) { features_ = features; }
 
 bool Blk::process(std::uint16_t queue) {
-  const bool more = drain(queue, chain_, [&](Chain& chain) { start(queue, chain); });
   // Much ends within the call that starts it, such as reads from the page cache: then the way
   // through the event loop is saved.
   if (!polled_) backend_->set_quiet(true);
-  backend_->commit();
-  if (backend_->ready()) completed();
+  std::uint32_t begun = 0;
+  const bool more = drain(queue, chain_, [&](Chain& chain) {
+    start(queue, chain);
+    if (++begun % kAtOnce != 0) return;
+    commit();
+    host().queue(queue).publish_used();
+  });
+  commit();
   if (!polled_) backend_->set_quiet(false);
   tell_driver();
   return more;
+}
+
+void Blk::commit() {
+  backend_->commit();
+  if (backend_->ready()) take_ended();
 }
 
 bool Blk::poll() {
@@ -244,7 +254,7 @@ void Blk::begin_transfer(Slot& slot, bool in, std::uint64_t sector) {
       (!in && (offered_ & kReadOnly) != 0)) {
     return finish(slot, Status::kIoError, 1);
   }
-  slot.memory = HostView(host().memory(), data.take(length));
+  slot.memory.take(data, length);
   if (slot.memory.bytes() != length) return finish(slot, Status::kIoError, 1);
   if (in) slot.written = length + 1;
   slot.flush_follows = !in && !writeback();
@@ -314,7 +324,7 @@ void Blk::block_done(std::uint64_t tag, int error) {
 void Blk::finish(Slot& slot, Status status, std::uint64_t written) {
   const InFlight& request = slot.request;
   slot.busy = false;
-  slot.memory = HostView();
+  slot.memory.clear();
   idle_.push_back(&slot);
   if (slot.orphaned) {
     --orphans_;
@@ -327,7 +337,7 @@ void Blk::finish(Slot& slot, Status status, std::uint64_t written) {
     writer.skip(writer.remaining() - 1);
     (void)writer.write(static_cast<std::uint8_t>(status));
   }
-  host().queue(request.queue).push_used(request.chain, written);
+  host().queue(request.queue).add_used(request.chain, written);
   used_[request.queue] = true;
 }
 
@@ -339,10 +349,14 @@ void Blk::tell_driver() {
 }
 
 void Blk::completed() {
+  take_ended();
+  tell_driver();
+}
+
+void Blk::take_ended() {
   const bool resetting = orphans_ != 0;
   backend_->poll();
   backend_->commit();
-  tell_driver();
   if (resetting && orphans_ == 0) host().reset_finished();
 }
 

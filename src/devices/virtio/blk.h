@@ -104,6 +104,9 @@ class Blk final : public Device, private BlockClient {
   struct Header;
   struct Slot;
   enum class Status : std::uint8_t { kOk = 0, kIoError = 1, kUnsupported = 2 };
+  // So many requests are started together. Their driver hears of those that end at once, and has
+  // something to do, while the next ones are made.
+  static constexpr std::uint32_t kAtOnce = 8;
 
   void start(std::uint16_t queue, Chain& chain);
   void begin(Slot& slot);
@@ -111,6 +114,8 @@ class Blk final : public Device, private BlockClient {
   void begin_range(Slot& slot, bool discard);
   void answer_id(Slot& slot);
   void submit(Slot& slot, BlockRequest request);
+  void commit();
+  void take_ended();
   void flush_cache();
   void block_done(std::uint64_t tag, int error) override;
   void finish(Slot& slot, Status status, std::uint64_t written);

@@ -45,16 +45,6 @@ std::uint64_t SegmentCursor::skip(std::uint64_t bytes) {
   return done;
 }
 
-std::vector<Segment> SegmentCursor::take(std::uint64_t bytes) {
-  std::vector<Segment> taken;
-  while (bytes != 0 && remaining_ != 0) {
-    taken.push_back(piece(bytes));
-    advance(taken.back().length);
-    bytes -= taken.back().length;
-  }
-  return taken;
-}
-
 // A chain's segments were found to be RAM. What has been unplugged since reads as zeroes, and is
 // not written.
 
@@ -82,13 +72,25 @@ std::size_t ChainWriter::write(std::span<const std::byte> bytes) {
 }
 
 HostView::HostView(const GuestMemory& memory, std::span<const Segment> segments) {
-  pieces_.reserve(segments.size());
-  for (const Segment& segment : segments) {
-    if (add(memory, segment)) continue;
-    pieces_.clear();
-    uses_.clear();
-    return;
+  SegmentCursor all(memory, segments);
+  take(all, all.remaining());
+}
+
+void HostView::take(SegmentCursor& from, std::uint64_t bytes) {
+  clear();
+  bool there = true;
+  while (bytes != 0 && from.remaining() != 0) {
+    const Segment segment = from.piece(bytes);
+    from.advance(segment.length);
+    bytes -= segment.length;
+    there = there && add(from.memory_, segment);
   }
+  if (!there) clear();
+}
+
+void HostView::clear() noexcept {
+  pieces_.clear();
+  uses_.clear();
 }
 
 bool HostView::add(const GuestMemory& memory, const Segment& segment) {

@@ -63,11 +63,9 @@ class SegmentCursor {
   std::uint64_t remaining() const noexcept { return remaining_; }
   // Moves on by at most `bytes`; by how many.
   std::uint64_t skip(std::uint64_t bytes);
-  // The next `bytes`, cut out as segments of their own for a HostView or for keeping; moves on. As
-  // many as there are when fewer remain.
-  std::vector<Segment> take(std::uint64_t bytes);
 
  protected:
+  friend class HostView;
   // The largest piece that is next, at most `most` bytes; empty at the end. Does not move.
   Segment piece(std::uint64_t most) const noexcept;
   void advance(std::uint32_t bytes) noexcept;
@@ -132,6 +130,12 @@ class HostView {
   // Empty when a segment is no RAM any more: it was when its chain was made, but may have been
   // unplugged.
   HostView(const GuestMemory& memory, std::span<const Segment> segments);
+  // The same with the next `bytes` of a cursor, which moves on; with as many as there are when
+  // fewer remain.
+  HostView(SegmentCursor& from, std::uint64_t bytes) { take(from, bytes); }
+  // As if made anew, in memory that it has already.
+  void take(SegmentCursor& from, std::uint64_t bytes);
+  void clear() noexcept;
 
   std::span<const ::iovec> pieces() const noexcept { return pieces_; }
   std::uint64_t bytes() const noexcept;

@@ -30,8 +30,8 @@ class Host {
   // Whether the driver has a device that works: from activate() to a reset, and nothing has failed.
   // process() is only called then; who comes from elsewhere asks.
   virtual bool active() const noexcept = 0;
-  // Chains of this queue have been used: interrupts the driver unless it does not want that. Once
-  // after a batch.
+  // Chains of this queue have been used: publishes them (Queue::publish_used()) and interrupts the
+  // driver unless it does not want that. Once after a batch.
   virtual void used(std::uint16_t index) = 0;
   // Calls Device::process(index) soon, on the event loop's thread.
   virtual void ring(std::uint16_t index) = 0;

@@ -230,7 +230,8 @@ bool Net::transmit(std::size_t index) {
     queue.disable_notifications();
     for (; left != 0 && queue.pop(chain_); --left) {
       ++(send(pair, chain_) ? counters_.sent : counters_.send_dropped);
-      queue.push_used(chain_, 0);
+      queue.add_used(chain_, 0);
+      if (left % kPublished == 1) queue.publish_used();
     }
   } while (left != 0 && queue.enable_notifications());
   pair.backend->end_batch();
@@ -249,9 +250,10 @@ bool Net::send(Pair& pair, const Chain& chain) {
     return false;
   }
   const std::uint64_t size = reader.remaining();
-  const std::vector<Segment> segments = reader.take(size);
-  const HostView frame(host().memory(), segments);
-  return frame.bytes() == size && pair.backend->send(header, frame.pieces());
+  view_.take(reader, size);
+  const bool sent = view_.bytes() == size && pair.backend->send(header, view_.pieces());
+  view_.clear();
+  return sent;
 }
 
 void Net::backend_ready(std::size_t index) {

@@ -125,7 +125,8 @@ class Net final : public Device {
 
  private:
   static constexpr std::uint16_t kDataQueueSize = 256, kControlQueueSize = 64;
-  static constexpr int kBatch = 64;  // frames before others have their turn
+  static constexpr int kBatch = 64;     // frames before others have their turn
+  static constexpr int kPublished = 8;  // of these the driver hears together
 
   // What a pair of queues has besides its state.
   struct Pair {
@@ -187,6 +188,7 @@ class Net final : public Device {
 
   // Their memory is used again and again.
   Chain chain_;
+  HostView view_;
   std::vector<Queue::Answer> answers_;
 };
 

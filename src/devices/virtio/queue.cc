@@ -69,7 +69,7 @@ bool Queue::enable(std::uint64_t features) {
   }
   features_ = features;
   s_.enabled = true;
-  ++epoch_;
+  begin_life();
   return true;
 }
 
@@ -77,7 +77,13 @@ void Queue::reset() {
   s_ = QueueState{.size = max_size_};
   held_ = held_back_ = false;
   features_ = 0;
+  begin_life();
+}
+
+void Queue::begin_life() {
   ++epoch_;
+  quiet_ = false;
+  unpublished_ = {};
 }
 
 void Queue::break_ring(std::string_view why) {
@@ -98,6 +104,8 @@ Result<void> Queue::check(const QueueState& state, std::uint64_t features) const
 void Queue::restore(const QueueState& state, std::uint64_t features) {
   s_ = state;
   features_ = features;
+  quiet_ = false;  // who knows what that memory says
+  unpublished_ = {};
 }
 
 bool Queue::pop(Chain& chain) {
@@ -127,20 +135,34 @@ void Queue::undo_pop(const Chain& chain) {
 }
 
 void Queue::push_used(const Chain& chain, std::uint64_t written) {
-  const Answer answer{&chain, written};
-  push_used_together({&answer, 1});
+  add_used(chain, written);
+  publish_used();
 }
 
 void Queue::push_used_together(std::span<const Answer> answers) {
   const auto stale = [this](const Answer& answer) { return answer.chain->epoch != epoch_; };
-  if (!enabled() || answers.empty() || std::any_of(answers.begin(), answers.end(), stale)) return;
-  packed() ? push_packed(answers) : push_split(answers);
-  for (const Answer& answer : answers) {
-    const std::uint16_t slots = answer.chain->slots;
-    s_.in_flight = static_cast<std::uint16_t>(s_.in_flight - std::min(slots, s_.in_flight));
-    s_.unsignalled =
-        static_cast<std::uint16_t>(std::min<std::uint32_t>(s_.unsignalled + slots, 0xffff));
-  }
+  if (std::any_of(answers.begin(), answers.end(), stale)) return;
+  for (const Answer& answer : answers) add_used(*answer.chain, answer.written);
+  publish_used();
+}
+
+void Queue::add_used(const Chain& chain, std::uint64_t written) {
+  if (!enabled() || chain.epoch != epoch_) return;
+  const Answer answer{&chain, written};
+  packed() ? add_packed(answer) : add_split(answer);
+  const auto add = [](std::uint16_t a, std::uint16_t b) {
+    return static_cast<std::uint16_t>(std::min<std::uint32_t>(std::uint32_t{a} + b, 0xffff));
+  };
+  unpublished_.slots = add(unpublished_.slots, chain.slots);
+  s_.unsignalled = add(s_.unsignalled, chain.slots);
+}
+
+void Queue::publish_used() {
+  if (unpublished_.slots == 0 || !enabled()) return;
+  packed() ? publish_packed() : publish_split();
+  s_.in_flight =
+      static_cast<std::uint16_t>(s_.in_flight - std::min(unpublished_.slots, s_.in_flight));
+  unpublished_ = {};
 }
 
 Result<void> Queue::readmit(Chain& chain) const {
@@ -176,6 +198,7 @@ bool Queue::enable_notifications() {
     held_back_ = true;
     return available();
   }
+  quiet_ = false;
   packed() ? enable_packed() : enable_split();
   // The other way round for the driver: it makes a buffer available first and looks then.
   full_fence();
@@ -259,8 +282,9 @@ bool Queue::read_descriptor(std::uint64_t table, std::uint16_t index, Descriptor
   return true;
 }
 
+// Once: a driver that looks for what is used has the place in its cache.
 void Queue::disable_notifications() {
-  if (!enabled()) return;
+  if (!enabled() || std::exchange(quiet_, true)) return;
   if (packed()) {
     store<std::uint16_t>(s_.device + 2, kEventsDisable);
   } else if (!event_idx()) {

@@ -74,7 +74,13 @@ class Queue {
   // Gives a chain back to the driver, `written` bytes of whose writable segments hold an answer. A
   // chain from before a reset is dropped. Tells nobody: Host::used() does.
   void push_used(const Chain& chain, std::uint64_t written);
-  // The same for several chains that hold one answer together: the driver sees all of them or none.
+  // The same, but the driver sees it with the next push_used() or publish_used() only, and all that
+  // came before together: it looks at a place in memory that is not written for each of them then.
+  // Host::used() publishes, too.
+  void add_used(const Chain& chain, std::uint64_t written);
+  void publish_used();
+  // push_used() for several chains that hold one answer together: the driver sees all of them or
+  // none.
   struct Answer {
     const Chain* chain = nullptr;
     std::uint64_t written = 0;
@@ -128,17 +134,20 @@ class Queue {
   struct Descriptor;
   bool packed() const noexcept { return (features_ & kFeatureRingPacked) != 0; }
   bool event_idx() const noexcept { return (features_ & kFeatureEventIdx) != 0; }
+  void begin_life();
   const char* problem_of(const QueueState& state, std::uint64_t features) const;
 
   bool pop_split(Chain& chain);
   bool walk_split(std::uint16_t head, Chain& chain);
-  void push_split(std::span<const Answer> answers);
+  void add_split(const Answer& answer);
+  void publish_split();
   void enable_split();
   bool wants_interrupt_split(std::uint16_t used) const;
   bool available_split() const;
 
   bool pop_packed(Chain& chain);
-  void push_packed(std::span<const Answer> answers);
+  void add_packed(const Answer& answer);
+  void publish_packed();
   void enable_packed();
   bool wants_interrupt_packed(std::uint16_t used) const;
   bool available_packed() const;
@@ -161,6 +170,13 @@ class Queue {
   std::uint32_t epoch_ = 0;
   bool held_ = false;       // hold_notifications()
   bool held_back_ = false;  // the driver would be told to ring, were it not for that
+  bool quiet_ = false;      // the driver has been told not to ring, and nothing else since
+  // Descriptors of add_used(), and for a packed ring the flags that make the first of them visible.
+  struct Unpublished {
+    std::uint16_t slots = 0;
+    std::uint64_t first_flags_at = 0;
+    std::uint16_t first_flags = 0;
+  } unpublished_;
   QueueState s_;
 };
 

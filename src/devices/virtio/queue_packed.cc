@@ -51,29 +51,29 @@ bool Queue::pop_packed(Chain& chain) {
   return true;
 }
 
-void Queue::push_packed(std::span<const Answer> answers) {
-  std::uint64_t first_flags_at = 0;
-  std::uint16_t first_flags = 0;
-  for (const Answer& answer : answers) {
-    const std::uint64_t at = s_.descriptors + kDescSize * s_.next_used;
-    const std::uint32_t length = length_of(answer);
-    (void)memory_.write(Gpa(at + 8), UsedDescriptor{.length = length, .id = answer.chain->id});
-    const auto owner = s_.used_wrap ? kDescAvail | kDescUsed : 0;
-    const auto flags = static_cast<std::uint16_t>(owner | (length != 0 ? kDescWrite : 0));
-    if (&answer == answers.data()) {
-      first_flags_at = at + kFlags;
-      first_flags = flags;
-    } else {
-      store<std::uint16_t>(at + kFlags, flags);
-    }
-    s_.next_used = static_cast<std::uint16_t>(s_.next_used + answer.chain->slots);
-    if (s_.next_used >= s_.size) {
-      s_.next_used = static_cast<std::uint16_t>(s_.next_used - s_.size);
-      s_.used_wrap = !s_.used_wrap;
-    }
+void Queue::add_packed(const Answer& answer) {
+  const std::uint64_t at = s_.descriptors + kDescSize * s_.next_used;
+  const std::uint32_t length = length_of(answer);
+  (void)memory_.write(Gpa(at + 8), UsedDescriptor{.length = length, .id = answer.chain->id});
+  const auto owner = s_.used_wrap ? kDescAvail | kDescUsed : 0;
+  const auto flags = static_cast<std::uint16_t>(owner | (length != 0 ? kDescWrite : 0));
+  // The driver looks in order: what follows the first one is behind that.
+  if (unpublished_.slots == 0) {
+    unpublished_.first_flags_at = at + kFlags;
+    unpublished_.first_flags = flags;
+  } else {
+    store<std::uint16_t>(at + kFlags, flags);
   }
-  // Release: lengths, ids and the others' flags come before. The driver looks in order.
-  store<std::uint16_t>(first_flags_at, first_flags);
+  s_.next_used = static_cast<std::uint16_t>(s_.next_used + answer.chain->slots);
+  if (s_.next_used >= s_.size) {
+    s_.next_used = static_cast<std::uint16_t>(s_.next_used - s_.size);
+    s_.used_wrap = !s_.used_wrap;
+  }
+}
+
+void Queue::publish_packed() {
+  // Release: lengths, ids and the others' flags come before.
+  store<std::uint16_t>(unpublished_.first_flags_at, unpublished_.first_flags);
 }
 
 void Queue::enable_packed() {

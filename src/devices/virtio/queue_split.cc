@@ -52,13 +52,14 @@ bool Queue::walk_split(std::uint16_t head, Chain& chain) {
   return false;
 }
 
-void Queue::push_split(std::span<const Answer> answers) {
-  for (const Answer& answer : answers) {
-    const std::uint64_t slot = s_.next_used % s_.size;
-    (void)memory_.write(Gpa(s_.device + kEntries + kUsedEntry * slot),
-                        UsedElement{.id = answer.chain->id, .length = length_of(answer)});
-    ++s_.next_used;
-  }
+void Queue::add_split(const Answer& answer) {
+  const std::uint64_t slot = s_.next_used % s_.size;
+  (void)memory_.write(Gpa(s_.device + kEntries + kUsedEntry * slot),
+                      UsedElement{.id = answer.chain->id, .length = length_of(answer)});
+  ++s_.next_used;
+}
+
+void Queue::publish_split() {
   store<std::uint16_t>(s_.device + kIndex, s_.next_used);  // release: the elements come before
 }
 

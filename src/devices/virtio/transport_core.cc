@@ -199,6 +199,7 @@ bool TransportCore::active() const noexcept {
 }
 
 void TransportCore::used(std::uint16_t index) {
+  queues_[index]->publish_used();
   if (queues_[index]->take_interrupt() && active()) carrier_.raise_queue_interrupt(index);
 }
 

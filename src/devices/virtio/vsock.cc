@@ -219,8 +219,7 @@ Vsock::Data Vsock::next_data(Connection& connection) {
   }
   ChainWriter writer(host().memory(), chain_);
   writer.skip(sizeof(VsockHeader));
-  const std::vector<Segment> segments = writer.take(std::min(credit, kMostBytes));
-  const HostView room(host().memory(), segments);
+  const HostView room(writer, std::min(credit, kMostBytes));
   using Then = VsockBackend::Transfer::Then;
   const auto got = backend_->receive(*connection.stream, room.pieces());
   if (got.bytes != 0) {

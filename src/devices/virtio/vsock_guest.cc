@@ -121,8 +121,7 @@ void Vsock::take_data(Connection& connection, ChainReader& data, std::uint32_t l
 bool Vsock::send_at_once(Connection& connection, ChainReader& data, std::uint32_t& length) {
   if (length == 0 || !connection.writable || !connection.waiting.empty()) return true;
   SegmentCursor cursor = data;
-  const std::vector<Segment> segments = cursor.take(length);
-  const HostView bytes(host().memory(), segments);
+  const HostView bytes(cursor, length);
   const auto sent = backend_->send(*connection.stream, bytes.pieces());
   data.skip(sent.bytes);
   length -= static_cast<std::uint32_t>(sent.bytes);

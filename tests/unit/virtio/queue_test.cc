@@ -71,6 +71,46 @@ TYPED_TEST(QueueOf, ChainsUsedTogether_reachTheDriverInOrder) {
   }
 }
 
+TYPED_TEST(QueueOf, AddedChains_areSeenWhenPublished) {
+  for (int round = 0; round < 5; ++round) {  // around the end of the ring
+    const std::uint16_t a = this->add_plain();
+    const std::uint16_t b = this->add_plain();
+    Chain first, second;
+    ASSERT_TRUE(this->queue.pop(first) && this->queue.pop(second));
+    this->queue.add_used(first, 1);
+    this->queue.add_used(second, 2);
+    EXPECT_EQ(this->driver.take_used(), std::nullopt);
+    EXPECT_NE(this->queue.in_flight(), 0);
+    this->queue.publish_used();
+    EXPECT_EQ(this->driver.take_used(), (RingUsed{a, 1}));
+    EXPECT_EQ(this->driver.take_used(), (RingUsed{b, 2}));
+    EXPECT_EQ(this->driver.take_used(), std::nullopt);
+    EXPECT_EQ(this->queue.in_flight(), 0);
+    EXPECT_TRUE(this->queue.take_interrupt());
+  }
+}
+
+TYPED_TEST(QueueOf, PushedChain_publishesThoseAddedBefore) {
+  const std::uint16_t a = this->add_plain();
+  const std::uint16_t b = this->add_plain();
+  Chain first, second;
+  ASSERT_TRUE(this->queue.pop(first) && this->queue.pop(second));
+  this->queue.add_used(first, 1);
+  this->queue.push_used(second, 2);
+  EXPECT_EQ(this->driver.take_used(), (RingUsed{a, 1}));
+  EXPECT_EQ(this->driver.take_used(), (RingUsed{b, 2}));
+}
+
+TYPED_TEST(QueueOf, AddedChain_isForgottenByAReset) {
+  this->add_plain();
+  ASSERT_TRUE(this->queue.pop(this->chain));
+  this->queue.add_used(this->chain, 1);
+  this->queue.reset();
+  this->queue.publish_used();
+  EXPECT_EQ(this->driver.take_used(), std::nullopt);
+  EXPECT_FALSE(this->queue.take_interrupt());
+}
+
 TYPED_TEST(QueueOf, WrittenLength_neverExceedsTheBuffer) {
   this->add_plain();
   ASSERT_TRUE(this->queue.pop(this->chain));
@@ -149,8 +189,7 @@ TYPED_TEST(QueueOf, TakenSegments_makeAViewOfTheHosts) {
   this->driver.add(buffers);
   ASSERT_TRUE(this->queue.pop(this->chain));
   ChainWriter writer(this->memory, this->chain);
-  const std::vector<virtio::Segment> data = writer.take(512);
-  const virtio::HostView view(this->memory, data);
+  const virtio::HostView view(writer, 512);
   ASSERT_EQ(view.pieces().size(), 1U);
   EXPECT_EQ(view.bytes(), 512U);
   static_cast<char*>(view.pieces()[0].iov_base)[511] = 'x';
