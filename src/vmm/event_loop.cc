@@ -168,7 +168,8 @@ bool EventLoop::run_pollers(std::unique_lock<std::mutex>& lock) {
   const bool worth =
       std::any_of(now_.begin(), now_.end(), [](const auto& poller) { return poller->watching(); });
   bool rest = true;
-  for (TimePoint now = begin; worth && now - last_work_ < poll_time_; now = steady_clock::now()) {
+  for (TimePoint now = begin; worth && now - last_work_ < policy_.time();
+       now = steady_clock::now()) {
     if (called_ || timer_due || now - begin > kPollingTurn) {
       rest = false;
       break;
@@ -176,7 +177,8 @@ bool EventLoop::run_pollers(std::unique_lock<std::mutex>& lock) {
     bool any = false;
     for (const auto& poller : now_) any = poller->poll() || any;
     if (any) {
-      last_work_ = now;
+      policy_.found(now - last_work_);
+      last_work_ = steady_clock::now();
     } else {
       __builtin_ia32_pause();
     }
@@ -187,16 +189,6 @@ bool EventLoop::run_pollers(std::unique_lock<std::mutex>& lock) {
   now_.clear();  // may own something that comes back here
   lock.lock();
   return rest;
-}
-
-// The rule of halves and doubles: too long a wait is worth no polling.
-void EventLoop::waited(TimePoint::duration time, bool for_descriptor) {
-  if (time >= kMostPolling) {
-    poll_time_ /= 2;
-    if (poll_time_ < kLeastPolling) poll_time_ = poll_time_.zero();
-  } else if (for_descriptor && may_poll_) {
-    poll_time_ = std::clamp<std::chrono::nanoseconds>(2 * poll_time_, kLeastPolling, kMostPolling);
-  }
 }
 
 int EventLoop::milliseconds_to_next(TimePoint now) const {
@@ -249,8 +241,7 @@ void EventLoop::thread_main() {
     const bool any =
         std::any_of(events.begin(), events.begin() + std::max(count, 0),
                     [](const epoll_event& event) { return event.data.u64 != kWakeId; });
-    if (any) last_work_ = after;
-    if (timeout != 0) waited(after - before, any);
+    if (timeout != 0 && may_poll_) policy_.slept(after - before, any);
     lock.lock();
     waiting_ = false;
     for (int i = 0; i < count && !ending_; ++i) {
@@ -268,6 +259,7 @@ void EventLoop::thread_main() {
       ready.reset();  // it may own something that comes back here
       lock.lock();
     }
+    if (any && !pollers_.empty()) last_work_ = std::chrono::steady_clock::now();
   }
 }
 

@@ -17,6 +17,7 @@
 #include "base/event_fd.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "vmm/poll_policy.h"
 
 namespace vmm {
 
@@ -37,13 +38,11 @@ class Poller {
 // One thread named "io", or as it is told, started by the first timer, watch or posted call.
 // Callbacks run on it, one at a time, without a lock held; they must not wait.
 //
-// How long pollers are asked in vain follows from how long the loop waits afterwards: where the
-// next thing to do mostly comes within kMostPolling the time grows to that, where it does not, the
-// loop soon sleeps at once. So a guest that idles costs nothing, and one that works is not waited
-// for in the kernel. On a host with one CPU nothing is polled.
+// How long pollers are asked in vain is learned (PollPolicy), 50 us at most. So a guest that idles
+// costs nothing, and one that works is not waited for in the kernel. On a host with one CPU nothing
+// is polled.
 class EventLoop {
  public:
-  static constexpr std::chrono::microseconds kLeastPolling{4}, kMostPolling{50};
   // After this time descriptors have their turn, however much pollers have to do.
   static constexpr std::chrono::microseconds kPollingTurn{20};
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -89,7 +88,7 @@ class EventLoop {
   WatchId add_poller(std::shared_ptr<Poller> poller);
   void remove_poller(WatchId poller);
   // Whether poll() is going to be called before the loop waits. On the loop's thread.
-  bool polls() const noexcept { return poll_time_.count() != 0; }
+  bool polls() const noexcept { return policy_.time().count() != 0; }
 
  private:
   EventLoop(std::string name, EventFd wake, UniqueFd epoll)
@@ -102,7 +101,6 @@ class EventLoop {
   void wake();  // with the lock held, or before the end
   // False when there is more to do, and the loop must not wait.
   bool run_pollers(std::unique_lock<std::mutex>& lock);
-  void waited(TimePoint::duration time, bool for_descriptor);
   int milliseconds_to_next(TimePoint now) const;
 
   struct Timer {
@@ -118,8 +116,8 @@ class EventLoop {
   UniqueFd epoll_;
   std::atomic<bool> called_{false};  // since the last look at what is guarded below
   const bool may_poll_ = more_than_one_cpu();
-  std::chrono::nanoseconds poll_time_{0};     // the loop's thread only, as the next
-  TimePoint last_work_;                       // when there was something to do
+  PollPolicy policy_;                         // the loop's thread only, as the next
+  TimePoint last_work_;                       // when something that there was to do had been done
   std::vector<std::shared_ptr<Poller>> now_;  // those that are being asked
   mutable std::mutex mutex_;                  // guards all below
   std::multimap<TimePoint, Timer> timers_;
