@@ -32,6 +32,20 @@ unsigned tun_offloads(const NetOffloads& offloads) {
   return request;
 }
 
+// A small frame is put together here: the kernel takes longer for a list of pieces.
+ssize_t write_frame(int fd, std::span<const ::iovec> pieces) {
+  std::array<std::byte, 2048> whole;
+  std::size_t size = 0;
+  for (const ::iovec& piece : pieces) {
+    if (piece.iov_len > whole.size() - size) {
+      return ::writev(fd, pieces.data(), static_cast<int>(pieces.size()));
+    }
+    std::memcpy(whole.data() + size, piece.iov_base, piece.iov_len);
+    size += piece.iov_len;
+  }
+  return ::write(fd, whole.data(), size);
+}
+
 // Nothing when the interface is in another network namespace than we are.
 std::optional<std::uint16_t> mtu_of(const std::string& name) {
   const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
@@ -190,10 +204,10 @@ bool TapBackend::send(const NetHeader& header, std::span<const ::iovec> frame) {
   copy.buffers = 0;
   pieces[0] = {&copy, sizeof copy};
   std::copy(frame.begin(), frame.end(), pieces.begin() + static_cast<std::ptrdiff_t>(before));
-  const int count = static_cast<int>(frame.size() + before);
+  const auto all = std::span(pieces).first(frame.size() + before);
   ssize_t written = 0;
   do {
-    written = ::writev(fd_.get(), pieces.data(), count);
+    written = write_frame(fd_.get(), all);
   } while (written < 0 && errno == EINTR);
   return written >= 0;
 }
