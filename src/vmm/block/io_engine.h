@@ -41,6 +41,7 @@ struct IoTask {
   std::uint64_t length = 0;             // kFallocate
   int mode = 0;                         // kFallocate
   std::span<const iovec> buffers = {};  // kRead, kWrite: at most IOV_MAX
+  bool cached = false;                  // kRead: may lie in memory (the page cache) already
 };
 
 // Externally synchronised. The destructor expects that nothing is under way: drain() comes first.

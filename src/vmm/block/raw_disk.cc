@@ -8,6 +8,7 @@
 #include <climits>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "base/assert.h"
 #include "base/checked.h"
@@ -56,7 +57,7 @@ std::uint64_t total(const std::vector<iovec>& buffers) {
   return sum;
 }
 
-bool aligned(const std::vector<iovec>& buffers, std::uint64_t alignment) {
+bool aligned(std::span<const iovec> buffers, std::uint64_t alignment) {
   return std::all_of(buffers.begin(), buffers.end(), [&](const iovec& buffer) {
     return (reinterpret_cast<std::uintptr_t>(buffer.iov_base) | buffer.iov_len) % alignment == 0;
   });
@@ -67,9 +68,9 @@ bool aligned(const std::vector<iovec>& buffers, std::uint64_t alignment) {
 struct RawDisk::Operation : IoTask {
   BlockRequest request;
   std::uint64_t done = 0;   // bytes of the request
-  std::vector<iovec> part;  // what the system call under way transfers
+  std::vector<iovec> part;  // what the system call under way transfers, if not the whole request
   int error = 0;            // of an operation that is only told
-  bool bounced = false;     // `part` is `bounce` instead of the caller's memory
+  bool bounced = false;     // the part is `bounce` instead of the caller's memory
   std::unique_ptr<std::byte, Free> bounce;
 };
 
@@ -137,15 +138,32 @@ void RawDisk::start(Operation& op) {
       return op.request.length == 0 ? nothing(op, 0) : transfer(op);
     case BlockOp::kFlush:
       if (flush_error_ != 0 || limits_.read_only) return nothing(op, flush_error_);
-      op.op = IoOp::kSync;
-      op.fd = image_.fd();
-      return engine_->submit(op);
+      flush_waiting_.push_back(&op);
+      if (flush_served_.empty()) begin_flush();
+      return;
     case BlockOp::kDiscard:
       if (!limits_.discard || !can_punch_ || op.request.length == 0) return nothing(op, 0);
       return fallocate(op, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE);
     case BlockOp::kWriteZeroes:
       return op.request.length == 0 ? nothing(op, 0) : write_zeroes(op);
   }
+}
+
+// One system call at a time, for all that waited for it: it makes durable what was done before it
+// began. So a guest cannot make more and more of them, either.
+void RawDisk::begin_flush() {
+  flush_served_.swap(flush_waiting_);
+  Operation& op = *flush_served_.front();
+  op.op = IoOp::kSync;
+  op.fd = image_.fd();
+  engine_->submit(op);
+}
+
+void RawDisk::flushed(std::int64_t result) {
+  if (result < 0 && flush_error_ == 0) flush_error_ = static_cast<int>(-result);
+  const std::vector<Operation*> served = std::exchange(flush_served_, {});
+  if (!flush_waiting_.empty()) begin_flush();
+  for (Operation* const op : served) finish(*op, flush_error_);
 }
 
 void RawDisk::nothing(Operation& op, int error) {
@@ -163,16 +181,21 @@ void RawDisk::transfer(Operation& op) {
   op.fd = image_.fd();
   op.offset = at;
   op.bounced = false;
-  op.part = rest_of(request.buffers, op.done, left);
+  op.cached = true;
+  op.buffers = request.buffers;
+  if (op.done != 0 || request.buffers.size() > IOV_MAX) {
+    op.part = rest_of(request.buffers, op.done, left);
+    op.buffers = op.part;
+  }
   // What does not fit direct I/O by its place on the disk goes through the page cache; what only
   // lies badly in memory is copied.
   if (image_.direct_fd() >= 0 && (at | left) % image_.direct_alignment() == 0) {
     op.fd = image_.direct_fd();
-    if (!aligned(op.part, image_.direct_alignment()) && !use_bounce(op)) {
+    op.cached = false;
+    if (!aligned(op.buffers, image_.direct_alignment()) && !use_bounce(op)) {
       return nothing(op, ENOMEM);
     }
   }
-  op.buffers = op.part;
   engine_->submit(op);
 }
 
@@ -186,6 +209,7 @@ bool RawDisk::use_bounce(Operation& op) {
          [](std::byte* ours, void* theirs, std::size_t n) { std::memcpy(ours, theirs, n); });
   }
   op.part.assign(1, iovec{op.bounce.get(), length});
+  op.buffers = op.part;
   op.bounced = true;
   return true;
 }
@@ -244,8 +268,7 @@ void RawDisk::io_done(IoTask& task, std::int64_t result) {
     case IoOp::kWrite:
       return transferred(op, result);
     case IoOp::kSync:
-      if (result < 0 && flush_error_ == 0) flush_error_ = static_cast<int>(-result);
-      return finish(op, flush_error_);
+      return flushed(result);
     case IoOp::kFallocate:
       return allocated(op, result < 0 ? static_cast<int>(-result) : 0);
   }

@@ -44,6 +44,8 @@ class RawDisk final : public BlockBackend, private IoOwner {
   int problem_with(const BlockRequest& request) const;
   void io_done(IoTask& task, std::int64_t result) override;
   void start(Operation& op);
+  void begin_flush();
+  void flushed(std::int64_t result);
   void transfer(Operation& op);
   static bool use_bounce(Operation& op);
   template <typename Copy>
@@ -62,6 +64,8 @@ class RawDisk final : public BlockBackend, private IoOwner {
   bool can_punch_ = true;    // until the host says otherwise
   bool can_zero_ = true;
   int flush_error_ = 0;                                 // the first that happened
+  std::vector<Operation*> flush_served_;                // by the fdatasync(2) under way
+  std::vector<Operation*> flush_waiting_;               // for the next one
   std::vector<std::unique_ptr<Operation>> operations_;  // as many as ever were under way at once
   std::vector<Operation*> idle_;
 };

@@ -1,4 +1,5 @@
 // What every disk has to do, whichever way its system calls are made and wherever its sectors are.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -8,6 +9,7 @@
 #include <memory>
 #include <thread>
 
+#include "base/unique_fd.h"
 #include "tests/support/disk_io.h"
 #include "tests/support/scratch_directory.h"
 #include "vmm/block/open_disk.h"
@@ -107,6 +109,22 @@ TYPED_TEST(DiskConformance, WhatEndsWhileTheDiskIsQuiet_isToldOfAfterwards) {
   }
   EXPECT_EQ(client.answer, 0);
   EXPECT_FALSE(this->disk_->ready());
+}
+
+// Some pages are in the host's memory, some on its disk, where the host can do that.
+TYPED_TEST(DiskConformance, ReadOfWhatIsPartlyInMemory_isWhole) {
+  const Bytes image = pattern(kSize, 1);
+  const UniqueFd file(::open(this->image_.c_str(), O_RDONLY | O_CLOEXEC));
+  ASSERT_TRUE(file);
+  for (std::size_t round = 0; round < 8; ++round) {
+    ASSERT_EQ(::fsync(file.get()), 0);
+    ASSERT_EQ(::posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED), 0);
+    char byte = 0;
+    const auto touched = static_cast<off_t>(kSize / 8 * round);
+    ASSERT_EQ(::pread(file.get(), &byte, 1, touched), 1);
+    EXPECT_EQ(this->io().read(0, kSize), image) << round;
+    EXPECT_EQ(this->io().read(0, kSize), image) << round;
+  }
 }
 
 TYPED_TEST(DiskConformance, ScatteredMemory_isFilledInOrder) {

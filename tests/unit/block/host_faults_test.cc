@@ -100,6 +100,34 @@ TEST_F(HostFaults, FailedSync_failsAllLaterFlushes) {
   EXPECT_EQ(io.read(0, 512), pattern(512, 4));
 }
 
+// What waits while one is under way is served together by the next, never by that one.
+TEST_F(HostFaults, FlushesAtOnce_shareSystemCalls) {
+  const auto disk = raw();
+  int begun = 0;
+  engine_->on_start = [&](const IoTask& task) { begun += task.op == IoOp::kSync ? 1 : 0; };
+  test::RecordingClient client;
+  for (std::uint64_t tag = 1; tag <= 5; ++tag) {
+    disk->submit({.op = BlockOp::kFlush, .client = &client, .tag = tag});
+  }
+  disk->commit();
+  EXPECT_EQ(begun, 1);
+  disk->drain();
+  EXPECT_EQ(begun, 2);
+  for (std::uint64_t tag = 1; tag <= 5; ++tag) EXPECT_EQ(client.result(tag), 0) << tag;
+}
+
+TEST_F(HostFaults, FailedSync_failsWhoSharedItAndWhoWaits) {
+  const auto disk = raw();
+  test::RecordingClient client;
+  engine_->fail_next(IoOp::kSync, EIO);
+  for (std::uint64_t tag = 1; tag <= 3; ++tag) {
+    disk->submit({.op = BlockOp::kFlush, .client = &client, .tag = tag});
+  }
+  disk->commit();
+  disk->drain();
+  for (std::uint64_t tag = 1; tag <= 3; ++tag) EXPECT_EQ(client.result(tag), EIO) << tag;
+}
+
 TEST_F(HostFaults, FailedDiscard_isTold_andOneThatIsNotPossibleIsNot) {
   const auto disk = raw();
   DiskIo io(*disk);
