@@ -11,9 +11,9 @@ The library is the one that the loader finds, or the file that VMM_LIBRARY names
 """
 import ctypes
 
-from ._library import GPR_NAMES, HYPERCALL, ControlRegisters, Error, call, library
+from ._library import GPR_NAMES, HYPERCALL, ControlRegisters, Error, Events, Lapic, call, library
 
-__all__ = ["ControlRegisters", "Error", "Hypercall", "Registers", "Snapshot", "Stop", "Vm", "version"]
+__all__ = ["ControlRegisters", "Error", "Events", "Hypercall", "Lapic", "Registers", "Snapshot", "Stop", "Vm", "version"]
 
 
 def version():
@@ -314,6 +314,24 @@ class Vm:
     def set_msr(self, index, value, cpu=0):
         call("vmm_set_msr", self._vm(), cpu, index, value)
 
+    def events(self, cpu=0):
+        """Exceptions, interrupts and NMIs that are on their way to the CPU, and what blocks them."""
+        events = Events()
+        call("vmm_get_events", self._vm(), cpu, ctypes.byref(events))
+        return events
+
+    def set_events(self, events, cpu=0):
+        call("vmm_set_events", self._vm(), cpu, ctypes.byref(events))
+
+    def lapic(self, cpu=0):
+        """The registers of the CPU's local APIC."""
+        lapic = Lapic()
+        call("vmm_get_lapic", self._vm(), cpu, ctypes.byref(lapic))
+        return lapic
+
+    def set_lapic(self, lapic, cpu=0):
+        call("vmm_set_lapic", self._vm(), cpu, ctypes.byref(lapic))
+
     def read(self, address, size):
         """Guest memory by guest-physical address."""
         buffer = ctypes.create_string_buffer(size)
@@ -345,6 +363,10 @@ class Vm:
     def save(self, path):
         """The machine as it is now, to a file: Snapshot(path)."""
         call("vmm_save", self._vm(), str(path).encode())
+
+    def save_increment(self, path, base):
+        """The same, but only what is not as in the file `base`, which has to stay."""
+        call("vmm_save_increment", self._vm(), str(path).encode(), str(base).encode())
 
     def clone(self):
         """An independent machine that goes on from here, with a console of its own."""

@@ -26,6 +26,34 @@ class ControlRegisters(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("cr0", "cr2", "cr3", "cr4", "cr8", "efer")]
 
 
+class Events(ctypes.Structure):
+    """What is on its way to a CPU, and what keeps events away from it (vmm/c_api.h)."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint8) for name in (
+            "exception_injected", "exception_pending", "exception_has_error", "exception")),
+        ("exception_error", ctypes.c_uint32),
+        *((name, ctypes.c_uint8) for name in (
+            "interrupt_injected", "interrupt_soft", "interrupt", "interrupt_shadow", "nmi_injected", "nmi_masked",
+            "nmi_pending", "smm", "smi_pending", "smm_inside_nmi", "latched_init")),
+        ("sipi_vector", ctypes.c_uint32),
+    ]
+
+
+class Lapic(ctypes.Structure):
+    """A CPU's local APIC (vmm/c_api.h): isr, tmr and irr have a bit for each vector."""
+
+    _fields_ = [
+        *((name, ctypes.c_uint32) for name in ("id", "version", "tpr", "ppr", "ldr", "dfr", "svr", "esr")),
+        *((name, ctypes.c_uint32 * 8) for name in ("isr", "tmr", "irr")),
+        ("icr", ctypes.c_uint64),
+        *((name, ctypes.c_uint32) for name in (
+            "lvt_timer", "lvt_thermal", "lvt_performance", "lvt_lint0", "lvt_lint1", "lvt_error",
+            "initial_count", "current_count", "divide", "reserved")),
+        ("tsc_deadline", ctypes.c_uint64),
+    ]
+
+
 # void function(vmm_call*, void* context)
 HYPERCALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -55,6 +83,10 @@ _FALLIBLE = {
     "vmm_get_control_registers": (_INT, _P, _U32, _P),
     "vmm_get_msr": (_INT, _P, _U32, _U32, _P),
     "vmm_set_msr": (_INT, _P, _U32, _U32, _U64),
+    "vmm_get_events": (_INT, _P, _U32, _P),
+    "vmm_set_events": (_INT, _P, _U32, _P),
+    "vmm_get_lapic": (_INT, _P, _U32, _P),
+    "vmm_set_lapic": (_INT, _P, _U32, _P),
     "vmm_read": (_INT, _P, _U64, _P, _SIZE),
     "vmm_write": (_INT, _P, _U64, _S, _SIZE),
     "vmm_read_virtual": (_INT, _P, _U32, _U64, _P, _SIZE),
@@ -62,6 +94,7 @@ _FALLIBLE = {
     "vmm_take_snapshot": (_P, _P),
     "vmm_reset_to": (_INT, _P, _P),
     "vmm_save": (_INT, _P, _S),
+    "vmm_save_increment": (_INT, _P, _S, _S),
     "vmm_open_snapshot": (_P, _S),
     "vmm_clone": (_P, _P),
 }

@@ -11,6 +11,7 @@
 #include <new>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -130,6 +131,96 @@ vmm::x86::Registers from_c(const vmm_registers& registers) {
   vmm::x86::Registers made{{}, registers.rip, registers.rflags};
   std::memcpy(made.gpr.data(), registers.gpr, sizeof(registers.gpr));
   return made;
+}
+
+// fn(field of C, field of C++) for each.
+template <typename C, typename Events, typename Fn>
+void for_each_event(C& c, Events& e, Fn&& fn) {
+  fn(c.exception_injected, e.exception_injected);
+  fn(c.exception_pending, e.exception_pending);
+  fn(c.exception_has_error, e.exception_has_error);
+  fn(c.exception, e.exception);
+  fn(c.exception_error, e.exception_error);
+  fn(c.interrupt_injected, e.interrupt_injected);
+  fn(c.interrupt_soft, e.interrupt_soft);
+  fn(c.interrupt, e.interrupt);
+  fn(c.interrupt_shadow, e.interrupt_shadow);
+  fn(c.nmi_injected, e.nmi_injected);
+  fn(c.nmi_masked, e.nmi_masked);
+  fn(c.nmi_pending, e.nmi_pending);
+  fn(c.smm, e.smm);
+  fn(c.smi_pending, e.smi_pending);
+  fn(c.smm_inside_nmi, e.smm_inside_nmi);
+  fn(c.latched_init, e.latched_init);
+  fn(c.sipi_vector, e.sipi_vector);
+}
+
+vmm_events to_c(const vmm::x86::CpuEvents& events) {
+  vmm_events c{};
+  for_each_event(c, events, [](auto& to, auto from) { to = from; });
+  return c;
+}
+
+vmm::x86::CpuEvents from_c(const vmm_events& c) {
+  vmm::x86::CpuEvents events;
+  for_each_event(c, events, [](auto from, auto& to) {
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(to)>, bool>) {
+      to = from != 0;
+    } else {
+      to = from;
+    }
+  });
+  return events;
+}
+
+// The same for the registers that have as many bits in both.
+template <typename C, typename Lapic, typename Fn>
+void for_each_register(C& c, Lapic& l, Fn&& fn) {
+  for (std::size_t i = 0; i < l.isr.size(); ++i) {
+    fn(c.isr[i], l.isr[i]);
+    fn(c.tmr[i], l.tmr[i]);
+    fn(c.irr[i], l.irr[i]);
+  }
+  fn(c.version, l.version);
+  fn(c.ldr, l.ldr);
+  fn(c.dfr, l.dfr);
+  fn(c.svr, l.svr);
+  fn(c.esr, l.esr);
+  fn(c.icr, l.icr);
+  fn(c.lvt_timer, l.lvt_timer);
+  fn(c.lvt_thermal, l.lvt_thermal);
+  fn(c.lvt_performance, l.lvt_performance);
+  fn(c.lvt_lint0, l.lvt_lint0);
+  fn(c.lvt_lint1, l.lvt_lint1);
+  fn(c.lvt_error, l.lvt_error);
+  fn(c.initial_count, l.initial_count);
+  fn(c.current_count, l.current_count);
+  fn(c.divide, l.divide);
+  fn(c.tsc_deadline, l.tsc_deadline);
+}
+
+// A word of C that is to be a byte.
+Result<std::uint8_t> byte_of(std::uint32_t value, const char* name) {
+  if (value <= 0xff) return static_cast<std::uint8_t>(value);
+  return vmm::fail(vmm::ErrorCode::kBadConfig, "{} of a local APIC has 8 bits: {:#x}", name, value);
+}
+
+vmm_lapic to_c(const vmm::x86::LapicRegisters& lapic) {
+  vmm_lapic c{};
+  c.id = lapic.id;
+  c.tpr = lapic.tpr;
+  c.ppr = lapic.ppr;
+  for_each_register(c, lapic, [](auto& to, auto from) { to = from; });
+  return c;
+}
+
+Result<vmm::x86::LapicRegisters> from_c(const vmm_lapic& c) {
+  vmm::x86::LapicRegisters lapic;
+  lapic.id = VMM_TRY(byte_of(c.id, "The ID"));
+  lapic.tpr = VMM_TRY(byte_of(c.tpr, "The TPR"));
+  lapic.ppr = VMM_TRY(byte_of(c.ppr, "The PPR"));
+  for_each_register(c, lapic, [](auto from, auto& to) { to = from; });
+  return lapic;
 }
 
 std::span<const std::byte> bytes_of(const void* bytes, std::size_t size) {
@@ -368,6 +459,36 @@ int vmm_set_msr(vmm_vm* vm, uint32_t cpu, uint32_t index, uint64_t value, vmm_er
       error, [&]() -> int { return done(vm->vm->set_msr(vmm::VcpuId{cpu}, index, value), error); });
 }
 
+int vmm_get_events(const vmm_vm* vm, uint32_t cpu, vmm_events* events, vmm_error** error) {
+  return guarded(error, [&]() -> int {
+    const auto now = vm->vm->events(vmm::VcpuId{cpu});
+    if (now) *events = to_c(*now);
+    return done(now, error);
+  });
+}
+
+int vmm_set_events(vmm_vm* vm, uint32_t cpu, const vmm_events* events, vmm_error** error) {
+  return guarded(error, [&]() -> int {
+    return done(vm->vm->set_events(vmm::VcpuId{cpu}, from_c(*events)), error);
+  });
+}
+
+int vmm_get_lapic(const vmm_vm* vm, uint32_t cpu, vmm_lapic* lapic, vmm_error** error) {
+  return guarded(error, [&]() -> int {
+    const auto now = vm->vm->lapic(vmm::VcpuId{cpu});
+    if (now) *lapic = to_c(*now);
+    return done(now, error);
+  });
+}
+
+int vmm_set_lapic(vmm_vm* vm, uint32_t cpu, const vmm_lapic* lapic, vmm_error** error) {
+  return guarded(error, [&]() -> int {
+    const auto wanted = from_c(*lapic);
+    if (!wanted) return done(wanted, error);
+    return done(vm->vm->set_lapic(vmm::VcpuId{cpu}, *wanted), error);
+  });
+}
+
 // ---- memory
 
 int vmm_read(const vmm_vm* vm, uint64_t gpa, void* bytes, size_t size, vmm_error** error) {
@@ -413,6 +534,12 @@ int vmm_reset_to(vmm_vm* vm, const vmm_snapshot* snapshot, vmm_error** error) {
 
 int vmm_save(vmm_vm* vm, const char* path, vmm_error** error) {
   return guarded(error, [&]() -> int { return done(vm->vm->save(text_of(path)), error); });
+}
+
+int vmm_save_increment(vmm_vm* vm, const char* path, const char* base, vmm_error** error) {
+  return guarded(error, [&]() -> int {
+    return done(vm->vm->save_increment(text_of(path), text_of(base)), error);
+  });
 }
 
 vmm_snapshot* vmm_open_snapshot(const char* path, vmm_error** error) {

@@ -107,6 +107,37 @@ int vmm_get_control_registers(const vmm_vm* vm, uint32_t cpu, vmm_control_regist
 int vmm_get_msr(const vmm_vm* vm, uint32_t cpu, uint32_t index, uint64_t* value, vmm_error** error);
 int vmm_set_msr(vmm_vm* vm, uint32_t cpu, uint32_t index, uint64_t value, vmm_error** error);
 
+/* What is on its way to a CPU, and what keeps events away from it: flags are 0 or 1. Setting an
+   exception as pending or injected injects it. */
+typedef struct vmm_events {
+  uint8_t exception_injected, exception_pending, exception_has_error;
+  uint8_t exception; /* its vector */
+  uint32_t exception_error;
+  uint8_t interrupt_injected, interrupt_soft;
+  uint8_t interrupt;        /* its vector */
+  uint8_t interrupt_shadow; /* bit 0: behind MOV SS, bit 1: behind STI */
+  uint8_t nmi_injected, nmi_masked;
+  uint8_t nmi_pending; /* those that wait: 0 to 2 */
+  uint8_t smm, smi_pending, smm_inside_nmi, latched_init;
+  uint32_t sipi_vector;
+} vmm_events;
+int vmm_get_events(const vmm_vm* vm, uint32_t cpu, vmm_events* events, vmm_error** error);
+int vmm_set_events(vmm_vm* vm, uint32_t cpu, const vmm_events* events, vmm_error** error);
+
+/* Its local APIC, as reads in xAPIC mode show it, the ID of 8 bits; vector v is bit v % 32 of word
+   v / 32. `version` and `ppr` are read-only; `divide` is the register. Not with irqchip "none". */
+typedef struct vmm_lapic {
+  uint32_t id, version, tpr, ppr, ldr, dfr, svr, esr;
+  uint32_t isr[8], tmr[8], irr[8];
+  uint64_t icr;
+  uint32_t lvt_timer, lvt_thermal, lvt_performance, lvt_lint0, lvt_lint1, lvt_error;
+  uint32_t initial_count, current_count, divide;
+  uint32_t reserved; /* 0 */
+  uint64_t tsc_deadline;
+} vmm_lapic;
+int vmm_get_lapic(const vmm_vm* vm, uint32_t cpu, vmm_lapic* lapic, vmm_error** error);
+int vmm_set_lapic(vmm_vm* vm, uint32_t cpu, const vmm_lapic* lapic, vmm_error** error);
+
 /* Guest memory by guest-physical addresses, and by a CPU's linear ones. All of it, or nothing. */
 int vmm_read(const vmm_vm* vm, uint64_t gpa, void* bytes, size_t size, vmm_error** error);
 int vmm_write(vmm_vm* vm, uint64_t gpa, const void* bytes, size_t size, vmm_error** error);
@@ -135,6 +166,8 @@ void vmm_call_stop(vmm_call* call, uint32_t value);
 vmm_snapshot* vmm_take_snapshot(vmm_vm* vm, vmm_error** error);
 int vmm_reset_to(vmm_vm* vm, const vmm_snapshot* snapshot, vmm_error** error);
 int vmm_save(vmm_vm* vm, const char* path, vmm_error** error);
+/* Only what is not as in the file `base`, which has to stay. */
+int vmm_save_increment(vmm_vm* vm, const char* path, const char* base, vmm_error** error);
 vmm_snapshot* vmm_open_snapshot(const char* path, vmm_error** error);
 void vmm_snapshot_free(vmm_snapshot* snapshot);
 /* An independent machine that goes on from here, with a console of its own. */

@@ -135,6 +135,37 @@ class Python(unittest.TestCase):
                 vm.save(path)
                 with vmm.Vm(snapshot=vmm.Snapshot(path)) as again:
                     self.assertEqual(self.count(again), before)
+                vm.run_until(ENOUGH, exits=10)
+                later, increment = self.count(vm), pathlib.Path(folder) / "increment"
+                vm.save_increment(increment, path)
+                with vmm.Vm(snapshot=vmm.Snapshot(increment)) as again:
+                    self.assertEqual(self.count(again), later)
+                with self.assertRaises(vmm.Error) as refused:
+                    vm.save_increment(path, path)
+                self.assertEqual(refused.exception.code, "BadConfig")
+
+    def test_events_and_local_apic(self):
+        with vmm.Vm(code=EXIT, memory=2 << 20, irqchip="user") as vm:
+            events = vm.events()
+            self.assertEqual((events.nmi_masked, events.interrupt_injected), (0, 0))
+            events.nmi_masked = 1
+            vm.set_events(events)
+            self.assertEqual(vm.events().nmi_masked, 1)
+            lapic = vm.lapic()
+            self.assertEqual((lapic.id, lapic.version & 0xF0), (0, 0x10))
+            lapic.tpr, lapic.lvt_error = 0x30, 0x100FE
+            lapic.irr[0x41 // 32] |= 1 << 0x41 % 32
+            vm.set_lapic(lapic)
+            lapic = vm.lapic()
+            self.assertEqual((lapic.tpr, lapic.lvt_error, lapic.irr[2]), (0x30, 0x100FE, 2))
+            lapic.tpr = 0x100
+            with self.assertRaises(vmm.Error) as refused:
+                vm.set_lapic(lapic)
+            self.assertEqual(refused.exception.code, "BadConfig")
+        with machine(EXIT) as vm:
+            with self.assertRaises(vmm.Error) as refused:
+                vm.lapic()
+            self.assertEqual(refused.exception.code, "Unsupported")
 
     def test_pause_and_cancel_from_another_thread(self):
         with machine(TALK) as vm:
