@@ -59,11 +59,17 @@ std::vector<CodeLine> decode_up_to(std::span<const std::byte> code, std::uint64_
 // right.
 std::vector<CodeLine> lines_before(const GuestMemory& memory, const PagingContext& context,
                                    std::uint64_t pc, const x86::SystemRegisters& system) {
-  for (std::uint64_t back = std::min(kBefore, pc); back > 0; --back) {
-    const auto code = read_code(memory, context, pc - back, static_cast<std::size_t>(back));
+  auto size = static_cast<std::size_t>(std::min(kBefore, pc));
+  std::vector<std::byte> code = read_code(memory, context, pc - size, size);
+  if (code.size() != size) {  // then what is in the same page
+    size = std::min(size, static_cast<std::size_t>(pc % 4096));
+    code = read_code(memory, context, pc - size, size);
+  }
+  for (std::size_t back = code.size(); back > 0; --back) {
+    const auto from = std::span<const std::byte>(code).last(back);
     // Zeroes are memory that nobody has written, though they decode.
-    if (code.size() != back || code.front() == std::byte{0}) continue;
-    std::vector<CodeLine> lines = decode_up_to(code, pc - back, system);
+    if (from.front() == std::byte{0}) continue;
+    std::vector<CodeLine> lines = decode_up_to(from, pc - back, system);
     if (lines.empty()) continue;
     if (lines.size() > kLinesBefore) lines.erase(lines.begin(), lines.end() - kLinesBefore);
     return lines;
