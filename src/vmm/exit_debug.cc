@@ -146,7 +146,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
   if (exit.exception == static_cast<std::uint32_t>(x86::Vector::kBreakpoint)) {
     return on_breakpoint_exception(cpu);
   }
-  if (debug().tape().active()) return tick(cpu);
+  if (debug().tape().active()) return tick_in_kvm(cpu);
   if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
   if (debugger_ == nullptr || !debug().wish().attached) {
     stop(cpu, StopReason::kInternalError,

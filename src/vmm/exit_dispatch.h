@@ -52,6 +52,7 @@ class ExitDispatch final : public ExitHandler {
   void host_error(Error error) override;
   void resumed() noexcept override {
     if (interpreter_) interpreter_->forget();
+    seen_ = {};
   }
   // Borrowed. While the CPU is paused.
   void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
@@ -129,11 +130,14 @@ class ExitDispatch final : public ExitHandler {
   Result<NextStep> before_tick(kvm::VcpuFd& cpu);
   Result<NextStep> before_played_tick(kvm::VcpuFd& cpu);
   Result<void> deliver_on_tape(kvm::VcpuFd& cpu);
-  Result<void> look_at_next(const x86::Registers& registers, const x86::SystemRegisters& system);
-  Result<void> take_step_out_of_frame(const x86::Registers& registers,
-                                      const x86::SystemRegisters& system);
+  Result<void> look_at_next(kvm::VcpuFd& cpu);
+  Result<void> take_step_out_of_frame(kvm::VcpuFd& cpu, const x86::Registers& registers);
+  // Asked for once between two entries.
+  Result<x86::Registers> registers_of(kvm::VcpuFd& cpu);
+  Result<const x86::SystemRegisters*> system_of(kvm::VcpuFd& cpu);
   Result<void> tick(kvm::VcpuFd& cpu);
-  void judge_tick(const x86::Registers& registers, const x86::SystemRegisters& system);
+  Result<void> tick_in_kvm(kvm::VcpuFd& cpu);
+  Result<void> judge_tick(kvm::VcpuFd& cpu, const x86::Registers& registers);
   void stop_tape(std::string why);
   Result<void> access_on_tape(PioExit& exit);
   Result<void> play_msr(kvm::VcpuFd& cpu, const MsrExit& exit);
@@ -187,6 +191,11 @@ class ExitDispatch final : public ExitHandler {
   RunWatch* watch_ = nullptr;
   bool parks_ = false;              // for the debugger, after this exit
   std::uint64_t stepped_from_ = 0;  // RIP before this tick
+  struct Seen {
+    std::optional<x86::Registers> registers = {};
+    std::optional<x86::SystemRegisters> system = {};
+  };
+  Seen seen_;  // since the last entry, where there is a tape
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
   bool completes_ = false;              // KVM has yet to finish the instruction that has exited

@@ -28,6 +28,16 @@ std::uint64_t linear_pc(const x86::Registers& registers, const x86::SystemRegist
 
 }  // namespace
 
+Result<x86::Registers> ExitDispatch::registers_of(kvm::VcpuFd& cpu) {
+  if (!seen_.registers) seen_.registers = VMM_TRY(cpu.registers());
+  return *seen_.registers;
+}
+
+Result<const x86::SystemRegisters*> ExitDispatch::system_of(kvm::VcpuFd& cpu) {
+  if (!seen_.system) seen_.system = VMM_TRY(cpu.system_registers());
+  return &*seen_.system;
+}
+
 void ExitDispatch::stop_tape(std::string why) {
   TapeHead& tape = debug().tape();
   if (tape.trouble.empty()) tape.trouble = std::move(why);
@@ -53,11 +63,9 @@ Result<NextStep> ExitDispatch::before_tick(kvm::VcpuFd& cpu) {
   if (tape.delivering) {
     VMM_TRY(deliver_on_tape(cpu));
   } else if (!tape.in_instruction) {
-    const x86::Registers registers = VMM_TRY(cpu.registers());
-    stepped_from_ = registers.rip;
-    const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
-    VMM_TRY(look_at_next(registers, system));
+    VMM_TRY(look_at_next(cpu));
   }
+  seen_ = {};
   // What cannot be recorded does not happen before the debugger is told.
   if (parks_) cpu.set_immediate_exit(true);
   return step;
@@ -73,8 +81,9 @@ Result<NextStep> ExitDispatch::before_played_tick(kvm::VcpuFd& cpu) {
     tape.delivering = vector;
     VMM_TRY(deliver_on_tape(cpu));
   } else {
-    stepped_from_ = VMM_TRY(cpu.registers()).rip;
+    stepped_from_ = VMM_TRY(registers_of(cpu)).rip;
   }
+  seen_ = {};
   return NextStep{};
 }
 
@@ -102,9 +111,11 @@ Result<void> ExitDispatch::deliver_on_tape(kvm::VcpuFd& cpu) {
 }
 
 // Whether the next instruction needs more than its registers, memory and devices' answers.
-Result<void> ExitDispatch::look_at_next(const x86::Registers& registers,
-                                        const x86::SystemRegisters& system) {
+Result<void> ExitDispatch::look_at_next(kvm::VcpuFd& cpu) {
   TapeHead& tape = debug().tape();
+  const x86::Registers registers = VMM_TRY(registers_of(cpu));
+  const x86::SystemRegisters& system = *VMM_TRY(system_of(cpu));
+  stepped_from_ = registers.rip;
   if (system.cpl() == 3 && !tape.sees_user_code) {
     stop_tape(std::string(debug::kNoUserCode));
     return {};
@@ -127,12 +138,22 @@ Result<void> ExitDispatch::look_at_next(const x86::Registers& registers,
   return {};
 }
 
+// One that KVM reports, with the registers if it can: asking for them costs as much as the step.
+Result<void> ExitDispatch::tick_in_kvm(kvm::VcpuFd& cpu) {
+  if (cpu.shares_system_registers()) {
+    seen_ = {.registers = cpu.shared_registers(), .system = cpu.shared_system_registers()};
+  }
+  return tick(cpu);
+}
+
 // KVM steps by TF, and where it delivers an exception by itself, the frame has it: it is not the
 // guest's. The handler's first instruction may have been executed, and have pushed something. In
 // real mode nothing tells a frame from other words: there it stays.
-Result<void> ExitDispatch::take_step_out_of_frame(const x86::Registers& registers,
-                                                  const x86::SystemRegisters& system) {
-  if (registers.rip - stepped_from_ <= kLongest || (system.cr0 & x86::kCr0Pe) == 0) return {};
+Result<void> ExitDispatch::take_step_out_of_frame(kvm::VcpuFd& cpu,
+                                                  const x86::Registers& registers) {
+  if (registers.rip - stepped_from_ <= kLongest) return {};
+  const x86::SystemRegisters& system = *VMM_TRY(system_of(cpu));
+  if ((system.cr0 & x86::kCr0Pe) == 0) return {};
   constexpr std::uint64_t kMostPushed = 4;
   const std::size_t width = system.long_mode_active() ? 8 : 4;
   const std::uint64_t top = debug::linear_stack(registers, system);
@@ -160,22 +181,22 @@ Result<void> ExitDispatch::take_step_out_of_frame(const x86::Registers& register
 
 Result<void> ExitDispatch::tick(kvm::VcpuFd& cpu) {
   TapeHead& tape = debug().tape();
-  x86::Registers registers = VMM_TRY(cpu.registers());
+  x86::Registers registers = VMM_TRY(registers_of(cpu));
   const auto delivered = std::exchange(tape.delivering, std::nullopt);
   tape.in_instruction = false;
   VMM_TRY(debug().run_to(cpu, {}));
-  // What is behind it belongs to no tape.
-  if (!tape.trouble.empty()) return {};
-  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
-  if (!delivered) VMM_TRY(take_step_out_of_frame(registers, system));
+  if (!tape.trouble.empty()) {
+    tape.behind_trouble = true;  // this belongs to no tape
+    return {};
+  }
+  if (!delivered) VMM_TRY(take_step_out_of_frame(cpu, registers));
   if (tape.records()) {
     if (delivered) {
       tape.tape->end_delivery(*delivered, registers);
     } else {
       tape.tape->end_instruction(registers, tape.decided_outside);
     }
-    judge_tick(registers, system);
-    return {};
+    return judge_tick(cpu, registers);
   }
   const auto changed = tape.tape->end_tick(tape.at, registers);
   if (!changed || tape.went_astray) {
@@ -186,27 +207,33 @@ Result<void> ExitDispatch::tick(kvm::VcpuFd& cpu) {
     return {};
   }
   if (*changed) VMM_TRY(cpu.set_registers(registers));
-  judge_tick(registers, system);
-  return {};
+  seen_.registers = registers;
+  return judge_tick(cpu, registers);
 }
 
 // Whether the CPU stops here.
-void ExitDispatch::judge_tick(const x86::Registers& registers, const x86::SystemRegisters& system) {
+Result<void> ExitDispatch::judge_tick(kvm::VcpuFd& cpu, const x86::Registers& registers) {
   const TapeHead& tape = debug().tape();
   if (tape.data != nullptr) {
     if (const auto watched = tape.data->changed(machine_.memory)) {
-      return stop_for_debugger(StopKind::kWriteWatch, *watched);
+      stop_for_debugger(StopKind::kWriteWatch, *watched);
+      return {};
     }
   }
-  const std::uint64_t pc = linear_pc(registers, system);
-  const auto met = std::ranges::find(tape.code, pc, &std::pair<std::uint64_t, StopKind>::first);
-  if (met != tape.code.end()) {
-    stop_for_debugger(met->second, pc);
-  } else if (debug().stepping() && !debug().in_range(registers.rip)) {
+  if (!tape.code.empty()) {
+    const std::uint64_t pc = linear_pc(registers, *VMM_TRY(system_of(cpu)));
+    const auto met = std::ranges::find(tape.code, pc, &std::pair<std::uint64_t, StopKind>::first);
+    if (met != tape.code.end()) {
+      stop_for_debugger(met->second, pc);
+      return {};
+    }
+  }
+  if (debug().stepping() && !debug().in_range(registers.rip)) {
     stop_for_debugger(StopKind::kStep);
   } else if (tape.plays() ? tape.at.tick >= tape.until : tape.tape->ticks() >= tape.longest) {
     stop_for_debugger(StopKind::kTapeEnd);
   }
+  return {};
 }
 
 Result<void> ExitDispatch::access_on_tape(PioExit& exit) {

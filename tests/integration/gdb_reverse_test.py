@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import vmm_process
@@ -309,21 +310,65 @@ class Refused(Reversed):
         code, _, err = vmm("ctl", control, "quit")
         self.assertEqual(code, 0, err)
 
-    def test_end_of_the_guest_can_be_gone_back_from(self):
-        # lidt with nothing; ud2: a triple fault.
-        guest = Guest().raw([0x90] * 4).raw([0x0F, 0x01, 0x1C, 0x25, 0, 0x20, 0, 0]).raw([0x0F, 0x0B])
+    def record(self, guest, *options):
+        """A debugger, and what it is told when this guest has run with a recording from its first instruction on."""
         file = self.folder / "guest"
         file.write_bytes(guest.code)
         Running(self, ["run", "--kernel", file, "--boot", "flat,mode=long", "--mem", "4M", "--gdb", f"unix:{self.path}",
-                       "--gdb-wait", "--irqchip", "user", "--on-crash", "gdb"],
+                       "--gdb-wait", "--irqchip", "user", *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.assertTrue(eventually(self.path.exists))
         client = Client(self, self.path)
         client.ask("?")
         self.monitor(client, "record on")
         client.send("vCont;c")
+        said = ""
         while (answer := client.answer()).startswith("O"):
-            pass
+            said += bytes.fromhex(answer[1:]).decode()
+        return client, answer, said
+
+    def test_what_cannot_be_recorded_ends_the_recording(self):
+        kvmclock = Guest().raw([0x90, 0xB9, 0x01, 0x4D, 0x56, 0x4B, 0xB8, 0x01, 0x50, 0, 0, 0x31, 0xD2])  # mov ecx, ...
+        kvmclock.raw([0x0F, 0x30]).hang()  # wrmsr
+        dma = Guest().raw([0x90, 0x66, 0xBA, 0x14, 0x05, 0x31, 0xC0, 0xEF]).hang()  # mov dx, 0x514; xor eax, eax; out dx, eax
+        for guest, reason, rip in ((kvmclock, "kvmclock", START + 13), (dma, "fw_cfg", START + 8)):
+            with self.subTest(reason=reason):
+                self.setUp()
+                client, answer, said = self.record(guest)
+                self.assertTrue(answer.startswith("T02"), answer)
+                self.assertIn(reason, said)
+                self.assertEqual(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), rip)
+                # What was recorded before is there, until the guest goes on.
+                self.assertTrue(client.ask("bs").startswith("T05"))
+                self.assertLess(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), rip)
+                self.assertIn("replaylog:begin", client.ask("bc"))
+                self.assertEqual(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), START)
+                self.assertIn("replaylog:end", client.ask("vCont;c"))
+                self.assertEqual(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), rip)
+                self.assertTrue(client.ask("vCont;s:1").startswith("T05"))
+                self.assertIn("monitor record on", client.ask("bs"))
+
+    def test_timed_checkpoints_make_themselves(self):
+        client = self.connect()
+        self.assertIn("100 ms at most", self.monitor(client, "checkpoint every 1ms"))
+        self.assertIn("every 5s", self.monitor(client, "checkpoint every now"))
+        self.assertIn("every 100 ms", self.monitor(client, "checkpoint every 100ms"))
+
+        def several():
+            client.send("vCont;c")
+            time.sleep(0.3)
+            client.socket.sendall(b"\x03")
+            client.answer()
+            return self.monitor(client, "checkpoints").count(" ago") > 2
+
+        self.assertTrue(eventually(several))
+        self.assertIn("by itself", self.monitor(client, "checkpoint every off"))
+        self.assertIn("checkpoint 1;", self.monitor(client, "rewind 1"))
+
+    def test_end_of_the_guest_can_be_gone_back_from(self):
+        # lidt with nothing; ud2: a triple fault.
+        guest = Guest().raw([0x90] * 4).raw([0x0F, 0x01, 0x1C, 0x25, 0, 0x20, 0, 0]).raw([0x0F, 0x0B])
+        client, answer, _ = self.record(guest, "--on-crash", "gdb")
         self.assertTrue(answer.startswith("T06"), answer)
         self.assertTrue(client.ask("bs").startswith("T05"))
         self.assertEqual(client.ask("p10")[:4], "0410")  # at LIDT

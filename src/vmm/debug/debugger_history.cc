@@ -102,7 +102,9 @@ TapeHead& Debugger::head() const { return control_->vcpus().front()->debug().tap
 Result<void> Debugger::set_tape(TapeHead head) {
   contexts_.clear();
   CpuDebug& debug = VMM_TRY(machine())->vcpus().front()->debug();
-  return do_on_cpu(0, [&debug, head = std::move(head)](kvm::VcpuFd& cpu) {
+  const bool share = head.active() && control_->machine().system->capabilities().sync_registers;
+  return do_on_cpu(0, [&debug, share, head = std::move(head)](kvm::VcpuFd& cpu) {
+    cpu.share_system_registers(share);
     debug.tape() = head;
     return debug.run_to(cpu, {});
   });
@@ -221,7 +223,10 @@ std::optional<StopEvent> Debugger::on_tape_stop(const StopEvent& event) {
     return StopEvent{.note = gone_on.error().message()};
   }
   const std::string why = head().trouble;
-  if (!history_.parts.empty()) history_.parts.back().gap = true;
+  if (!history_.parts.empty()) {
+    history_.parts.back().gap = true;
+    history_.parts.back().one_more = head().behind_trouble;
+  }
   end_recording();
   return StopEvent{
       .cpu = event.cpu,
@@ -273,6 +278,7 @@ Result<void> Debugger::start_of(std::size_t part, bool compare) {
 Result<void> Debugger::play_to(std::size_t tick) {
   const History::Search& search = *history_.search;
   TapeHead next = head();
+  tick = std::min(tick, next.tape->ticks());
   next.until = tick;
   VMM_TRY(guard_pages());  // watched data is as it is now
   set_stops(next);
@@ -336,8 +342,11 @@ Result<void> Debugger::resume_back(ResumeAction::Kind kind) {
                 "let the guest go on");
   }
   if (control_->paused()) return fail(ErrorCode::kBadState, "The guest is paused from elsewhere");
-  const Moment now = here();
-  if (!history_.past) VMM_TRY(enter_past());
+  Moment now = here();
+  if (!history_.past) {
+    if (history_.parts.back().one_more) ++now.tick;
+    VMM_TRY(enter_past());
+  }
   holding_ = true;
   if (kind != ResumeAction::Kind::kStep) return look_back(now);
   Moment before = now;
@@ -366,7 +375,7 @@ Result<std::optional<StopEvent>> Debugger::after_played(const StopEvent& event) 
   }
   if (search.goal == Goal::kLastHit) {
     if (!at_end) note_hit(event);
-    if (*history_.past < search.to) {
+    if (!at_end && *history_.past < search.to) {
       VMM_TRY(play_to(search.to.tick));
     } else if (const auto hit = history_.search->hit) {
       VMM_TRY(go_to(hit->moment, hit->event));

@@ -41,6 +41,8 @@ struct History {
     // What follows is not where the tape ends: the debugger has changed something, or what happened
     // could not be recorded.
     bool gap = false;
+    // The last of these: the present is one step behind the tape's end.
+    bool one_more = false;
   };
   std::deque<Part> parts;
   std::size_t ticks = kTicks;  // of a part

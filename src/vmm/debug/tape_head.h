@@ -45,6 +45,8 @@ struct TapeHead {
   bool sees_user_code = true;
   // Why what is recorded is not all that the guest sees; empty: it is.
   std::string trouble = {};
+  // The instruction at which that was found out has been executed: the CPU is behind it.
+  bool behind_trouble = false;
 
   bool active() const noexcept { return mode != Mode::kOff; }
   bool records() const noexcept { return mode == Mode::kRecord; }

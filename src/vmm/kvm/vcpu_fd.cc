@@ -81,6 +81,29 @@ struct MpStateName {
   MpState ours;
   std::uint32_t theirs;
 };
+x86::Registers from_kvm(const kvm_regs& k) {
+  x86::Registers r;
+  for (const GprField& f : kGprFields) r.gpr[f.index] = k.*f.field;
+  r.rip = k.rip;
+  r.rflags = k.rflags;
+  return r;
+}
+
+x86::SystemRegisters from_kvm(const kvm_sregs& k) {
+  x86::SystemRegisters s;
+  for (const SegmentField& f : kSegmentFields) s.*f.ours = from_kvm(k.*f.theirs);
+  s.gdt = {k.gdt.base, k.gdt.limit};
+  s.idt = {k.idt.base, k.idt.limit};
+  s.cr0 = k.cr0;
+  s.cr2 = k.cr2;
+  s.cr3 = k.cr3;
+  s.cr4 = k.cr4;
+  s.cr8 = k.cr8;
+  s.efer = k.efer;
+  s.apic_base = k.apic_base;
+  return s;
+}
+
 constexpr std::array<MpStateName, 5> kMpStates{{
     {MpState::kRunnable, KVM_MP_STATE_RUNNABLE},
     {MpState::kUninitialized, KVM_MP_STATE_UNINITIALIZED},
@@ -131,6 +154,24 @@ Result<void> VcpuFd::set(unsigned long request, const void* from, const char* na
 
 void VcpuFd::share_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_REGS; }
 
+void VcpuFd::share_system_registers(bool on) noexcept {
+  if (on) {
+    run_->kvm_valid_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+  } else {
+    run_->kvm_valid_regs &= ~static_cast<__u64>(KVM_SYNC_X86_SREGS);
+  }
+}
+
+bool VcpuFd::shares_system_registers() const noexcept {
+  return (run_->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
+}
+
+x86::Registers VcpuFd::shared_registers() const noexcept { return from_kvm(run_->s.regs.regs); }
+
+x86::SystemRegisters VcpuFd::shared_system_registers() const noexcept {
+  return from_kvm(run_->s.regs.sregs);
+}
+
 [[gnu::hot]] std::uint64_t VcpuFd::exit_rip() const noexcept { return run_->s.regs.regs.rip; }
 
 void VcpuFd::set_exit_rip(std::uint64_t rip) noexcept { run_->s.regs.regs.rip = rip; }
@@ -168,11 +209,7 @@ std::optional<std::uint64_t> VcpuFd::msr_answer() const noexcept {
 Result<x86::Registers> VcpuFd::registers() const {
   kvm_regs k{};
   VMM_TRY(get(KVM_GET_REGS, &k, "KVM_GET_REGS"));
-  x86::Registers r;
-  for (const GprField& f : kGprFields) r.gpr[f.index] = k.*f.field;
-  r.rip = k.rip;
-  r.rflags = k.rflags;
-  return r;
+  return from_kvm(k);
 }
 
 void VcpuFd::forget_readiness() const noexcept { run_->ready_for_interrupt_injection = 0; }
@@ -189,18 +226,7 @@ Result<void> VcpuFd::set_registers(const x86::Registers& r) const {
 Result<x86::SystemRegisters> VcpuFd::system_registers() const {
   kvm_sregs k{};
   VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
-  x86::SystemRegisters s;
-  for (const SegmentField& f : kSegmentFields) s.*f.ours = from_kvm(k.*f.theirs);
-  s.gdt = {k.gdt.base, k.gdt.limit};
-  s.idt = {k.idt.base, k.idt.limit};
-  s.cr0 = k.cr0;
-  s.cr2 = k.cr2;
-  s.cr3 = k.cr3;
-  s.cr4 = k.cr4;
-  s.cr8 = k.cr8;
-  s.efer = k.efer;
-  s.apic_base = k.apic_base;
-  return s;
+  return from_kvm(k);
 }
 
 namespace {

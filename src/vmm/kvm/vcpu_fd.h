@@ -102,6 +102,12 @@ class VcpuFd {
   void share_registers() noexcept;
   // 0 without share_registers().
   std::uint64_t exit_rip() const noexcept;
+  // The same for the system registers, on or off. Then the registers that run() has left: what they
+  // are as long as nobody sets any.
+  void share_system_registers(bool on) noexcept;
+  bool shares_system_registers() const noexcept;
+  x86::Registers shared_registers() const noexcept;
+  x86::SystemRegisters shared_system_registers() const noexcept;
   // For who has executed the guest in KVM's place.
   void set_exit_rip(std::uint64_t rip) noexcept;
   // Makes the next KVM_RUN finish what is pending and return InterruptedExit at once. Any thread.

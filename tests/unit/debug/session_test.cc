@@ -381,7 +381,7 @@ TEST_F(DebugSession, KernelOffsetIsToldWhenItIsKnown) {
 }
 
 TEST_F(DebugSession, UnknownPacketsAreAnsweredEmpty) {
-  for (const std::string_view packet : {"R00", "bs", "!", "qTStatus", "vAttach;1", "QNonStop:1"}) {
+  for (const std::string_view packet : {"R00", "bx", "!", "qTStatus", "vAttach;1", "QNonStop:1"}) {
     EXPECT_EQ(ask(packet), "") << packet;
   }
 }
