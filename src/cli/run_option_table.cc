@@ -151,7 +151,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"debug-exit", kValue, "PORT",
      "Port at which a guest ends with a status of its own (default 0xf4), or off", kControl},
     {"trace", kOptionalValue, "KINDS",
-     "Print each exit of the guest, or only those listed: --trace=pio,mmio", kControl},
+     "Print each exit of the guest, or only those listed: --trace=pio,mmio; and with syscalls a "
+     "Linux "
+     "guest's system calls",
+     kControl},
     {"verbose", kFlag, "", "Say what was decided, and statistics at the end", kControl, 'v'},
     {"quiet", kFlag, "", "Do not say how the guest ended", kControl, 'q'},
 });

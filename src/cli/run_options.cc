@@ -416,12 +416,18 @@ void read_control(Reader& reader, RunRequest& request) {
   request.trace = reader.has("trace") && trace != "false" && trace != "off";
   if (request.trace && trace != "true" && !trace.empty()) {
     for (const std::string_view kind : split(trace, ',')) {
+      if (kind == "syscalls") {
+        request.trace_syscalls = true;
+        continue;
+      }
       request.trace_kinds.emplace(kind);
       if (std::find(kExitNames.begin(), kExitNames.end(), kind) == kExitNames.end()) {
-        reader.problem("trace", fmt::format("'{}' is not a kind of exit; there are {}", kind,
-                                            join(kExitNames, ", ")));
+        reader.problem("trace",
+                       fmt::format("'{}' is not a kind of exit; there are {}, and syscalls", kind,
+                                   join(kExitNames, ", ")));
       }
     }
+    request.trace = !request.trace_kinds.empty();
   }
   request.quiet = reader.flag("quiet");
   request.verbose = reader.flag("verbose");

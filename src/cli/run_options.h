@@ -82,6 +82,7 @@ struct RunRequest {
   std::byte escape_key{0x01};
   bool trace = false;
   std::set<std::string, std::less<>> trace_kinds;  // empty: all
+  bool trace_syscalls = false;
   bool quiet = false;
   bool verbose = false;
 };

@@ -180,6 +180,9 @@ VmConfig RunSession::make_config() {
       if (wants_trace(line, request_.trace_kinds)) note(line);
     };
   }
+  if (request_.trace_syscalls) {
+    config.trace_syscalls = [this](const std::string& line) { note(line); };
+  }
   return config;
 }
 

@@ -18,6 +18,7 @@
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/syscall_fixup.h"
+#include "vmm/trace/syscall_watch.h"
 #include "vmm/x86/layout.h"
 
 namespace vmm {
@@ -33,8 +34,8 @@ Result<void> place_kvm_pages(const kvm::System& system, const kvm::VmFd& vm) {
   return {};
 }
 
-Result<void> enable_capabilities(const kvm::System& system, const HostPlan& plan,
-                                 const kvm::VmFd& vm) {
+Result<void> enable_capabilities(const kvm::System& system, const VmConfig& config,
+                                 const HostPlan& plan, const kvm::VmFd& vm) {
   if (plan.complete_instructions && system.capabilities().exit_on_emulation_failure) {
     VMM_TRY(vm.enable_exit_on_emulation_failure());
   }
@@ -43,6 +44,8 @@ Result<void> enable_capabilities(const kvm::System& system, const HostPlan& plan
     for (const std::uint32_t msr :
          {SyscallFixup::kStar, SyscallFixup::kLstar, SyscallFixup::kSfmask})
       traps.push_back({.index = msr, .writes = true});
+  } else if (config.trace_syscalls) {
+    traps.push_back({.index = SyscallWatch::kLstar, .writes = true});
   }
   if (plan.apic_msrs) {
     for (const kvm::MsrTrap& trap : UserIrqchip::traps()) traps.push_back(trap);
@@ -211,7 +214,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   // The MSR filter before slots, slots before chips: each waits for a grace period of the kernel,
   // which is short only as long as there was none before, or nothing that reads.
   VMM_TRY(place_kvm_pages(*host, machine->vm));
-  VMM_TRY(enable_capabilities(*host, plan, machine->vm));
+  VMM_TRY(enable_capabilities(*host, config, plan, machine->vm));
   // KVM takes the memory while vCPUs and devices are made.
   const auto set_slots = [&m = *machine] { return set_ram_slots(m.memory, m.vm); };
   Job slots(early != nullptr ? early->thread().post(set_slots)

@@ -318,6 +318,9 @@ struct VmConfig {
   Log log = {};
   std::function<void(const std::string& line)>
       trace;  // one line for each exit while set; off and free when empty
+  // One line for each system call of a 64-bit Linux guest while set, with its name and arguments,
+  // and one for each return that is seen (docs/observing.md); called by vCPU threads.
+  std::function<void(const std::string& line)> trace_syscalls;
 };
 
 // All problems of a configuration that can be seen without touching the host, one sentence each;

@@ -125,7 +125,9 @@ Result<bool> ExitDispatch::quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExi
   const bool was_stepping = syscall_fixup_->stepping();
   const auto past =
       interpreter_ && may_interpret() ? SyscallFixup::Past::kLeave : SyscallFixup::Past::kStepOver;
+  const std::uint64_t fixed = syscall_fixup_->fixed();
   if (!VMM_TRY(syscall_fixup_->on_debug_exit(cpu, exit, past))) return false;
+  if (options_.syscalls && syscall_fixup_->fixed() != fixed) VMM_TRY(trace_syscall(cpu));
   if (interpreter_) interpreter_->stopped_at_entry();
   if (!debug().stepping()) {
     // The quirk's own step may have ended on a breakpoint, or on data that is watched.
@@ -147,7 +149,7 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, DebugTrapExit& exit) {
     return on_breakpoint_exception(cpu);
   }
   if (debug().tape().active()) return tick_in_kvm(cpu);
-  if (VMM_TRY(quirk_debug_exit(cpu, exit))) return {};
+  if (VMM_TRY(quirk_debug_exit(cpu, exit)) || VMM_TRY(syscall_debug_exit(cpu, exit))) return {};
   if (debugger_ == nullptr || !debug().wish().attached) {
     stop(cpu, StopReason::kInternalError,
          fmt::format("a debug exit at {:#x} that nobody asked for", exit.pc));

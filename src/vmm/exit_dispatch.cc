@@ -8,8 +8,10 @@
 
 #include "base/le.h"
 #include "vmm/completion/kvm_cpu.h"
+#include "vmm/debug/symbols.h"
 #include "vmm/run_watch.h"
 #include "vmm/trace/describe_exit.h"
+#include "vmm/trace/syscall_trace.h"
 
 namespace vmm {
 namespace {
@@ -32,6 +34,7 @@ ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
       pio_cache_(id),
       mmio_cache_(id) {
   if (options_.syscall_fixup) syscall_fixup_.emplace(machine.memory, debug());
+  if (options_.syscalls && !options_.syscall_fixup) syscall_watch_.emplace(debug());
   if (options_.interpret_kernel) {
     interpreter_ = std::make_unique<interpreter::Interpreter>(
         static_cast<std::uint32_t>(id), machine.memory, *machine.page_tables,
@@ -61,7 +64,7 @@ ExitDispatch::~ExitDispatch() = default;
   if (chips != nullptr) chips->after_exit(id_);
   if (done && std::exchange(own_access_, false)) done = finish_own_access(cpu, exit);
   if (ring_.enabled() && !plays) ring_.finish(value_read(exit));
-  if (options_.trace && !plays) trace(exit);  // afterwards: reads show what the guest gets
+  if (options_.trace && !plays) trace(cpu, exit);  // afterwards: reads show what the guest gets
   if (debugger_ != nullptr) look_at_memory(std::holds_alternative<EmulationFailureExit>(exit));
   if (done && syscall_fixup_ && !debug().tape().active()) done = refresh_quirks(cpu);
   if (!done) host_error(std::move(done).error());
@@ -305,6 +308,10 @@ Result<void> ExitDispatch::answer_msr(kvm::VcpuFd& cpu, const MsrExit& exit) {
     cpu.answer_msr(exit.value, !taken);
     return {};
   }
+  if (syscall_watch_ && exit.is_write && exit.filtered && exit.index == SyscallWatch::kLstar) {
+    cpu.answer_msr(exit.value, !VMM_TRY(syscall_watch_->on_lstar(cpu, exit.value)));
+    return {};
+  }
   cpu.answer_msr(0, true);
   return {};
 }
@@ -335,6 +342,7 @@ Result<void> ExitDispatch::refresh_quirks(kvm::VcpuFd& cpu) {
 
 Result<void> ExitDispatch::restored(kvm::VcpuFd& cpu) {
   if (machine_.user_irqchip != nullptr) machine_.user_irqchip->restored(id_);
+  if (syscall_watch_) VMM_TRY(syscall_watch_->resume(cpu));
   return syscall_fixup_ ? syscall_fixup_->resume(cpu) : Result<void>();
 }
 
@@ -344,7 +352,20 @@ void ExitDispatch::add_completed(std::map<std::string, std::uint64_t>& by_mnemon
   });
 }
 
-void ExitDispatch::trace(const VcpuExit& exit) const {
+std::string ExitDispatch::place_of_exit(const kvm::VcpuFd& cpu) const {
+  const std::uint64_t rip = cpu.exit_rip();
+  if (rip == 0) return {};
+  std::string text = fmt::format(" rip {:#x}", rip);
+  const debug::Symbols* const symbols = debugger_ == nullptr ? nullptr : debugger_->symbols();
+  const std::uint64_t entry = symbols == nullptr ? 0 : cpu.msr(SyscallWatch::kLstar).value_or(0);
+  const auto offset = entry == 0 ? std::nullopt : symbols->kernel_offset(entry);
+  if (offset) {
+    if (const std::string name = symbols->name_of(rip - *offset); !name.empty()) text += " " + name;
+  }
+  return text;
+}
+
+void ExitDispatch::trace(const kvm::VcpuFd& cpu, const VcpuExit& exit) const {
   std::string line =
       fmt::format("vcpu{} {}", static_cast<std::uint32_t>(id_), kExitNames[exit.index()]);
   if (const auto* pio = std::get_if<PioExit>(&exit)) {
@@ -361,7 +382,36 @@ void ExitDispatch::trace(const VcpuExit& exit) const {
   } else if (const auto* debug = std::get_if<DebugTrapExit>(&exit)) {
     line += fmt::format(" rip {:#x} dr6 {:#x}", debug->pc, debug->dr6);
   }
+  // Of a debug exit the line has it.
+  if (!std::holds_alternative<DebugTrapExit>(exit)) line += place_of_exit(cpu);
   options_.trace(line);
+}
+
+Result<void> ExitDispatch::trace_syscall(const kvm::VcpuFd& cpu) const {
+  options_.syscalls->entered(id_, VMM_TRY(cpu.registers()), VMM_TRY(cpu.system_registers()));
+  return {};
+}
+
+Result<void> ExitDispatch::trace_return(const kvm::VcpuFd& cpu) const {
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  if (system.cpl() == 3) options_.syscalls->returning(id_, VMM_TRY(cpu.registers()), system);
+  return {};
+}
+
+Result<bool> ExitDispatch::syscall_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit) {
+  if (!syscall_watch_) return false;
+  switch (VMM_TRY(syscall_watch_->on_debug_exit(cpu, exit))) {
+    case SyscallWatch::Seen::kNothing:
+      return false;
+    case SyscallWatch::Seen::kEntry:
+      VMM_TRY(trace_syscall(cpu));
+      // The debugger's own breakpoint there is told before anything is stepped over.
+      return !debug().has_breakpoint(exit.pc);
+    case SyscallWatch::Seen::kStepped:
+      break;
+  }
+  return !debug().stepping() && !debug().has_breakpoint(exit.pc) &&
+         debug().watchpoint(exit.dr6) == nullptr;
 }
 
 }  // namespace vmm

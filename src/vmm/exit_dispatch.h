@@ -21,12 +21,14 @@
 #include "vmm/machine.h"
 #include "vmm/syscall_fixup.h"
 #include "vmm/trace/exit_places.h"
+#include "vmm/trace/syscall_watch.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_exit.h"
 
 namespace vmm {
 
 class RunWatch;
+class SyscallTrace;
 
 // For one vCPU; handle() is called on its thread only, the counters may be read from any.
 class ExitDispatch final : public ExitHandler {
@@ -41,6 +43,7 @@ class ExitDispatch final : public ExitHandler {
     bool (*is_device_msr)(std::uint32_t index) = no_msr;
     bool no_hypercalls = false;  // likewise: VMCALL is not KVM's
     std::function<void(const std::string&)> trace;
+    std::shared_ptr<SyscallTrace> syscalls = {};  // all CPUs'; may be null
   };
 
   // `machine` is borrowed and outlives this.
@@ -98,12 +101,25 @@ class ExitDispatch final : public ExitHandler {
 
   void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
             std::string report = {});
-  void trace(const VcpuExit& exit) const;
+  void trace(const kvm::VcpuFd& cpu, const VcpuExit& exit) const;
+  // " rip 0x... name+0x..." of where the exit came from; empty when that is not known.
+  std::string place_of_exit(const kvm::VcpuFd& cpu) const;
+  // The CPU has just entered the guest's kernel by SYSCALL; or is about to go on in a user's code.
+  Result<void> trace_syscall(const kvm::VcpuFd& cpu) const;
+  Result<void> trace_return(const kvm::VcpuFd& cpu) const;
+  // The part of a debug exit that is for tracing system calls; true when nothing is left of it.
+  Result<bool> syscall_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
   // The flight recorder's part of handle().
   void record(const kvm::VcpuFd& cpu, const VcpuExit& exit) noexcept;
 
   // What a debugger has to do with it (exit_debug.cc). The CPU stops where it is.
   void stop_for_debugger(debug::StopKind kind, std::uint64_t address = 0);
+  // The same between two instructions.
+  Result<void> stop_with_state(const kvm::VcpuFd& cpu, debug::StopKind kind,
+                               std::uint64_t address = 0);
+  // Stops, or steps over it when its condition is false.
+  Result<void> on_breakpoint(const kvm::VcpuFd& cpu, debug::StopKind kind, std::uint64_t pc);
+  Result<void> after_step_over(const kvm::VcpuFd& cpu);
   // A step that KVM does not report, because the instruction ended in another exit.
   Result<void> after_instruction(kvm::VcpuFd& cpu);
   // The CPU stands on an INT3: whether that is the debugger's.
@@ -114,12 +130,6 @@ class ExitDispatch final : public ExitHandler {
   // After an exit: INT3 stands again, and what was written for the guest may be watched.
   void look_at_memory(bool written);
   Result<void> on_breakpoint_exception(kvm::VcpuFd& cpu);
-  // The same between two instructions.
-  Result<void> stop_with_state(const kvm::VcpuFd& cpu, debug::StopKind kind,
-                               std::uint64_t address = 0);
-  // Stops, or steps over it when its condition is false.
-  Result<void> on_breakpoint(const kvm::VcpuFd& cpu, debug::StopKind kind, std::uint64_t pc);
-  Result<void> after_step_over(const kvm::VcpuFd& cpu);
   // The quirk's part of a debug exit; true when nothing is left of it.
   Result<bool> quirk_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
   Result<void> guests_own_trap(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
@@ -197,6 +207,7 @@ class ExitDispatch final : public ExitHandler {
   };
   Seen seen_;  // since the last entry, where there is a tape
   std::optional<SyscallFixup> syscall_fixup_ = {};
+  std::optional<SyscallWatch> syscall_watch_ = {};         // instead, when they are traced
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
   bool completes_ = false;              // KVM has yet to finish the instruction that has exited
   std::optional<VcpuExit> piece_ = {};  // the next one of its access

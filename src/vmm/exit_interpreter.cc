@@ -49,6 +49,7 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
       VMM_TRY(debug().step_for_interpreter(cpu, true));
       return step;
     case Outcome::kEnter:
+      if (options_.syscalls) VMM_TRY(trace_return(cpu));
       break;
   }
   VMM_TRY(debug().step_for_interpreter(cpu, false));

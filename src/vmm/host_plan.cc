@@ -139,6 +139,12 @@ Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system
     return fail(ErrorCode::kUnsupported,
                 "The quirk syscall-fixup needs KVM_CAP_X86_MSR_FILTER and KVM_CAP_SET_GUEST_DEBUG");
   }
+  if (config.trace_syscalls &&
+      !(system.capabilities().msr_filter && system.capabilities().guest_debug)) {
+    return fail(ErrorCode::kUnsupported,
+                "System calls can be traced with KVM_CAP_X86_MSR_FILTER and "
+                "KVM_CAP_SET_GUEST_DEBUG only");
+  }
   if (plan.interpret_kernel && plan.irqchip != IrqchipMode::kUser) {
     return fail(ErrorCode::kUnsupported,
                 "The quirk interpret-kernel needs the interrupt chips of --irqchip user");

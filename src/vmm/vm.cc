@@ -21,6 +21,7 @@
 #include "vmm/shadow_pages.h"
 #include "vmm/sleep.h"
 #include "vmm/snapshot/snapshot.h"
+#include "vmm/trace/syscall_trace.h"
 #include "vmm/until_loop.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm_impl.h"
@@ -93,10 +94,15 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
                                            : std::make_shared<interpreter::SharedLines>();
   }
   const bool shared = impl->machine->system->capabilities().sync_registers;
+  std::shared_ptr<SyscallTrace> syscalls;
+  if (config.trace_syscalls) {
+    syscalls = std::make_shared<SyscallTrace>(impl->machine->memory, config.trace_syscalls);
+    impl->traces_syscalls = true;
+  }
   for (kvm::VcpuFd& fd : built.cpus) {
     const auto id = static_cast<VcpuId>(fd.id());
     impl->machine->exit_rings.push_back(std::make_unique<ExitRing>(config.recorded_exits));
-    if (shared && config.recorded_exits != 0) fd.share_registers();
+    if (shared && (config.recorded_exits != 0 || config.trace)) fd.share_registers();
     impl->dispatches.push_back(std::make_unique<ExitDispatch>(
         id, *impl->machine,
         ExitDispatch::Options{
@@ -105,8 +111,9 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
             .interpret_kernel = impl->plan.interpret_kernel,
             .decoded_lines = impl->decoded_lines.get(),
             .is_device_msr = impl->plan.apic_msrs ? UserIrqchip::answers : ExitDispatch::no_msr,
-            .no_hypercalls = impl->plan.hide_hypercalls,
-            .trace = config.trace}));
+             .no_hypercalls = impl->plan.hide_hypercalls,
+             .trace = config.trace,
+             .syscalls = syscalls}));
     impl->vcpus.push_back(
         std::make_unique<Vcpu>(std::move(fd), *impl->dispatches.back(), kick_signal));
   }
@@ -135,7 +142,7 @@ void Vm::Impl::attach_debugger(std::shared_ptr<debug::Debugger> wanted) {
   const std::uint32_t flags = machine->system->capabilities().guest_debug2;
   wanted->attach_machine(
       *control,
-      {.slots = debug::CpuDebug::kSlots - (plan.syscall_fixup ? 1U : 0U),
+      {.slots = debug::CpuDebug::kSlots - (plan.syscall_fixup || traces_syscalls ? 1U : 0U),
        .block_interrupts = (flags & kBlockInterrupts) != 0,
        .software_breakpoints = (flags & kUseSoftwareBreakpoints) != 0,
        .stats = [this] { return stats(); },

@@ -41,7 +41,8 @@ class Vm::Impl {
   std::vector<std::unique_ptr<Vcpu>> vcpus;
   std::unique_ptr<RunControl> control;
   std::shared_ptr<debug::Debugger> debugger;  // may be null
-  std::atomic<bool> active{false};            // a run() is
+  bool traces_syscalls = false;
+  std::atomic<bool> active{false};   // a run() is
   std::atomic<bool> between{false};  // a run_until() is, and lets its caller look at the guest
   mutable std::mutex run_mutex;      // held by run(), and by whoever needs the CPUs at rest
   // For snapshots; with run_mutex held.

@@ -283,7 +283,7 @@ class Streams(unittest.TestCase):
     def test_trace(self):
         code, _, err = vmm(*Guest().say("x").exit(1).arguments(self), "--trace=pio", "-q")
         self.assertEqual(code, 3)
-        self.assertRegex(err, r"(?m)^vmm: vcpu0 pio write port 0x3f8 .* value 0x78$")
+        self.assertRegex(err, r"(?m)^vmm: vcpu0 pio write port 0x3f8 .* value 0x78 rip 0x[0-9a-f]+$")
         self.assertEqual([l for l in err.splitlines() if " pio " not in l], [])
         _, _, err = vmm(*Guest().say("x").exit(1).arguments(self), "--trace=mmio", "-q")
         self.assertEqual(err, "")
