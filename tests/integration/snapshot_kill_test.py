@@ -58,6 +58,17 @@ class Kills(unittest.TestCase):
         self.assertEqual((code, err), (0, ""), file)
         return json.loads(out)["file"]["id"]
 
+    def left_over(self):
+        """What lies there beside the files of the test. One thing may: a file that was whole, had the name under which it was to
+        be moved to the final one, and not yet that; such a one goes away."""
+        others = sorted(set(os.listdir(self.folder)) - {"base.snap", "control", "guest.bin", "guest.snap"})
+        if len(others) == 1 and others[0].startswith("guest.snap."):
+            other = self.folder / others[0]
+            self.read(other)
+            other.unlink()
+            return []
+        return others
+
     def test_no_torn_file_and_no_good_one_refused(self):
         seed = int.from_bytes(os.urandom(4), "little")
         print(f"seed {seed}")
@@ -85,7 +96,7 @@ class Kills(unittest.TestCase):
             counts["reported"] += reported
             if reported:
                 self.assertTrue(new, "what was reported as written is not there")
-            self.assertEqual(sorted(os.listdir(self.folder)), ["base.snap", "control", "guest.bin", "guest.snap"])
+            self.assertEqual(self.left_over(), [])
             before = after
             # Whatever is there goes on, and is what is saved next.
             running = self.start("restore", self.file)

@@ -126,11 +126,14 @@ class Unpacker {
   }
 
  private:
-  // The zeroes behind the last archive up to where the next may start; the buffer is zero.
+  // Where the next archive may start, with zeroes from the last one up to there: a decompressor may
+  // have used what lies behind its output.
   Result<std::uint64_t> next_start() {
     const auto start = checked_align_up<std::uint64_t>(result_.size, kMemberAlignment);
-    if (start && *start <= limit_) return *start;
-    return too_large();
+    if (!start || *start > limit_) return too_large();
+    const auto bytes = result_.buffer.bytes().first(static_cast<std::size_t>(*start));
+    std::ranges::fill(bytes.subspan(result_.size), std::byte{0});
+    return *start;
   }
   tl::unexpected<Error> too_large() const {
     return fail(ErrorCode::kBadKernel, "unpacked it is larger than {}", format_size(limit_));

@@ -62,7 +62,12 @@ class Server {
     (void)::waitpid(child_, nullptr, 0);
     child_ = -1;
   }
-  void stop() const { (void)::kill(child_, SIGSTOP); }
+  // Returns when it stands still.
+  void stop() const {
+    int status = 0;
+    (void)::kill(child_, SIGSTOP);
+    (void)::waitpid(child_, &status, WUNTRACED);
+  }
   std::string uri() const { return "nbd+unix:///?socket=" + socket_; }
 
  private:
