@@ -9,6 +9,7 @@
 #include "base/le.h"
 #include "vmm/completion/kvm_cpu.h"
 #include "vmm/debug/symbols.h"
+#include "vmm/reset_vector.h"
 #include "vmm/run_watch.h"
 #include "vmm/trace/describe_exit.h"
 #include "vmm/trace/syscall_trace.h"
@@ -248,6 +249,12 @@ void ExitDispatch::count_completed(std::string_view mnemonic, std::uint32_t ahea
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
   if (VMM_TRY(on_planted(cpu))) return {};
+  // Where there are no bytes there was nothing to fetch.
+  if (id_ == VcpuId{0} && exit.size == 0) {
+    const AtReset at = VMM_TRY(at_reset_vector(cpu, machine_.memory, machine_.pio, pio_cache_));
+    if (at == AtReset::kReset) stop(cpu, StopReason::kReset, "the boot CPU was reset");
+    if (at != AtReset::kElsewhere) return {};
+  }
   if (!options_.complete_instructions) {
     stop(cpu, StopReason::kEmulationFailure, "KVM cannot emulate an instruction");
     return {};
