@@ -207,7 +207,12 @@ Result<void> ExitDispatch::on(kvm::VcpuFd&, IrqWindowExit&) { return {}; }
 // Why it comes is done: on_exit() has taken CR8 over, and before_entry() looks for interrupts.
 Result<void> ExitDispatch::on(kvm::VcpuFd&, TprExit&) { return {}; }
 
-Result<void> ExitDispatch::on(kvm::VcpuFd&, InterruptedExit&) { return {}; }
+Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, InterruptedExit&) {
+  const debug::TapeHead& tape = debug().tape();
+  if (!tape.active() || tape.in_instruction || tape.delivering) return {};
+  if (VMM_TRY(cpu.registers()).rip != stepped_from_) stop_tape("the CPU went on without a step");
+  return {};
+}
 
 Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, SystemEventExit& exit) {
   switch (exit.type) {

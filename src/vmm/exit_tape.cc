@@ -26,6 +26,22 @@ std::uint64_t linear_pc(const x86::Registers& registers, const x86::SystemRegist
   return (system.cs.base + registers.rip) & 0xffffffff;
 }
 
+// Whether the CPU executes code at CPL 3, or does behind its next instruction.
+bool goes_to_user(const GuestMemory& memory, debug::InstructionNature nature,
+                  std::span<const std::byte> code, const x86::Registers& registers,
+                  const x86::SystemRegisters& system) {
+  if (system.cpl() == 3 || nature == debug::InstructionNature::kReturnsToUser) return true;
+  if (nature != debug::InstructionNature::kReturnsFar || (system.cr0 & x86::kCr0Pe) == 0) {
+    return false;
+  }
+  const bool wide = system.code_is_64bit();
+  const std::size_t width = debug::return_width(code, wide, wide || system.cs.default_big ? 4 : 2);
+  std::array<std::byte, 2> selector{};
+  const Gva at(debug::linear_stack(registers, system) + width);
+  return read_linear(memory, system, registers.rflags, at, selector) &&
+         (load_le(selector) & 3) == 3;
+}
+
 }  // namespace
 
 Result<x86::Registers> ExitDispatch::registers_of(kvm::VcpuFd& cpu) {
@@ -116,10 +132,6 @@ Result<void> ExitDispatch::look_at_next(kvm::VcpuFd& cpu) {
   const x86::Registers registers = VMM_TRY(registers_of(cpu));
   const x86::SystemRegisters& system = *VMM_TRY(system_of(cpu));
   stepped_from_ = registers.rip;
-  if (system.cpl() == 3 && !tape.sees_user_code) {
-    stop_tape(std::string(debug::kNoUserCode));
-    return {};
-  }
   const Gva pc(linear_pc(registers, system));
   std::array<std::byte, kLongest> bytes{};
   std::size_t size = bytes.size();
@@ -128,8 +140,14 @@ Result<void> ExitDispatch::look_at_next(kvm::VcpuFd& cpu) {
     size = std::min<std::size_t>(size, 4096 - pc.value % 4096);
     (void)read_linear(machine_.memory, system, registers.rflags, pc, std::span(bytes).first(size));
   }
-  const auto nature = debug::nature_of(std::span(bytes).first(size), system.code_is_64bit());
+  const auto code = std::span<const std::byte>(bytes).first(size);
+  const auto nature = debug::nature_of(code, system.code_is_64bit());
   tape.decided_outside = nature == debug::InstructionNature::kDecidedOutside;
+  // What follows a return to such code would not be seen.
+  if (!tape.sees_user_code && goes_to_user(machine_.memory, nature, code, registers, system)) {
+    stop_tape(std::string(debug::kNoUserCode));
+    return {};
+  }
   const auto msr = static_cast<std::uint32_t>(registers.gpr[x86::kRcx]);
   if (nature == debug::InstructionNature::kWritesMsr && system.cpl() == 0 &&
       debug::makes_kvm_write(msr, registers.gpr[x86::kRax])) {

@@ -1,8 +1,8 @@
 """Going back in a guest's time with Debian's gdb: every moment is exactly what it was.
 
-    gdb_reverse_test.py PATH-OF-VMM GUEST16 GUEST32 GUEST64
+    gdb_reverse_test.py PATH-OF-VMM GUEST16 GUEST32 GUEST64 USER
 
-The guests are tests/guests/reverse.S.
+The guests are tests/guests/reverse.S, and reverse_user.S.
 """
 import json
 import os
@@ -21,6 +21,7 @@ from vmm_process import Guest, Running, eventually, needs_kvm, vmm
 
 GUESTS = {}  # by mode, from the command line
 START, BYTE_TAKEN, TICK, DONE = 0x1000, 0x1100, 0x1200, 0x1300
+USER = 0x1100
 COUNT, TICKS, BYTE, TIME = 0x2000, 0x2004, 0x2008, 0x200c
 
 # Runs inside of gdb: what it sees is printed as JSON, a line for each moment.
@@ -310,22 +311,34 @@ class Refused(Reversed):
         code, _, err = vmm("ctl", control, "quit")
         self.assertEqual(code, 0, err)
 
-    def record(self, guest, *options):
-        """A debugger, and what it is told when this guest has run with a recording from its first instruction on."""
+    def waiting(self, guest, *options):
+        """A guest that stands before its first instruction, and a debugger."""
         file = self.folder / "guest"
         file.write_bytes(guest.code)
-        Running(self, ["run", "--kernel", file, "--boot", "flat,mode=long", "--mem", "4M", "--gdb", f"unix:{self.path}",
-                       "--gdb-wait", "--irqchip", "user", *options],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        running = Running(self, ["run", "--kernel", file, "--boot", "flat,mode=long", "--mem", "4M",
+                                 "--gdb", f"unix:{self.path}", "--gdb-wait", "--irqchip", "user", *options],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.assertTrue(eventually(self.path.exists))
         client = Client(self, self.path)
         client.ask("?")
-        self.monitor(client, "record on")
-        client.send("vCont;c")
+        return running, client
+
+    def stop(self, client):
+        """The next stop, and what was said before it."""
         said = ""
         while (answer := client.answer()).startswith("O"):
             said += bytes.fromhex(answer[1:]).decode()
-        return client, answer, said
+        return answer, said
+
+    def rip(self, client):
+        return int.from_bytes(bytes.fromhex(client.ask("p10")), "little")
+
+    def record(self, guest, *options):
+        """A debugger, and what it is told when this guest has run with a recording from its first instruction on."""
+        _, client = self.waiting(guest, *options)
+        self.monitor(client, "record on")
+        client.send("vCont;c")
+        return client, *self.stop(client)
 
     def test_what_cannot_be_recorded_ends_the_recording(self):
         kvmclock = Guest().raw([0x90, 0xB9, 0x01, 0x4D, 0x56, 0x4B, 0xB8, 0x01, 0x50, 0, 0, 0x31, 0xD2])  # mov ecx, ...
@@ -337,16 +350,33 @@ class Refused(Reversed):
                 client, answer, said = self.record(guest)
                 self.assertTrue(answer.startswith("T02"), answer)
                 self.assertIn(reason, said)
-                self.assertEqual(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), rip)
+                self.assertEqual(self.rip(client), rip)
                 # What was recorded before is there, until the guest goes on.
                 self.assertTrue(client.ask("bs").startswith("T05"))
-                self.assertLess(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), rip)
+                self.assertLess(self.rip(client), rip)
                 self.assertIn("replaylog:begin", client.ask("bc"))
-                self.assertEqual(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), START)
+                self.assertEqual(self.rip(client), START)
                 self.assertIn("replaylog:end", client.ask("vCont;c"))
-                self.assertEqual(int.from_bytes(bytes.fromhex(client.ask("p10")), "little"), rip)
+                self.assertEqual(self.rip(client), rip)
                 self.assertTrue(client.ask("vCont;s:1").startswith("T05"))
-                self.assertIn("monitor record on", client.ask("bs"))
+                self.assertTrue(client.ask("bs").startswith("E."))
+
+    def test_user_code_is_recorded_or_ends_the_recording(self):
+        guest = Guest()
+        guest.code = pathlib.Path(GUESTS["user"]).read_bytes()
+        _, client = self.waiting(guest)
+        self.monitor(client, "record on")
+        client.send("vCont;c")
+        time.sleep(1)
+        client.socket.sendall(b"\x03")
+        answer, said = self.stop(client)
+        self.assertTrue(answer.startswith("T02"), answer)
+        if "CPL 3" in said:  # where nothing stops such code, it has not been reached
+            self.assertLess(self.rip(client), USER)
+        self.assertTrue(client.ask("bs").startswith("T05"))
+        self.assertIn("replaylog:begin", client.ask("bc"))
+        self.assertEqual(self.rip(client), START)
+        self.assertIn("replaylog:end", client.ask("vCont;c"))
 
     def test_timed_checkpoints_make_themselves(self):
         client = self.connect()
@@ -377,6 +407,6 @@ class Refused(Reversed):
 
 
 if __name__ == "__main__":
-    for mode in ("real", "protected", "long"):
+    for mode in ("real", "protected", "long", "user"):
         GUESTS[mode] = os.path.abspath(sys.argv.pop(2))
     vmm_process.main()

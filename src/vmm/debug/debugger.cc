@@ -127,7 +127,7 @@ std::optional<StopEvent> Debugger::take_stop() {
   if (control_ == nullptr) return std::nullopt;
   has_report_.store(false, std::memory_order_relaxed);
   // A guest that a debugger holds is its to look at; one that has stopped has something to tell.
-  const bool due = std::exchange(checkpoint_due_, false) && !holding_;
+  const bool due = std::exchange(checkpoint_due_, false) && !holding_ && !over_;
   if (!due && reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
   // Those that have reported park by themselves.
   const auto& vcpus = control_->vcpus();

@@ -31,8 +31,12 @@ InstructionNature nature_of(std::span<const std::byte> bytes, bool code_is_64bit
     return i + offset < bytes.size() ? std::to_integer<unsigned>(bytes[i + offset]) : 0U;
   };
   while (i < bytes.size() && is_prefix(at(0), code_is_64bit)) ++i;
+  if (at(0) == 0xcf || at(0) == 0xca || at(0) == 0xcb) return InstructionNature::kReturnsFar;
   if (at(0) != 0x0f) return InstructionNature::kRepeatable;
   switch (at(1)) {
+    case 0x07:  // SYSRET
+    case 0x35:  // SYSEXIT
+      return InstructionNature::kReturnsToUser;
     case 0x30:  // WRMSR
       return InstructionNature::kWritesMsr;
     case 0x31:  // RDTSC
@@ -48,6 +52,18 @@ InstructionNature nature_of(std::span<const std::byte> bytes, bool code_is_64bit
     default:
       return InstructionNature::kRepeatable;
   }
+}
+
+std::size_t return_width(std::span<const std::byte> bytes, bool code_is_64bit,
+                         std::size_t usual) noexcept {
+  std::size_t width = usual;
+  for (const std::byte byte : bytes) {
+    const auto value = std::to_integer<unsigned>(byte);
+    if (!is_prefix(value, code_is_64bit)) break;
+    if (value == 0x66) width = usual == 2 ? 4 : 2;
+    if (code_is_64bit && (value & 0xf8) == 0x48) width = 8;  // REX.W
+  }
+  return width;
 }
 
 }  // namespace vmm::debug

@@ -27,6 +27,26 @@ TEST(InstructionNatureTest, WhatTheHostDecides) {
   EXPECT_EQ(nature({0x0f, 0x30}), InstructionNature::kWritesMsr);
 }
 
+TEST(InstructionNatureTest, ReturnsToOtherPrivileges) {
+  EXPECT_EQ(nature({0x48, 0xcf}), InstructionNature::kReturnsFar);           // iretq
+  EXPECT_EQ(nature({0xcb}, false), InstructionNature::kReturnsFar);          // retf
+  EXPECT_EQ(nature({0xca, 4, 0}, false), InstructionNature::kReturnsFar);    // retf 4
+  EXPECT_EQ(nature({0x48, 0x0f, 0x07}), InstructionNature::kReturnsToUser);  // sysretq
+  EXPECT_EQ(nature({0x0f, 0x35}, false), InstructionNature::kReturnsToUser);
+  EXPECT_EQ(nature({0xc3}), kRepeatable);
+}
+
+TEST(InstructionNatureTest, PrefixesSayHowWideAReturnIs) {
+  const auto width = [](std::vector<unsigned char> code, bool long_mode, std::size_t usual) {
+    return return_width(std::as_bytes(std::span(code)), long_mode, usual);
+  };
+  EXPECT_EQ(width({0x48, 0xcf}, true, 4), 8U);
+  EXPECT_EQ(width({0xcf}, true, 4), 4U);
+  EXPECT_EQ(width({0x66, 0xcf}, false, 4), 2U);
+  EXPECT_EQ(width({0x66, 0xcf}, false, 2), 4U);
+  EXPECT_EQ(width({0x48, 0xcf}, false, 4), 4U);  // DEC EAX
+}
+
 TEST(InstructionNatureTest, TheRestIsRepeatable) {
   EXPECT_EQ(nature({0x90}), kRepeatable);
   EXPECT_EQ(nature({0x0f, 0x01, 0xf8}), kRepeatable);        // swapgs
