@@ -47,6 +47,12 @@ GENERAL["protected"] = GENERAL["real"]
 PC = {"real": "eip", "protected": "eip", "long": "rip"}
 
 
+def listens(path):
+    """Whether somebody can connect; the socket's file is there a moment before."""
+    with open("/proc/net/unix", encoding="utf-8") as sockets:
+        return any(line.split()[3] == "00010000" and line.rstrip().endswith(f" {path}") for line in sockets)
+
+
 class Reversed(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -58,7 +64,7 @@ class Reversed(unittest.TestCase):
         running = Running(self, ["run", "--kernel", GUESTS[mode], "--boot", f"flat,mode={mode}", "--mem", "4M",
                                  "--gdb", f"unix:{self.path}", "--gdb-wait", "--irqchip", "user", *options],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.assertTrue(eventually(self.path.exists))
+        self.assertTrue(eventually(lambda: listens(self.path)))
         running.process.stdin.write(b"A")
         running.process.stdin.flush()
         return running
@@ -318,7 +324,7 @@ class Refused(Reversed):
         running = Running(self, ["run", "--kernel", file, "--boot", "flat,mode=long", "--mem", "4M",
                                  "--gdb", f"unix:{self.path}", "--gdb-wait", "--irqchip", "user", *options],
                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.assertTrue(eventually(self.path.exists))
+        self.assertTrue(eventually(lambda: listens(self.path)))
         client = Client(self, self.path)
         client.ask("?")
         return running, client
