@@ -1,12 +1,14 @@
 // The floor: the least that a program can do to run a flat guest, with the bare ioctls. What vmm is
 // measured against (docs/benchmarks.md).
 //
-//   floor [--irqchip] [--cpuid] [--mem MIB] IMAGE
+//   floor [--irqchip] [--cpuid] [--mem MIB] [--steps N] IMAGE
 //
 // IMAGE is put at 0x1000 and entered there in real mode. Bytes that the guest writes to COM1 go to
 // stdout; a write to port 0xf4 ends the program; everything else is ignored, reads give all ones.
 //   --irqchip  with the chips in the kernel: PIC, I/O APIC, local APIC, PIT
 //   --cpuid    with the host's supported CPUID: a guest that switches to long mode itself needs it
+//   --steps    after the guest's first byte N instructions are executed one by one, the nanoseconds of one are
+//              printed, and that is the end
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
@@ -15,6 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { kLoadAddress = 0x1000, kCom1 = 0x3f8, kCom1LineStatus = 0x3fd, kDebugExit = 0xf4 };
@@ -51,8 +54,29 @@ static int handle_io(const struct kvm_run* run, unsigned char* data) {
   return 1;
 }
 
+static double nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
+}
+
+static void step(int vcpu, const struct kvm_run* run, unsigned long steps) {
+  const struct kvm_guest_debug debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP};
+  must(ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug), "KVM_SET_GUEST_DEBUG");
+  const double begin = nanoseconds();
+  for (unsigned long i = 0; i < steps; i++) {
+    must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
+    if (run->exit_reason != KVM_EXIT_DEBUG) {
+      fprintf(stderr, "floor: exit reason %u after a step\n", run->exit_reason);
+      exit(1);
+    }
+  }
+  printf("%.1f\n", (nanoseconds() - begin) / (double)steps);
+}
+
 int main(int argc, char** argv) {
   int irqchip = 0, cpuid = 0;
+  unsigned long steps = 0;
   size_t memory_size = (size_t)512 << 20;
   const char* image = NULL;
   for (int i = 1; i < argc; i++) {
@@ -62,12 +86,15 @@ int main(int argc, char** argv) {
       cpuid = 1;
     } else if (!strcmp(argv[i], "--mem") && i + 1 < argc) {
       memory_size = strtoul(argv[++i], NULL, 10) << 20;
+    } else if (!strcmp(argv[i], "--steps") && i + 1 < argc) {
+      steps = strtoul(argv[++i], NULL, 10);
     } else {
       image = argv[i];
     }
   }
   if (!image || memory_size == 0 || memory_size > (size_t)3 << 30) {
-    fprintf(stderr, "usage: floor [--irqchip] [--cpuid] [--mem MIB (1 to 3072)] IMAGE\n");
+    fprintf(stderr,
+            "usage: floor [--irqchip] [--cpuid] [--mem MIB (1 to 3072)] [--steps N] IMAGE\n");
     return 2;
   }
 
@@ -108,6 +135,10 @@ int main(int argc, char** argv) {
     must(ioctl(vcpu, KVM_RUN, 0), "KVM_RUN");
     switch (run->exit_reason) {
       case KVM_EXIT_IO:
+        if (steps != 0 && run->io.port == kCom1) {
+          step(vcpu, run, steps);
+          return 0;
+        }
         if (!handle_io(run, (unsigned char*)run + run->io.data_offset)) return 0;
         break;
       case KVM_EXIT_MMIO:
