@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <latch>
 #include <numeric>
 #include <thread>
@@ -465,6 +466,27 @@ TEST_F(VcpuTest, KickStormFromManyThreadsLosesNothing) {
   check.wait_for(check.seen() + 10);
   vm->pause();
   EXPECT_EQ(check.wrong(), 0U);
+}
+
+// A CPU that a debugger steps looks for its next order before it sleeps, for some 150 microseconds:
+// calls that come just when it stops looking are answered, too.
+TEST_F(VcpuTest, CallReachesACpuThatGoesToSleep) {
+  auto vm = SmallVm::create(system(), kSpin, nullptr);
+  ASSERT_TRUE(vm);
+  vm->call([&vm](kvm::VcpuFd& fd) {
+    EXPECT_TRUE(vm->cpu().debug().set_wish(fd, {.attached = true, .step = true}));
+  });
+  int answered = 0;
+  constexpr int kCalls = 4000;
+  for (int round = 0; round < kCalls; ++round) {
+    const auto then =
+        std::chrono::steady_clock::now() + std::chrono::microseconds(135 + round % 30);
+    while (std::chrono::steady_clock::now() < then) {
+    }
+    vm->call([&answered](kvm::VcpuFd&) { ++answered; });
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_EQ(answered, kCalls);
 }
 
 TEST_F(VcpuTest, CallThatIsGivenUpNeverRuns) {
