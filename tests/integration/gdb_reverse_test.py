@@ -74,6 +74,7 @@ class Reversed(unittest.TestCase):
         file = self.folder / "script.py"
         file.write_text(INSIDE.replace("REGISTERS", repr(GENERAL[mode])) + script)
         done = subprocess.run(["gdb", "--batch", "-nx", "-ex", "set confirm off", "-ex", "set pagination off",
+                               "-ex", f"set remotetimeout {vmm_process.PATIENCE}",
                                "-ex", f"target remote {self.path}", "-x", str(file)],
                               capture_output=True, timeout=vmm_process.PATIENCE * 5)
         text = done.stdout.decode() + done.stderr.decode()
