@@ -223,8 +223,11 @@ _vmm() {
     trace)
       if [[ $current == -* ]]; then _vmm_words "$current" '--output --chrome --help'; else _vmm_files "$current"; fi
       ;;
-    inspect | diff)
+    inspect)
       if [[ $current == -* ]]; then _vmm_words "$current" '--json --help'; else _vmm_files "$current"; fi
+      ;;
+    diff)
+      if [[ $current == -* ]]; then _vmm_words "$current" '--symbols --json --help'; else _vmm_files "$current"; fi
       ;;
     ctl)
       if [[ $current == -* ]]; then

@@ -35,6 +35,11 @@ Result<SnapshotDifference> compare(const DiffCommand& command) {
   } else {
     difference.memory_problem = memory.error().message();
   }
+  if (!command.symbols.empty()) {
+    const auto symbols = VMM_TRY(debug::Symbols::load(command.symbols));
+    difference.symbols = VMM_TRY(
+        with_context(changed_symbols(*before, *after, symbols), "Find what changed by symbol"));
+  }
   return difference;
 }
 

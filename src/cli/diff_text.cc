@@ -67,6 +67,24 @@ std::vector<ChangedValue> changed_values(const json& before, const json& after) 
   return changed;
 }
 
+namespace {
+
+std::string more_text(std::size_t more, std::string_view what) {
+  return more == 0 ? std::string() : fmt::format("  and {} more {} (--json has all)\n", more, what);
+}
+
+std::string symbols_text(std::span<const ChangedSymbol> symbols, std::size_t most) {
+  std::string text = fmt::format("symbols: {} differ\n", symbols.size());
+  const std::size_t listed = std::min(most, symbols.size());
+  for (const ChangedSymbol& symbol : symbols.first(listed)) {
+    text += fmt::format("  {:#018x}  {}  {} {}\n", symbol.address, symbol.name, symbol.bytes,
+                        symbol.bytes == 1 ? "byte" : "bytes");
+  }
+  return text + more_text(symbols.size() - listed, "symbols");
+}
+
+}  // namespace
+
 std::string diff_text(const SnapshotDifference& difference, std::size_t most_ranges) {
   std::string text;
   std::size_t width = 0;
@@ -85,10 +103,8 @@ std::string diff_text(const SnapshotDifference& difference, std::size_t most_ran
                         range.base().value + range.size() - 1, range.size() / kPage,
                         range.size() == kPage ? "page" : "pages");
   }
-  if (shown_ranges < difference.memory.size()) {
-    text += fmt::format("  and {} more places (--json has all)\n",
-                        difference.memory.size() - shown_ranges);
-  }
+  text += more_text(difference.memory.size() - shown_ranges, "places");
+  if (difference.symbols) text += symbols_text(*difference.symbols, most_ranges);
   return text;
 }
 
@@ -106,7 +122,15 @@ std::string diff_json(const SnapshotDifference& difference) {
               {"differing_pages", pages_of(difference.memory)},
               {"ranges", std::move(ranges)}};
   if (!difference.memory_problem.empty()) memory["problem"] = difference.memory_problem;
-  const json document{{"values", std::move(values)}, {"memory", std::move(memory)}};
+  json document{{"values", std::move(values)}, {"memory", std::move(memory)}};
+  if (difference.symbols) {
+    json& symbols = document["symbols"] = json::array();
+    for (const ChangedSymbol& symbol : *difference.symbols) {
+      symbols.push_back({{"name", symbol.name},
+                         {"address", fmt::format("{:#x}", symbol.address)},
+                         {"bytes", symbol.bytes}});
+    }
+  }
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

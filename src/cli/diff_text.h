@@ -3,11 +3,13 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "memory/address.h"
+#include "vmm/snapshot/symbol_difference.h"
 
 namespace vmm::cli {
 
@@ -27,11 +29,12 @@ struct SnapshotDifference {
   std::vector<GpaRange> memory;
   std::string memory_problem;  // why memory could not be compared, or empty
   std::uint64_t memory_size = 0;
+  std::optional<std::vector<ChangedSymbol>> symbols = {};  // if they were asked for
 
   bool empty() const { return values.empty() && memory.empty() && memory_problem.empty(); }
 };
 
-// Of memory at most `most_ranges` are listed.
+// Of memory and of symbols at most `most_ranges` are listed.
 std::string diff_text(const SnapshotDifference& difference, std::size_t most_ranges);
 std::string diff_json(const SnapshotDifference& difference);
 

@@ -127,6 +127,7 @@ inline constexpr std::string_view kDiffFooter =
 Examples:
   vmm snapshot /tmp/vm.ctl before.snap; sleep 1; vmm snapshot /tmp/vm.ctl after.snap
   vmm diff before.snap after.snap
+  vmm diff --symbols System.map before.snap after.snap
   vmm diff --json before.snap after.snap | jq .memory.differing_pages
 
 Exit status: 0 they are the same, 1 they are not, 2 bad usage, 6 a file cannot be used.)";

@@ -217,6 +217,9 @@ Parser::Parser(const Wanted& wanted) {
     diff = app.add_subcommand("diff", "Tell what differs between two snapshots");
     diff->add_option("before", diff_options.before, "Snapshot")->type_name("A")->required();
     diff->add_option("after", diff_options.after, "Another one")->type_name("B")->required();
+    diff->add_option("--symbols", diff_options.symbols,
+                     "The kernel's System.map or vmlinux: tell which of its symbols changed")
+        ->type_name("FILE");
     diff->add_flag("--json", diff_options.json, "For programs, and all of it");
     diff->footer(std::string(kDiffFooter));
   }

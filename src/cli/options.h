@@ -25,6 +25,7 @@ struct InspectCommand {
 };
 struct DiffCommand {
   std::string before, after;
+  std::string symbols;  // a file, or none
   bool json = false;
 };
 struct CtlCommand {

@@ -182,6 +182,17 @@ class Snapshots(unittest.TestCase):
         self.assertEqual(code, 1)
         difference = json.loads(out)
         self.assertEqual(difference["memory"]["ranges"], [{"address": "0x100000", "size": 4096}])
+        symbols = self.folder / "System.map"
+        symbols.write_text("0000000000001000 T code\n00000000000fff00 D other\n0000000000100000 D counter\n"
+                           "0000000000100004 D behind\n", encoding="utf-8")
+        code, out, err = vmm("diff", "--symbols", symbols, before, self.file)
+        self.assertEqual((code, err), (1, ""))
+        self.assertRegex(out, r"symbols: 1 differ\n  0x0000000000100000  counter  [1-4] bytes?\n$")
+        code, out, _ = vmm("diff", "--json", "--symbols", symbols, before, self.file)
+        self.assertEqual([symbol["name"] for symbol in json.loads(out)["symbols"]], ["counter"])
+        code, out, err = vmm("diff", "--symbols", "/nowhere/map", before, self.file)
+        self.assertEqual((code, out), (6, ""))
+        self.assertIn("/nowhere/map", err)
         code, out, err = vmm("diff", before, "/nowhere/x.snap")
         self.assertEqual((code, out), (6, ""))
         self.assertIn("/nowhere/x.snap", err)

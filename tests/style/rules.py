@@ -17,6 +17,7 @@ CLI_MAY_INCLUDE = {
     "vmm/net/network.h",
     "vmm/open_pmem.h",
     "vmm/snapshot/snapshot.h",
+    "vmm/snapshot/symbol_difference.h",
     "vmm/stop_reason.h",
     "vmm/vcpu_exit.h",
     "vmm/vm.h",

@@ -112,15 +112,28 @@ std::optional<std::uint64_t> Symbols::find(std::string_view name) const {
   return found->second;
 }
 
-std::string Symbols::name_of(std::uint64_t address) const {
+std::optional<Symbols::Place> Symbols::at(std::uint64_t address) const {
   auto found = by_address_.upper_bound(address);
-  if (found == by_address_.begin()) return {};
+  if (found == by_address_.begin()) return std::nullopt;
   --found;
-  const std::uint64_t offset = address - found->first;
   // Behind the last name anything could be.
   constexpr std::uint64_t kFar = MiB(1);
-  if (offset > kFar) return {};
-  return offset == 0 ? found->second : fmt::format("{}+{:#x}", found->second, offset);
+  if (address - found->first > kFar) return std::nullopt;
+  return Place{found->second, found->first};
+}
+
+std::string Symbols::name_of(std::uint64_t address) const {
+  const auto place = at(address);
+  if (!place) return {};
+  const std::uint64_t offset = address - place->address;
+  return offset == 0 ? std::string(place->name) : fmt::format("{}+{:#x}", place->name, offset);
+}
+
+std::pair<std::uint64_t, std::uint64_t> Symbols::range() const {
+  const auto text = find("_text"), end = find("_end");
+  if (text && end && *text < *end) return {*text, *end};
+  if (by_address_.empty()) return {};
+  return {by_address_.begin()->first, by_address_.rbegin()->first};
 }
 
 std::optional<std::uint64_t> Symbols::kernel_offset(const CpuState& state,

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/result.h"
 #include "vmm/debug/cpu_state.h"
@@ -26,6 +27,14 @@ class Symbols {
   std::optional<std::uint64_t> find(std::string_view name) const;
   // "name+0x10" for an address of the file's; empty when it is before all names.
   std::string name_of(std::uint64_t address) const;
+  // The symbol that an address lies in or behind, as long as this lives; as name_of().
+  struct Place {
+    std::string_view name;
+    std::uint64_t address = 0;  // where it begins
+  };
+  std::optional<Place> at(std::uint64_t address) const;
+  // Of a kernel from _text to _end, else from the first symbol to the last; [0, 0] without any.
+  std::pair<std::uint64_t, std::uint64_t> range() const;
   std::size_t count() const noexcept { return by_name_.size(); }
 
   // How far the running kernel lies behind its symbols: from where the CPU enters it for system

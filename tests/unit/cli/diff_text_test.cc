@@ -61,6 +61,24 @@ TEST(DiffText, TextHasValuesAndPages) {
   EXPECT_EQ(document["values"][0]["path"], "cpus[0].rip");
 }
 
+TEST(DiffText, SymbolsAreNamedWhenTheyWereAskedFor) {
+  SnapshotDifference difference;
+  difference.memory_size = 4096;
+  EXPECT_EQ(diff_text(difference, 1).find("symbols"), std::string::npos);
+  EXPECT_EQ(diff_json(difference).find("symbols"), std::string::npos);
+  difference.symbols = {{"jiffies", 0xffff'ffff'8200'0000, 1}, {"tick", 0xffff'ffff'8200'0008, 4}};
+  EXPECT_NE(diff_text(difference, 2)
+                .find("symbols: 2 differ\n"
+                      "  0xffffffff82000000  jiffies  1 byte\n"
+                      "  0xffffffff82000008  tick  4 bytes\n"),
+            std::string::npos);
+  EXPECT_NE(diff_text(difference, 1).find("and 1 more symbols (--json has all)"),
+            std::string::npos);
+  const auto document = nlohmann::json::parse(diff_json(difference));
+  EXPECT_EQ(document["symbols"][1],
+            (nlohmann::json{{"name", "tick"}, {"address", "0xffffffff82000008"}, {"bytes", 4}}));
+}
+
 TEST(DiffText, MemoryThatCannotBeComparedIsSaid) {
   const SnapshotDifference difference{
       .values = {}, .memory = {}, .memory_problem = "other memory", .memory_size = 0x10000};
