@@ -20,6 +20,7 @@
 #include "vmm/syscall_fixup.h"
 #include "vmm/trace/syscall_watch.h"
 #include "vmm/x86/layout.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 namespace {
@@ -41,11 +42,10 @@ Result<void> enable_capabilities(const kvm::System& system, const VmConfig& conf
   }
   std::vector<kvm::MsrTrap> traps;
   if (plan.syscall_fixup) {
-    for (const std::uint32_t msr :
-         {SyscallFixup::kStar, SyscallFixup::kLstar, SyscallFixup::kSfmask})
+    for (const std::uint32_t msr : {x86::kMsrStar, x86::kMsrLstar, x86::kMsrSfmask})
       traps.push_back({.index = msr, .writes = true});
   } else if (config.trace_syscalls) {
-    traps.push_back({.index = SyscallWatch::kLstar, .writes = true});
+    traps.push_back({.index = x86::kMsrLstar, .writes = true});
   }
   if (plan.apic_msrs) {
     for (const kvm::MsrTrap& trap : UserIrqchip::traps()) traps.push_back(trap);

@@ -13,6 +13,7 @@
 #include "vmm/run_watch.h"
 #include "vmm/trace/describe_exit.h"
 #include "vmm/trace/syscall_trace.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 namespace {
@@ -320,7 +321,7 @@ Result<void> ExitDispatch::answer_msr(kvm::VcpuFd& cpu, const MsrExit& exit) {
     cpu.answer_msr(exit.value, !taken);
     return {};
   }
-  if (syscall_watch_ && exit.is_write && exit.filtered && exit.index == SyscallWatch::kLstar) {
+  if (syscall_watch_ && exit.is_write && exit.filtered && exit.index == x86::kMsrLstar) {
     cpu.answer_msr(exit.value, !VMM_TRY(syscall_watch_->on_lstar(cpu, exit.value)));
     return {};
   }
@@ -369,7 +370,7 @@ std::string ExitDispatch::place_of_exit(const kvm::VcpuFd& cpu) const {
   if (rip == 0) return {};
   std::string text = fmt::format(" rip {:#x}", rip);
   const debug::Symbols* const symbols = debugger_ == nullptr ? nullptr : debugger_->symbols();
-  const std::uint64_t entry = symbols == nullptr ? 0 : cpu.msr(SyscallWatch::kLstar).value_or(0);
+  const std::uint64_t entry = symbols == nullptr ? 0 : cpu.msr(x86::kMsrLstar).value_or(0);
   const auto offset = entry == 0 ? std::nullopt : symbols->kernel_offset(entry);
   if (offset) {
     if (const std::string name = symbols->name_of(rip - *offset); !name.empty()) text += " " + name;

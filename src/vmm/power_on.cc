@@ -9,6 +9,7 @@
 #include "vmm/kvm/lapic_register_page.h"
 #include "vmm/x86/entry_state.h"
 #include "vmm/x86/msr.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 namespace {
@@ -38,10 +39,7 @@ bool is_cleared(std::uint32_t index) {
 }
 
 // Not written, the TSCs stay in step with each other.
-bool counts_on(std::uint32_t index) {
-  constexpr std::uint32_t kTscAdjustMsr = 0x3b;
-  return index == kvm::kTscMsr || index == kTscAdjustMsr;
-}
+bool counts_on(std::uint32_t index) { return index == x86::kMsrTsc || index == x86::kMsrTscAdjust; }
 
 void reset_msrs(std::vector<kvm::Msr>& msrs) {
   std::erase_if(msrs, [](const kvm::Msr& msr) { return counts_on(msr.index); });

@@ -7,6 +7,7 @@
 #include "base/le.h"
 #include "memory/page_walk.h"
 #include "vmm/x86/flat_segment.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
 
 namespace vmm {
@@ -67,9 +68,9 @@ Result<bool> SyscallFixup::on_msr_write(kvm::VcpuFd& cpu, std::uint32_t index,
     if (set.error().code() == ErrorCode::kUnsupported) return false;
     return tl::unexpected<Error>(std::move(set).error());
   }
-  if (index == kStar) star_ = value;
-  if (index == kSfmask) sfmask_ = value;
-  if (index == kLstar) {
+  if (index == x86::kMsrStar) star_ = value;
+  if (index == x86::kMsrSfmask) sfmask_ = value;
+  if (index == x86::kMsrLstar) {
     lstar_ = value;
     VMM_TRY(refresh(cpu));
   }
@@ -107,9 +108,9 @@ Result<bool> SyscallFixup::is_failed_syscall(kvm::VcpuFd& cpu) const {
 }
 
 Result<void> SyscallFixup::resume(kvm::VcpuFd& cpu) {
-  star_ = VMM_TRY(cpu.msr(kStar));
-  lstar_ = VMM_TRY(cpu.msr(kLstar));
-  sfmask_ = VMM_TRY(cpu.msr(kSfmask));
+  star_ = VMM_TRY(cpu.msr(x86::kMsrStar));
+  lstar_ = VMM_TRY(cpu.msr(x86::kMsrLstar));
+  sfmask_ = VMM_TRY(cpu.msr(x86::kMsrSfmask));
   VMM_TRY(arm(cpu, 0));
   return refresh(cpu);
 }

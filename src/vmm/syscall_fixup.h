@@ -22,10 +22,6 @@ namespace vmm {
 // space.
 class SyscallFixup {
  public:
-  static constexpr std::uint32_t kStar = 0xc0000081;
-  static constexpr std::uint32_t kLstar = 0xc0000082;
-  static constexpr std::uint32_t kSfmask = 0xc0000084;
-
   // Both are borrowed.
   SyscallFixup(const GuestMemory& memory, debug::CpuDebug& debug)
       : memory_(memory), debug_(debug) {}

@@ -127,7 +127,7 @@ bool UserIrqchip::asleep_for_ever() const {
 Result<bool> UserIrqchip::set_base(const kvm::VcpuFd& fd, std::uint64_t value) {
   Cpu& mine = cpu(id_of(fd));
   const auto tell_kvm = [&fd](std::uint64_t base) {
-    return fd.set_msrs(std::array{kvm::Msr{.index = kApicBaseMsr, .value = base}});
+    return fd.set_msrs(std::array{kvm::Msr{.index = x86::kMsrApicBase, .value = base}});
   };
   if (!tell_kvm(value)) return false;  // bits that this CPU does not have
   if (!lapics_.with([&](LapicBank& bank) { return bank.lapic(id_of(fd)).set_base(value); })) {
@@ -139,14 +139,14 @@ Result<bool> UserIrqchip::set_base(const kvm::VcpuFd& fd, std::uint64_t value) {
 }
 
 Result<bool> UserIrqchip::on_msr(kvm::VcpuFd& fd, const MsrExit& exit) {
-  if (exit.index == kApicBaseMsr && exit.is_write) {
+  if (exit.index == x86::kMsrApicBase && exit.is_write) {
     fd.answer_msr(0, !VMM_TRY(set_base(fd, exit.value)));
     return true;
   }
   if (!answers(exit.index)) return false;
-  const bool x2apic = exit.index != kTscDeadlineMsr;
+  const bool x2apic = exit.index != x86::kMsrTscDeadline;
   const std::uint64_t tsc =
-      exit.index == kTscDeadlineMsr && exit.is_write ? VMM_TRY(fd.msr(kTscMsr)) : 0;
+      exit.index == x86::kMsrTscDeadline && exit.is_write ? VMM_TRY(fd.msr(x86::kMsrTsc)) : 0;
   std::optional<std::uint64_t> answer;
   lapics_.with([&](LapicBank& bank) {
     Lapic& lapic = bank.lapic(id_of(fd));

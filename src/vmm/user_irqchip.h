@@ -25,6 +25,7 @@
 #include "vmm/tick_gate.h"
 #include "vmm/tick_governor.h"
 #include "vmm/vcpu.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 
@@ -39,12 +40,10 @@ class UserIrqchip final : public IrqController, public MsiSink {
     bool x2apic = false;                // refused MSR accesses come to us
     unsigned tick_share = 0;            // for TickGovernor
   };
-  // SDM volume 4, table 2-2.
-  static constexpr std::uint32_t kTscMsr = 0x10, kApicBaseMsr = 0x1b, kTscDeadlineMsr = 0x6e0;
   // What has to come here, where the host has filters for MSRs.
   static std::array<kvm::MsrTrap, 2> traps() noexcept {
-    return {{{.index = kApicBaseMsr, .writes = true},
-             {.index = kTscDeadlineMsr, .reads = true, .writes = true}}};
+    return {{{.index = x86::kMsrApicBase, .writes = true},
+             {.index = x86::kMsrTscDeadline, .reads = true, .writes = true}}};
   }
 
   explicit UserIrqchip(const Options& options);
@@ -84,7 +83,7 @@ class UserIrqchip final : public IrqController, public MsiSink {
   bool write(VcpuId cpu, std::uint64_t address, std::span<const std::byte> data);
   // Whether on_msr() answers for an MSR that guests use again and again.
   static bool answers(std::uint32_t msr) noexcept {
-    return msr == kTscDeadlineMsr || (msr >= Lapic::kFirstMsr && msr <= Lapic::kLastMsr);
+    return msr == x86::kMsrTscDeadline || (msr >= Lapic::kFirstMsr && msr <= Lapic::kLastMsr);
   }
   // An access to an MSR of the local APIC's; false when the MSR is none.
   Result<bool> on_msr(kvm::VcpuFd& cpu, const MsrExit& exit);

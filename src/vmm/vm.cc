@@ -25,6 +25,7 @@
 #include "vmm/until_loop.h"
 #include "vmm/vcpu.h"
 #include "vmm/vm_impl.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 namespace {
@@ -111,9 +112,9 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
             .interpret_kernel = impl->plan.interpret_kernel,
             .decoded_lines = impl->decoded_lines.get(),
             .is_device_msr = impl->plan.apic_msrs ? UserIrqchip::answers : ExitDispatch::no_msr,
-             .no_hypercalls = impl->plan.hide_hypercalls,
-             .trace = config.trace,
-             .syscalls = syscalls}));
+            .no_hypercalls = impl->plan.hide_hypercalls,
+            .trace = config.trace,
+            .syscalls = syscalls}));
     impl->vcpus.push_back(
         std::make_unique<Vcpu>(std::move(fd), *impl->dispatches.back(), kick_signal));
   }
@@ -214,7 +215,7 @@ std::string Vm::Impl::report_on(const StopInfo& stop) const {
 KernelNames Vm::Impl::names_for(const kvm::VcpuFd& cpu) const {
   KernelNames names{.symbols = debugger ? debugger->symbols() : nullptr};
   if (names.symbols != nullptr) {
-    names.offset = names.symbols->kernel_offset(cpu.msr(debug::kMsrLstar).value_or(0)).value_or(0);
+    names.offset = names.symbols->kernel_offset(cpu.msr(x86::kMsrLstar).value_or(0)).value_or(0);
   }
   return names;
 }

@@ -10,6 +10,7 @@
 #include "vmm/linear_memory.h"
 #include "vmm/stack_walk.h"
 #include "vmm/vm_impl.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
 
 namespace vmm {
@@ -185,8 +186,8 @@ Result<void> Vm::set_lapic(VcpuId vcpu, const x86::LapicRegisters& registers) {
       return kvm::set_lapic_registers(cpu, registers);
     });
   }
-  const std::uint64_t tsc = VMM_TRY(
-      on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.msr(UserIrqchip::kTscMsr); }));
+  const std::uint64_t tsc =
+      VMM_TRY(on_vcpu(impl_->vcpus, vcpu, [](kvm::VcpuFd& cpu) { return cpu.msr(x86::kMsrTsc); }));
   const std::int64_t now = impl_->machine->clock.now().count();
   return chips->lapics().with(
       [&](LapicBank& bank) { return vmm::set_registers(bank.lapic(vcpu), registers, now, tsc); });

@@ -9,6 +9,7 @@
 #include "vmm/completion/descriptor_rules.h"
 #include "vmm/completion/fpu_checks.h"
 #include "vmm/completion/xsave_rules.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm::completion {
 namespace {
@@ -21,13 +22,6 @@ constexpr std::uint64_t kFlagVm = 1ULL << 17;
 constexpr std::uint64_t kCr4Tsd = 1ULL << 2;
 constexpr std::uint64_t kCr4Pcide = 1ULL << 17;
 constexpr std::uint64_t kCr4Fsgsbase = 1ULL << 16;
-
-// SDM volume 4, table 2-2.
-constexpr std::uint32_t kMsrTsc = 0x10;
-constexpr std::uint32_t kMsrMperf = 0xe7;
-constexpr std::uint32_t kMsrAperf = 0xe8;
-constexpr std::uint32_t kMsrKernelGsBase = 0xc0000102;
-constexpr std::uint32_t kMsrTscAux = 0xc0000103;
 
 std::uint64_t low_half(const Context& context, x86::Gpr index) noexcept {
   return context.registers.gpr[index] & 0xffffffff;
@@ -214,7 +208,7 @@ Result<Step> invpcid(Context& context, const Instruction& instruction) {
 // Counters and identities.
 
 Result<Step> rdpid(Context& context, const Instruction& instruction) {
-  const auto value = VMM_TRY(context.cpu().msr(kMsrTscAux));
+  const auto value = VMM_TRY(context.cpu().msr(x86::kMsrTscAux));
   write_gpr(context.registers, instruction.visible()[0].reg.value, value.value_or(0) & 0xffffffff);
   return Step::ok();
 }
@@ -225,10 +219,10 @@ bool time_stamp_disabled(const Context& context) noexcept {
 
 Result<Step> rdtsc(Context& context, const Instruction& instruction) {
   if (time_stamp_disabled(context)) return Step::general_protection();
-  set_edx_eax(context, VMM_TRY(context.cpu().msr(kMsrTsc)).value_or(0));
+  set_edx_eax(context, VMM_TRY(context.cpu().msr(x86::kMsrTsc)).value_or(0));
   if (instruction.mnemonic() == ZYDIS_MNEMONIC_RDTSCP) {
     context.registers.gpr[x86::kRcx] =
-        VMM_TRY(context.cpu().msr(kMsrTscAux)).value_or(0) & 0xffffffff;
+        VMM_TRY(context.cpu().msr(x86::kMsrTscAux)).value_or(0) & 0xffffffff;
   }
   return Step::ok();
 }
@@ -239,7 +233,7 @@ Result<Step> rdpru(Context& context, const Instruction&) {
   const std::uint64_t index = low_half(context, x86::kRcx);
   std::uint64_t value = 0;
   if (index <= 1) {
-    value = VMM_TRY(context.cpu().msr(index == 0 ? kMsrMperf : kMsrAperf)).value_or(0);
+    value = VMM_TRY(context.cpu().msr(index == 0 ? x86::kMsrMperf : x86::kMsrAperf)).value_or(0);
   }
   set_edx_eax(context, value);
   return Step::ok();
@@ -267,9 +261,9 @@ Result<Step> segment_base(Context& context, const Instruction& instruction) {
 Result<Step> swapgs(Context& context, const Instruction&) {
   if (!context.system.code_is_64bit()) return Step::undefined();
   if (context.cpl() != 0) return Step::general_protection();
-  const auto other = VMM_TRY(context.cpu().msr(kMsrKernelGsBase));
+  const auto other = VMM_TRY(context.cpu().msr(x86::kMsrKernelGsBase));
   if (!other) return Step::cannot("KVM has no KERNEL_GS_BASE to swap with");
-  if (!VMM_TRY(context.cpu().set_msr(kMsrKernelGsBase, context.system.gs.base))) {
+  if (!VMM_TRY(context.cpu().set_msr(x86::kMsrKernelGsBase, context.system.gs.base))) {
     return Step::cannot("KVM refuses a KERNEL_GS_BASE that the guest's GS had");
   }
   context.system.gs.base = *other;

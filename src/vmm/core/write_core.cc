@@ -15,13 +15,13 @@
 #include "vmm/core/kernel_ranges.h"
 #include "vmm/core/vmcoreinfo.h"
 #include "vmm/snapshot/save.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
 
 namespace vmm {
 namespace {
 
 constexpr std::uint64_t kPage = RamImage::kPage;
-constexpr std::uint32_t kKernelGsBase = 0xc0000102;  // IA32_KERNEL_GS_BASE
 // Of the VMCOREINFO note, whose text is found when its place must be known already.
 constexpr std::uint64_t kReserved = kMostVmcoreinfo + 64;
 
@@ -33,7 +33,7 @@ Result<std::vector<CoreCpu>> read_cpus(const CpuAccess& cpus) {
     const auto read = [&](kvm::VcpuFd& cpu, ExitDispatch&) -> Result<void> {
       CoreCpu state{.registers = VMM_TRY(cpu.registers()),
                     .system = VMM_TRY(cpu.system_registers())};
-      if (const auto base = cpu.msr(kKernelGsBase)) state.kernel_gs_base = *base;
+      if (const auto base = cpu.msr(x86::kMsrKernelGsBase)) state.kernel_gs_base = *base;
       all.push_back(std::move(state));
       return {};
     };

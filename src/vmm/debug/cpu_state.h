@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "vmm/x86/debug_registers.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/registers.h"
 
 namespace vmm::debug {
@@ -17,23 +18,22 @@ struct NamedMsr {
   std::string_view name;
   std::uint32_t index;
 };
-inline constexpr std::uint32_t kMsrLstar = 0xc0000082;
 // IA32_APIC_BASE and EFER are system registers and not among them (SDM volume 4, table 2-2).
 inline constexpr std::array<NamedMsr, 15> kNamedMsrs{{
-    {"star", 0xc0000081},
-    {"lstar", 0xc0000082},
-    {"cstar", 0xc0000083},
-    {"sfmask", 0xc0000084},
-    {"k_gs_base", 0xc0000102},
-    {"tsc_aux", 0xc0000103},
+    {"star", x86::kMsrStar},
+    {"lstar", x86::kMsrLstar},
+    {"cstar", x86::kMsrCstar},
+    {"sfmask", x86::kMsrSfmask},
+    {"k_gs_base", x86::kMsrKernelGsBase},
+    {"tsc_aux", x86::kMsrTscAux},
     {"sysenter_cs", 0x174},
     {"sysenter_esp", 0x175},
     {"sysenter_eip", 0x176},
-    {"pat", 0x277},
-    {"misc_enable", 0x1a0},
-    {"mtrr_def_type", 0x2ff},
-    {"tsc", 0x10},
-    {"tsc_deadline", 0x6e0},
+    {"pat", x86::kMsrIa32Pat},
+    {"misc_enable", x86::kMsrIa32MiscEnable},
+    {"mtrr_def_type", x86::kMsrMtrrDefType},
+    {"tsc", x86::kMsrTsc},
+    {"tsc_deadline", x86::kMsrTscDeadline},
     {"spec_ctrl", 0x48},
 }};
 

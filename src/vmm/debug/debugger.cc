@@ -14,6 +14,7 @@
 #include "vmm/debug/symbols.h"
 #include "vmm/run_control.h"
 #include "vmm/vm.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
 
 namespace vmm::debug {
@@ -391,8 +392,6 @@ Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuSt
   return {};
 }
 
-constexpr std::uint32_t kMsrTsc = 0x10;
-
 // A CPU that is sent elsewhere is to execute what lies there, be it halted: gdb calls functions
 // that way.
 Result<void> end_halt(const kvm::VcpuFd& fd, VcpuId id, UserIrqchip* irqchip) {
@@ -434,7 +433,7 @@ Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
     for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
       // It counts between a debugger's look and its answer: small differences are no wish.
       constexpr std::uint64_t kWhile = std::uint64_t{1} << 40;
-      if (kNamedMsrs[i].index == kMsrTsc && wanted.msrs[i] && now.msrs[i] &&
+      if (kNamedMsrs[i].index == x86::kMsrTsc && wanted.msrs[i] && now.msrs[i] &&
           *now.msrs[i] - *wanted.msrs[i] < kWhile) {
         wanted.msrs[i] = now.msrs[i];
       }

@@ -139,7 +139,7 @@ std::pair<std::uint64_t, std::uint64_t> Symbols::range() const {
 std::optional<std::uint64_t> Symbols::kernel_offset(const CpuState& state,
                                                     std::optional<std::uint64_t> loaded) const {
   for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-    if (kNamedMsrs[i].index != kMsrLstar || !state.msrs[i]) continue;
+    if (kNamedMsrs[i].index != x86::kMsrLstar || !state.msrs[i]) continue;
     if (const auto told = kernel_offset(*state.msrs[i])) return told;
   }
   return loaded;

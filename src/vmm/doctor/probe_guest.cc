@@ -7,6 +7,7 @@
 #include "base/le.h"
 #include "base/size.h"
 #include "vmm/doctor/probe_timer.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm::doctor {
 namespace {
@@ -29,8 +30,6 @@ constexpr std::uint16_t kKernelCs = 0x08, kKernelSs = 0x10, kUserSs = 0x18, kUse
                         kTr = 0x28;
 
 constexpr std::uint64_t kPresent = 1, kWritable = 2, kUser = 4, kLarge = 0x80;
-
-constexpr std::uint32_t kMsrStar = 0xc0000081, kMsrLstar = 0xc0000082, kMsrFmask = 0xc0000084;
 
 x86::Segment segment(std::uint16_t selector, std::uint8_t type, bool long_mode) {
   x86::Segment s;
@@ -170,9 +169,9 @@ Result<void> ProbeGuest::set_up(const kvm::VcpuFd& vcpu, const ProbeProgram& pro
 
   if (!program.syscall_entry.empty()) {
     const std::array<kvm::Msr, 3> msrs{{
-        {kMsrStar, std::uint64_t{kKernelSs | 3} << 48 | std::uint64_t{kKernelCs} << 32},
-        {kMsrLstar, kSyscallEntry},
-        {kMsrFmask, x86::kFlagIf | x86::kFlagTf},
+        {x86::kMsrStar, std::uint64_t{kKernelSs | 3} << 48 | std::uint64_t{kKernelCs} << 32},
+        {x86::kMsrLstar, kSyscallEntry},
+        {x86::kMsrSfmask, x86::kFlagIf | x86::kFlagTf},
     }};
     VMM_TRY(vcpu.set_msrs(msrs));
   }

@@ -9,6 +9,7 @@
 
 #include "vmm/interpreter/device_access.h"
 #include "vmm/interpreter/tlb.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/registers.h"
 
 namespace vmm::interpreter {
@@ -42,12 +43,6 @@ class HostState {
   // Whether the guest was told of no hypercall, and KVM completes none.
   virtual bool has_no_hypercalls() = 0;
 };
-
-namespace msr {
-inline constexpr std::uint32_t kStar = 0xc0000081;
-inline constexpr std::uint32_t kKernelGsBase = 0xc0000102;
-inline constexpr std::uint32_t kTscAux = 0xc0000103;
-}  // namespace msr
 
 // RFLAGS beside those of x86/registers.h.
 inline constexpr std::uint64_t kFlagPf = 1U << 2;

@@ -39,9 +39,9 @@ void Interpreter::forget() noexcept {
 }
 
 std::optional<std::uint64_t> Interpreter::msr(std::uint32_t index) {
-  std::optional<std::uint64_t>* const known = index == msr::kStar     ? &star_
-                                              : index == msr::kTscAux ? &tsc_aux_
-                                                                      : nullptr;
+  std::optional<std::uint64_t>* const known = index == x86::kMsrStar     ? &star_
+                                              : index == x86::kMsrTscAux ? &tsc_aux_
+                                                                         : nullptr;
   if (known != nullptr && *known) return *known;
   const auto value = fd_->msr(index);
   if (!value) return std::nullopt;
@@ -151,7 +151,7 @@ Result<void> Interpreter::store(kvm::VcpuFd& cpu) {
   if (cpu_.system != loaded_) VMM_TRY(cpu.set_system_registers(cpu_.system));
   VMM_TRY(store_registers(cpu));
   if (cpu_.kernel_gs_changed) {
-    const std::array<kvm::Msr, 1> msrs{{{msr::kKernelGsBase, *cpu_.kernel_gs_base}}};
+    const std::array<kvm::Msr, 1> msrs{{{x86::kMsrKernelGsBase, *cpu_.kernel_gs_base}}};
     VMM_TRY(cpu.set_msrs(msrs));
   }
   return {};

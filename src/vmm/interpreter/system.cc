@@ -50,7 +50,7 @@ Next halt(Cpu& cpu, const Insn&) noexcept {
 }
 
 Next swap_gs(Cpu& cpu, const Insn&) noexcept {
-  if (!cpu.kernel_gs_base) cpu.kernel_gs_base = cpu.host.msr(msr::kKernelGsBase);
+  if (!cpu.kernel_gs_base) cpu.kernel_gs_base = cpu.host.msr(x86::kMsrKernelGsBase);
   if (!cpu.kernel_gs_base) return cpu.leave_harmless();
   std::swap(*cpu.kernel_gs_base, cpu.segment_base[2]);
   cpu.kernel_gs_changed = true;
@@ -92,7 +92,7 @@ Next read_time(Cpu& cpu, const Insn&) noexcept {
   return Next::kOn;
 }
 Next read_time_and_cpu(Cpu& cpu, const Insn& i) noexcept {
-  const auto aux = cpu.host.msr(msr::kTscAux);
+  const auto aux = cpu.host.msr(x86::kMsrTscAux);
   if (!aux || !cpu.host.tsc_offset()) return cpu.leave_harmless();
   read_time(cpu, i);
   put(cpu, x86::kRcx * 8, static_cast<std::uint32_t>(*aux));

@@ -191,7 +191,7 @@ Next iret(Cpu& cpu) {
 }
 
 Next sysret(Cpu& cpu) {
-  const auto star = cpu.host.msr(msr::kStar);
+  const auto star = cpu.host.msr(x86::kMsrStar);
   const std::uint64_t rip = cpu.file[x86::kRcx];
   const std::uint64_t flags = cpu.file[x86::kR11];
   if (!star || (cpu.system.efer & x86::kEferSce) == 0 || (flags & x86::kFlagTf) != 0 ||

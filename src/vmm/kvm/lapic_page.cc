@@ -8,11 +8,10 @@
 
 #include "devices/lapic.h"
 #include "vmm/kvm/ioctl.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm::kvm {
 namespace {
-
-constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
 
 constexpr unsigned kIdShift = 24;
 
@@ -60,7 +59,7 @@ Result<Registers> lapic_registers(const VcpuFd& cpu) {
   r.initial_count = page.get(Lapic::kInitialCount);
   r.current_count = page.get(Lapic::kCurrentCount);
   r.divide = page.get(Lapic::kDivide);
-  r.tsc_deadline = cpu.msr(kTscDeadlineMsr).value_or(0);
+  r.tsc_deadline = cpu.msr(x86::kMsrTscDeadline).value_or(0);
   return r;
 }
 
@@ -87,8 +86,8 @@ Result<void> set_lapic_registers(const VcpuFd& cpu, const Registers& r) {
   LapicRegisterPage page = VMM_TRY(page_of(cpu));
   write_registers(page, r);
   VMM_TRY(give(cpu, page));
-  if (cpu.msr(kTscDeadlineMsr).value_or(r.tsc_deadline) == r.tsc_deadline) return {};
-  const std::array<Msr, 1> deadline{{{kTscDeadlineMsr, r.tsc_deadline}}};
+  if (cpu.msr(x86::kMsrTscDeadline).value_or(r.tsc_deadline) == r.tsc_deadline) return {};
+  const std::array<Msr, 1> deadline{{{x86::kMsrTscDeadline, r.tsc_deadline}}};
   return cpu.set_msrs(deadline);
 }
 

@@ -8,11 +8,11 @@
 #include "vmm/kvm/flexible.h"
 #include "vmm/kvm/ioctl.h"
 #include "vmm/kvm/ioctl_numbers.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm::kvm {
 namespace {
 
-constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
 constexpr std::size_t kMostCpuidEntries = 256;  // KVM_MAX_CPUID_ENTRIES
 constexpr std::size_t kMostMsrs = 4096;
 constexpr std::size_t kMostXsave = 1 << 20;
@@ -107,8 +107,8 @@ Result<std::vector<x86::CpuidEntry>> read_cpuid(const VcpuFd& cpu) {
 
 // In the order of setting.
 int rank(std::uint32_t index) {
-  if (index == kTscMsr) return 0;
-  return index == kTscDeadlineMsr ? 2 : 1;
+  if (index == x86::kMsrTsc) return 0;
+  return index == x86::kMsrTscDeadline ? 2 : 1;
 }
 
 bool is_set_before(const Msr& a, const Msr& b) { return rank(a.index) < rank(b.index); }

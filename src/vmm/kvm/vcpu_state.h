@@ -68,8 +68,6 @@ struct VcpuState {
   }
 };
 
-inline constexpr std::uint32_t kTscMsr = 0x10;
-
 // On the vCPU's thread, at rest. Errors: kIo, what KVM refuses.
 Result<x86::CpuEvents> cpu_events(const VcpuFd& cpu);
 Result<void> set_cpu_events(const VcpuFd& cpu, const x86::CpuEvents& events);

@@ -61,12 +61,6 @@ Result<void> VmFd::enable_split_irqchip(std::uint32_t ioapic_pins) const {
   return enable(KVM_CAP_SPLIT_IRQCHIP, args, "KVM_ENABLE_CAP(KVM_CAP_SPLIT_IRQCHIP)");
 }
 
-Result<void> VmFd::enable_x2apic_ids() const {
-  const std::array<std::uint64_t, 1> args{KVM_X2APIC_API_USE_32BIT_IDS |
-                                          KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK};
-  return enable(KVM_CAP_X2APIC_API, args, "KVM_ENABLE_CAP(KVM_CAP_X2APIC_API)");
-}
-
 Result<void> VmFd::enable_exit_on_emulation_failure() const {
   const std::array<std::uint64_t, 1> args{1};
   return enable(KVM_CAP_EXIT_ON_EMULATION_FAILURE, args,

@@ -57,7 +57,6 @@ class VmFd {
   Result<void> create_irqchip() const;  // PIC pair, I/O APIC and local APICs
   Result<void> create_pit() const;      // 8254; needs create_irqchip()
   Result<void> enable_split_irqchip(std::uint32_t ioapic_pins) const;
-  Result<void> enable_x2apic_ids() const;
   Result<void> enable_exit_on_emulation_failure() const;
   // Sends accesses of these MSRs to user space (MsrExit with filtered = true); with `refused` also
   // those that KVM would answer with #GP, as it does for an x2APIC that it does not emulate.

@@ -14,6 +14,7 @@
 #include "vmm/kvm/convert_chips.h"
 #include "vmm/kvm/lapic_register_page.h"
 #include "vmm/kvm/vcpu_fd.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 namespace {
@@ -23,7 +24,6 @@ constexpr const char* kPic = "pic";
 constexpr const char* kIoapic = "ioapic";
 constexpr const char* kPit = "pit";
 constexpr const char* kHpet = "hpet";
-constexpr std::uint32_t kTscDeadlineMsr = 0x6e0;
 constexpr std::uint32_t kAsyncPfMsr = 0x4b56'4d02;  // MSR_KVM_ASYNC_PF_EN
 
 using kvm::LapicRegisterPage;
@@ -98,7 +98,7 @@ Result<void> move_to_kvm(const Lapic::State& apic, std::int64_t now, kvm::VcpuSt
   cpu.events.nmi_pending = static_cast<std::uint8_t>(
       std::min<unsigned>(cpu.events.nmi_pending + unsigned{apic.nmis}, Lapic::kMostNmis));
   const bool deadline = apic.timer.mode == LapicTimer::Mode::kTscDeadline && apic.timer.running;
-  set_msr(cpu, kTscDeadlineMsr, deadline ? apic.timer.tsc_deadline : 0);
+  set_msr(cpu, x86::kMsrTscDeadline, deadline ? apic.timer.tsc_deadline : 0);
   return {};
 }
 
@@ -143,8 +143,8 @@ LapicTimer::State timer_of(const LapicRegisterPage& page, const kvm::VcpuState& 
   const std::uint32_t mode = (page.get(Lapic::kLvtTimer) & Lapic::kLvtTimerMode) >> 17;
   timer.set_mode(static_cast<LapicTimer::Mode>(std::min(mode, 2U)));
   if (state.mode == LapicTimer::Mode::kTscDeadline) {
-    timer.set_tsc_deadline(msr(cpu, kTscDeadlineMsr).value_or(0),
-                           msr(cpu, kvm::kTscMsr).value_or(0), khz, now);
+    timer.set_tsc_deadline(msr(cpu, x86::kMsrTscDeadline).value_or(0),
+                           msr(cpu, x86::kMsrTsc).value_or(0), khz, now);
     return state;
   }
   // What is left of the count says when it is due; then the count is what it was.
@@ -193,7 +193,7 @@ Result<Lapic::State> move_from_kvm(const MachineState& machine, kvm::VcpuState& 
   cpu.lapic.reset();
   cpu.mp_state = static_cast<std::uint8_t>(kvm::MpState::kRunnable);
   cpu.system.cr8 = apic.tpr >> 4;
-  set_msr(cpu, kTscDeadlineMsr, 0);
+  set_msr(cpu, x86::kMsrTscDeadline, 0);
   // KVM tells a guest about pages on their way by its own local APICs only. One that is not told
   // waits instead.
   if (msr(cpu, kAsyncPfMsr)) set_msr(cpu, kAsyncPfMsr, 0);

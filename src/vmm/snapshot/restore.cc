@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "devices/state_io.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm {
 namespace {
@@ -77,7 +78,7 @@ void advance_tsc(kvm::VcpuState& cpu, nanoseconds passed, std::uint32_t khz) {
   const std::uint64_t ticks =
       static_cast<std::uint64_t>(seconds.count()) * khz * 1000 + rest * khz / 1'000'000;
   for (kvm::Msr& msr : cpu.msrs) {
-    if (msr.index == kvm::kTscMsr) msr.value += ticks;
+    if (msr.index == x86::kMsrTsc) msr.value += ticks;
   }
 }
 

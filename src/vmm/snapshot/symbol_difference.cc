@@ -11,6 +11,7 @@
 #include "memory/page_walk.h"
 #include "vmm/snapshot/machine_state.h"
 #include "vmm/snapshot/ram_image.h"
+#include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
 
 namespace vmm {
@@ -18,12 +19,11 @@ namespace {
 
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kMostKernel = GiB(1);  // what KASLR moves one within
-constexpr std::uint32_t kLstar = 0xc000'0082;
 
 std::uint64_t kernel_offset(const Snapshot& snapshot, const debug::Symbols& symbols) {
   for (const kvm::VcpuState& cpu : snapshot.state().machine.cpus) {
     for (const kvm::Msr& msr : cpu.msrs) {
-      if (msr.index != kLstar) continue;
+      if (msr.index != x86::kMsrLstar) continue;
       if (const auto offset = symbols.kernel_offset(msr.value)) return *offset;
     }
   }

@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "vmm/x86/msr_numbers.h"
+
 namespace vmm {
 
 Result<void> SyscallWatch::arm(const kvm::VcpuFd& cpu) {
@@ -13,7 +15,7 @@ Result<void> SyscallWatch::arm(const kvm::VcpuFd& cpu) {
 }
 
 Result<bool> SyscallWatch::on_lstar(kvm::VcpuFd& cpu, std::uint64_t value) {
-  const std::array<kvm::Msr, 1> msr{{{kLstar, value}}};
+  const std::array<kvm::Msr, 1> msr{{{x86::kMsrLstar, value}}};
   if (auto set = cpu.set_msrs(msr); !set) {
     if (set.error().code() == ErrorCode::kUnsupported) return false;
     return tl::unexpected<Error>(std::move(set).error());
@@ -24,7 +26,7 @@ Result<bool> SyscallWatch::on_lstar(kvm::VcpuFd& cpu, std::uint64_t value) {
 }
 
 Result<void> SyscallWatch::resume(const kvm::VcpuFd& cpu) {
-  entry_ = cpu.msr(kLstar).value_or(0);
+  entry_ = cpu.msr(x86::kMsrLstar).value_or(0);
   return arm(cpu);
 }
 

@@ -15,8 +15,6 @@ namespace vmm {
 // For one vCPU; used on its thread. Writes to IA32_LSTAR have to be sent to user space.
 class SyscallWatch {
  public:
-  static constexpr std::uint32_t kLstar = 0xc0000082;
-
   // Borrowed.
   explicit SyscallWatch(debug::CpuDebug& debug) : debug_(debug) {}
 

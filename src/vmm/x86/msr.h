@@ -4,13 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace vmm::x86 {
+#include "vmm/x86/msr_numbers.h"
 
-// Numbers (SDM volume 4, table 2-2).
-inline constexpr std::uint32_t kMsrIa32MiscEnable = 0x1a0;
-inline constexpr std::uint32_t kMsrIa32Pat = 0x277;
-inline constexpr std::uint32_t kMsrMtrrDefType = 0x2ff;
-inline constexpr std::uint32_t kMsrAmdHwcr = 0xc0010015;  // AMD only: refused elsewhere
+namespace vmm::x86 {
 
 struct MsrValue {
   std::uint32_t index = 0;

@@ -156,7 +156,7 @@ TEST_F(TransferTest, Sysret) {
   cpu.file[x86::kRcx] = 0x401000;
   cpu.file[x86::kR11] = x86::kFlagIf | x86::kFlagRf | kFlagVm | x86::kFlagZf;
   EXPECT_EQ(sysret(cpu), Next::kStop);  // STAR is not to be had
-  host.msrs[msr::kStar] = std::uint64_t{0x23} << 48 | std::uint64_t{0x10} << 32;
+  host.msrs[x86::kMsrStar] = std::uint64_t{0x23} << 48 | std::uint64_t{0x10} << 32;
   EXPECT_EQ(step({0x48, 0x0f, 0x07}), Next::kJump);
   EXPECT_EQ(cpu.next_rip(), 0x401000U);
   EXPECT_EQ(cpu.rflags(), x86::kFlagIf | x86::kFlagZf | 2);
@@ -189,7 +189,7 @@ TEST_F(TransferTest, InterruptFlagAndItsShadow) {
 TEST_F(TransferTest, SwapgsAndSegmentBases) {
   cpu.segment_base[2] = 0x1000;
   EXPECT_EQ(step({0x0f, 0x01, 0xf8}), Next::kStop);
-  host.msrs[msr::kKernelGsBase] = 0x2000;
+  host.msrs[x86::kMsrKernelGsBase] = 0x2000;
   EXPECT_EQ(step({0x0f, 0x01, 0xf8}), Next::kOn);
   EXPECT_EQ(cpu.segment_base[2], 0x2000U);
   EXPECT_EQ(cpu.kernel_gs_base, 0x1000U);
@@ -230,7 +230,7 @@ TEST_F(TransferTest, TimeIsTheHostsAndAnOffset) {
   EXPECT_GE(first, std::uint64_t{1} << 50);
   EXPECT_GT(now(), first);
   EXPECT_EQ(step({0x0f, 0x01, 0xf9}), Next::kStop);  // rdtscp: TSC_AUX is not to be had
-  host.msrs[msr::kTscAux] = 7;
+  host.msrs[x86::kMsrTscAux] = 7;
   EXPECT_EQ(step({0x0f, 0x01, 0xf9}), Next::kOn);
   EXPECT_EQ(cpu.file[x86::kRcx], 7U);
   host.offset.reset();
