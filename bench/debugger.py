@@ -194,6 +194,8 @@ def main():
     parser.add_argument("--memory", type=int, default=64, help="MiB that are read in a run")
     parser.add_argument("--exits", type=int, default=20000, help="exits of each kind in a run")
     parser.add_argument("--cpu", type=int, help="pin the exits' contestants and the launcher to this CPU")
+    parser.add_argument("--realtime", action="store_true",
+                        help="run the exits' contestants with a real-time priority, for a host that has other work")
     parser.add_argument("--only", default="steps,condition,memory,core,recorder")
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
