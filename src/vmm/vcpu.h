@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "base/owned_counter.h"
+#include "base/processors.h"
 #include "base/result.h"
 #include "devices/device.h"
 #include "vmm/debug/cpu_debug.h"
@@ -142,7 +143,7 @@ class Vcpu {
   std::atomic<std::uint32_t> news_{0};     // counts what changed_ is notified of
   std::atomic<bool> running_{false};       // actual_, without the lock
   // To look before one sleeps, there has to be a processor for the other thread.
-  const bool looks_ = std::thread::hardware_concurrency() > 1;
+  const bool looks_ = has_several_processors();
 
   KickTimer timer_;  // of the vCPU's thread
   OwnedCounter exits_;

@@ -9,6 +9,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/processors.h"
 #include "memory/page_walk.h"
 #include "vmm/debug/monitor.h"
 #include "vmm/debug/symbols.h"
@@ -114,7 +115,7 @@ void Debugger::await_step() const noexcept {
     const bool steps = std::any_of(asked_.begin(), asked_.end(), [](const ResumeAction& action) {
       return action.kind == ResumeAction::Kind::kStep;
     });
-    if (!steps || std::thread::hardware_concurrency() < 2) return;
+    if (!steps || !has_several_processors()) return;
   }
   const auto end = std::chrono::steady_clock::now() + kStepTime;
   while (!has_report_.load(std::memory_order_acquire) && std::chrono::steady_clock::now() < end) {
