@@ -13,6 +13,7 @@ import tempfile
 import unittest
 
 import guest
+from vmm_process import listens
 
 KERNEL = pathlib.Path(os.environ.get("GUEST_KERNEL_DEBUG", guest.ROOT / "build/guest-kernel-debug/bzImage"))
 
@@ -31,7 +32,7 @@ class Kernel(unittest.TestCase):
         initramfs = guest.make_initramfs(folder.name, "--shell")
         with guest.Machine(["--kernel", str(KERNEL), "--initrd", str(initramfs), "--mem", "256M", "--kaslr", "--gdb", f"unix:{cls.socket}",
                             "--gdb-wait", "--symbols", str(KERNEL.with_name("vmlinux"))]) as machine:
-            while not cls.socket.exists():
+            while not listens(cls.socket):
                 pass
             cls.early = cls.gdb("monitor kaslr", "break start_kernel", "continue", "next", "next", "next", "next", "info symbol $pc",
                                 "delete", "break kernel_init", "continue", "backtrace", "delete", "detach")

@@ -6,6 +6,7 @@ import tempfile
 import unittest
 
 import guest
+from vmm_process import listens
 
 
 class Linux(unittest.TestCase):
@@ -22,7 +23,7 @@ class Linux(unittest.TestCase):
         path = f"{folder.name}/gdb"
         with guest.Machine(["--kernel", str(kernel), "--mem", "128M", "--no-reboot", "--gdb", f"unix:{path}", "--gdb-wait",
                             "--symbols", str(vmlinux), "--cmdline", "panic=-1"]) as machine:
-            while not pathlib.Path(path).exists():
+            while not listens(path):
                 pass
             # Planted at once, not when the guest goes on: the server can be asked about it.
             commands = ["set confirm off", "set pagination off", "set breakpoint always-inserted on", f"target remote {path}",

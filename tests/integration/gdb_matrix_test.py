@@ -11,7 +11,7 @@ import unittest
 
 import vmm_process
 from gdb_test import START, Debugged, needs_gdb
-from vmm_process import Guest, Running, eventually, needs_kvm, read_until, vmm
+from vmm_process import Guest, Running, eventually, listens, needs_kvm, read_until, vmm
 
 # gdb's name for the architecture, the register that is written, `lidt [0x4000]`, and what puts the address 0xa0000, where no
 # device answers, into (ds and) ebx.
@@ -131,7 +131,7 @@ class Cell(Debugged):
         self.path = self.folder / "restored"
         Running(self, ["restore", saved, "--gdb", f"unix:{self.path}"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.assertTrue(eventually(self.path.exists))
+        self.assertTrue(eventually(lambda: listens(self.path)))
         text = self.gdb(*self.looks(), *self.meets(at), "detach")
         self.assertEqual(self.judge(text, at - 1, at + 2), [at, at, at + 2])
         self.goes_on()

@@ -17,7 +17,7 @@ import unittest
 
 import vmm_process
 from gdb_test import Client
-from vmm_process import Guest, Running, eventually, needs_kvm, vmm
+from vmm_process import Guest, Running, eventually, listens, needs_kvm, vmm
 
 GUESTS = {}  # by mode, from the command line
 START, BYTE_TAKEN, TICK, DONE = 0x1000, 0x1100, 0x1200, 0x1300
@@ -45,12 +45,6 @@ GENERAL = {
 }
 GENERAL["protected"] = GENERAL["real"]
 PC = {"real": "eip", "protected": "eip", "long": "rip"}
-
-
-def listens(path):
-    """Whether somebody can connect; the socket's file is there a moment before."""
-    with open("/proc/net/unix", encoding="utf-8") as sockets:
-        return any(line.split()[3] == "00010000" and line.rstrip().endswith(f" {path}") for line in sockets)
 
 
 class Reversed(unittest.TestCase):

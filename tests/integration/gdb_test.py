@@ -12,7 +12,7 @@ import tempfile
 import unittest
 
 import vmm_process
-from vmm_process import Guest, Running, eventually, needs_kvm, read_until, vmm
+from vmm_process import Guest, Running, eventually, listens, needs_kvm, read_until, vmm
 
 needs_gdb = unittest.skipUnless(shutil.which("gdb"), "needs gdb")
 START = 0x1000  # where flat guests are put
@@ -103,7 +103,7 @@ class Debugged(unittest.TestCase):
         arguments[arguments.index("flat")] = f"flat,mode={mode}"
         running = Running(self, [*arguments, "--gdb", f"unix:{self.path}", *options],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.assertTrue(eventually(self.path.exists))
+        self.assertTrue(eventually(lambda: listens(self.path)))
         return running
 
     def gdb(self, *commands, program=()):

@@ -186,6 +186,12 @@ def eventually(condition):
     return True
 
 
+def listens(path):
+    """Whether somebody can connect; the socket's file is there a moment before."""
+    with open("/proc/net/unix", encoding="utf-8") as sockets:
+        return any(line.split()[3] == "00010000" and line.rstrip().endswith(f" {path}") for line in sockets)
+
+
 class OnTerminal(Running):
     """The command on a new terminal, which is its controlling one; stderr too unless given."""
 
