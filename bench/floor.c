@@ -7,7 +7,8 @@
 // stdout; a write to port 0xf4 ends the program; everything else is ignored, reads give all ones.
 //   --irqchip  with the chips in the kernel: PIC, I/O APIC, local APIC, PIT
 //   --cpuid    with the host's supported CPUID: a guest that switches to long mode itself needs it
-//   --steps    after the guest's first byte N instructions are executed one by one, the nanoseconds of one are
+//   --steps    after the guest's first byte N instructions are executed one by one, the nanoseconds
+//   of one are
 //              printed, and that is the end
 #include <errno.h>
 #include <fcntl.h>

@@ -105,8 +105,7 @@ void Vcpu::nudge() {
 
 Result<void> Vcpu::wait_paused(std::chrono::milliseconds timeout) {
   std::unique_lock<std::mutex> lock(mutex_);
-  while (actual_ == State::kRunning && look_for_news(lock, kAnswer)) {
-  }
+  if (actual_ == State::kRunning) (void)look_for_news(lock, kAnswer);
   if (!changed_.wait_for(lock, timeout, [this] { return actual_ != State::kRunning; })) {
     return fail(ErrorCode::kTimeout, "vCPU {} did not pause within {} ms", fd_.id(),
                 timeout.count());
@@ -143,8 +142,7 @@ Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milli
   tell();
   kick();
   const auto answered = [&] { return call->done || actual_ == State::kFinished; };
-  while (!answered() && look_for_news(lock, kAnswer)) {
-  }
+  (void)look_for_news(lock, kAnswer);
   if (!changed_.wait_for(lock, timeout, answered)) {
     call->abandoned = true;
     return fail(ErrorCode::kTimeout, "vCPU {} did not answer within {} ms", fd_.id(),
