@@ -236,6 +236,14 @@ Outcome trace(ControlTarget& target, const Arguments& arguments) {
   return to_json(*exits);
 }
 
+Outcome events(ControlTarget& target, const Arguments& arguments) {
+  const auto most = arguments.number("most", kMostExits);
+  if (!most) return tl::unexpected<Refusal>(most.error());
+  const auto events = target.control_events(static_cast<std::size_t>(std::min(*most, kMostExits)));
+  if (!events) return refuse(events.error());
+  return to_json(*events);
+}
+
 Outcome sample(ControlTarget& target, const Arguments&) {
   const auto stacks = target.control_sample();
   if (!stacks) return refuse(stacks.error());
@@ -337,6 +345,7 @@ Outcome carry_out(const json& request, ControlTarget& target) {
       CommandSpec{"stat", {}, stat},
       CommandSpec{"sample", {}, sample},
       CommandSpec{"trace", {"cpu", "most"}, trace},
+      CommandSpec{"events", {"most"}, events},
   };
   const auto name = request.find("command");
   if (name == request.end() || !name->is_string()) {

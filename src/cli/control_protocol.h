@@ -31,6 +31,12 @@ struct ControlExits {
   std::vector<std::string> symbols = {};  // of each record's RIP; empty when they are not known
 };
 
+// What `events` tells of the machine.
+struct ControlEvents {
+  std::vector<DeviceEvent> records = {};
+  std::vector<std::string> symbols = {};  // of where an interrupt met its CPU; likewise
+};
+
 // What `sample` tells: for each CPU what it executes, the innermost function first.
 struct ControlStack {
   std::uint32_t cpu = 0;
@@ -61,6 +67,8 @@ class ControlTarget {
   virtual Result<void> control_core(const std::string& file) = 0;
   // The last exits of a CPU, at most `most`.
   virtual Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) = 0;
+  // The last interrupts and requests to devices, at most `most`.
+  virtual Result<ControlEvents> control_events(std::size_t most) = 0;
   virtual Result<std::vector<ControlStack>> control_sample() = 0;
   virtual Result<void> control_link(const std::string& net, bool up) = 0;
   // Lets a debugger connect there. Where it listens.

@@ -141,7 +141,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "core[=FILE] writes it to a core file first",
      kDebug},
     {"record-exits", kValue, "N",
-     "How many of its last exits each CPU keeps for crash reports and vmm trace (default 1024)",
+     "How many of its last exits each CPU keeps for crash reports and vmm trace, and how many "
+     "interrupts and requests the machine (default 1024)",
      kDebug},
     {"symbols", kValue, "FILE",
      "The kernel's System.map or vmlinux: names, and how far the kernel was moved (KASLR)", kDebug},
@@ -151,9 +152,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"debug-exit", kValue, "PORT",
      "Port at which a guest ends with a status of its own (default 0xf4), or off", kControl},
     {"trace", kOptionalValue, "KINDS",
-     "Print each exit of the guest, or only those listed: --trace=pio,mmio; and with syscalls a "
-     "Linux "
-     "guest's system calls",
+     "Print each exit of the guest, or only those listed: --trace=pio,mmio; irq: interrupts; "
+     "requests: those to virtio devices; syscalls: a Linux guest's system calls",
      kControl},
     {"verbose", kFlag, "", "Say what was decided, and statistics at the end", kControl, 'v'},
     {"quiet", kFlag, "", "Do not say how the guest ended", kControl, 'q'},

@@ -420,11 +420,16 @@ void read_control(Reader& reader, RunRequest& request) {
         request.trace_syscalls = true;
         continue;
       }
+      if (kind == "irq" || kind == "requests") {
+        (kind == "irq" ? request.trace_interrupts : request.trace_requests) = true;
+        continue;
+      }
       request.trace_kinds.emplace(kind);
       if (std::find(kExitNames.begin(), kExitNames.end(), kind) == kExitNames.end()) {
-        reader.problem("trace",
-                       fmt::format("'{}' is not a kind of exit; there are {}, and syscalls", kind,
-                                   join(kExitNames, ", ")));
+        reader.problem(
+            "trace",
+            fmt::format("'{}' is not a kind of exit; there are {}, and irq, requests and syscalls",
+                        kind, join(kExitNames, ", ")));
       }
     }
     request.trace = !request.trace_kinds.empty();

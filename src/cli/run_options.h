@@ -83,6 +83,8 @@ struct RunRequest {
   bool trace = false;
   std::set<std::string, std::less<>> trace_kinds;  // empty: all
   bool trace_syscalls = false;
+  bool trace_interrupts = false;
+  bool trace_requests = false;
   bool quiet = false;
   bool verbose = false;
 };

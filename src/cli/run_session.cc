@@ -183,6 +183,13 @@ VmConfig RunSession::make_config() {
   if (request_.trace_syscalls) {
     config.trace_syscalls = [this](const std::string& line) { note(line); };
   }
+  if (request_.trace_interrupts || request_.trace_requests) {
+    config.on_event = [this](const DeviceEvent& event) {
+      const bool wanted =
+          event.is_interrupt() ? request_.trace_interrupts : request_.trace_requests;
+      if (wanted) note(device_event_text(event));
+    };
+  }
   return config;
 }
 

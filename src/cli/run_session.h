@@ -128,6 +128,7 @@ class RunSession final : private ControlTarget {
   Result<void> write_file(SnapshotWish wanted);
   // session_debug.cc
   Result<ControlExits> control_exits(std::uint32_t cpu, std::size_t most) override;
+  Result<ControlEvents> control_events(std::size_t most) override;
   Result<std::vector<ControlStack>> control_sample() override;
   void write_crash_core(Vm& vm);
   Result<void> control_link(const std::string& net, bool up) override;

@@ -30,6 +30,20 @@ Result<ControlExits> RunSession::control_exits(std::uint32_t cpu, std::size_t mo
   return exits;
 }
 
+Result<ControlEvents> RunSession::control_events(std::size_t most) {
+  ControlEvents events;
+  {
+    const std::lock_guard guard(mutex_);
+    const Vm* const vm = VMM_TRY(machine());
+    events.records = vm->last_events(most);
+  }
+  if (!gdb_) return events;
+  std::vector<std::uint64_t> addresses;
+  for (const DeviceEvent& record : events.records) addresses.push_back(record.rip());
+  events.symbols = gdb_->names_of(addresses);
+  return events;
+}
+
 Result<std::vector<ControlStack>> RunSession::control_sample() {
   std::vector<StackSample> samples;
   {

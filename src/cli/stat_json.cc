@@ -58,6 +58,45 @@ json to_json(const ControlExits& exits) {
   return {{"cpus", exits.cpus}, {"exits", std::move(list)}};
 }
 
+json to_json(const ControlEvents& events) {
+  json list = json::array();
+  for (std::size_t i = 0; i < events.records.size(); ++i) {
+    const DeviceEvent& record = events.records[i];
+    json one = {{"number", record.number},
+                {"time_ns", record.time},
+                {"kind", device_event_name(record.kind)},
+                {"text", device_event_text(record)}};
+    switch (record.kind) {
+      case DeviceEventKind::kLine:
+        one["gsi"] = record.address;
+        one["raised"] = record.value != 0;
+        break;
+      case DeviceEventKind::kMessage:
+        one["address"] = hex(record.address);
+        one["data"] = hex(record.value);
+        break;
+      case DeviceEventKind::kInterrupt:
+        one["vector"] = record.value;
+        [[fallthrough]];
+      case DeviceEventKind::kNmi:
+        one["cpu"] = record.cpu;
+        if (record.rip() != 0) one["rip"] = hex(record.rip());
+        break;
+      case DeviceEventKind::kAnswer:
+        one["written"] = record.value;
+        [[fallthrough]];
+      case DeviceEventKind::kRequest:
+        one["device"] = record.device;
+        one["queue"] = record.queue;
+        one["head"] = record.head;
+        break;
+    }
+    if (i < events.symbols.size() && !events.symbols[i].empty()) one["symbol"] = events.symbols[i];
+    list.push_back(std::move(one));
+  }
+  return {{"events", std::move(list)}};
+}
+
 json to_json(const std::vector<ControlStack>& stacks) {
   json list = json::array();
   for (const ControlStack& stack : stacks) {

@@ -12,6 +12,7 @@ namespace vmm::cli {
 void add_statistics(const VmStats& stats, nlohmann::json& answer);
 
 nlohmann::json to_json(const ControlExits& exits);
+nlohmann::json to_json(const ControlEvents& events);
 nlohmann::json to_json(const std::vector<ControlStack>& stacks);
 
 }  // namespace vmm::cli

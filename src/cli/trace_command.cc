@@ -16,7 +16,7 @@ namespace {
 
 using nlohmann::json;
 
-Result<std::vector<json>> ask(const TraceCommand& command) {
+Result<std::vector<json>> ask_for_exits(const TraceCommand& command) {
   std::vector<json> cpus;
   std::size_t count = 1;
   while (cpus.size() < count) {
@@ -28,9 +28,10 @@ Result<std::vector<json>> ask(const TraceCommand& command) {
 }
 
 Result<std::string> text_of(const TraceCommand& command) {
-  const std::vector<json> cpus = VMM_TRY(ask(command));
+  const std::vector<json> cpus = VMM_TRY(ask_for_exits(command));
+  const json events = VMM_TRY(ask_control(command.socket, "events", json::object()));
   try {
-    return command.chrome ? chrome_trace(cpus) : trace_text(cpus);
+    return command.chrome ? chrome_trace(cpus, events) : trace_text(cpus, events);
   } catch (const json::exception& error) {
     return fail(ErrorCode::kIo, "The answer cannot be understood: {}", error.what());
   }

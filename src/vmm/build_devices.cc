@@ -192,7 +192,7 @@ Result<void> add_pci(Machine& machine) {
       bridge));
   machine.add(bridge);
   machine.pci = std::make_unique<PciBus>(machine.mmio, bridge, machine.irqs, machine.messages,
-                                         machine.msi_routes.get());
+                                         &*machine.logged_messages);
   return {};
 }
 

@@ -107,7 +107,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
     add_msi_routes(plan, machine);
   }
   if (plan.irqchip == IrqchipMode::kKernel) {
-    machine.irqs.connect(std::make_unique<kvm::IrqLineController>(machine.vm));
+    machine.irqs.connect(std::make_unique<kvm::IrqLineController>(machine.vm), &machine.events);
   } else if (plan.irqchip == IrqchipMode::kSplit) {
     auto chip = std::make_unique<SplitIrqchip>(SplitIrqchip::Host{
         .messages = machine.messages,
@@ -117,7 +117,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
     machine.add(chip->ioapic());
     machine.add(chip->pic());
     machine.split_irqchip = chip.get();
-    machine.irqs.connect(std::move(chip));
+    machine.irqs.connect(std::move(chip), &machine.events);
   } else if (plan.irqchip == IrqchipMode::kUser) {
     auto chip = std::make_unique<UserIrqchip>(
         UserIrqchip::Options{.cpus = static_cast<std::uint32_t>(cpus.size()),
@@ -131,8 +131,10 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
     machine.add(chip->lapics());
     machine.user_irqchip = chip.get();
     machine.messages = chip.get();
-    machine.irqs.connect(std::move(chip));
+    machine.irqs.connect(std::move(chip), &machine.events);
   }
+  machine.logged_messages.emplace(machine.events, *machine.messages, machine.msi_routes.get());
+  machine.messages = &*machine.logged_messages;
   return {};
 }
 
@@ -198,7 +200,8 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   auto [host, vm] = VMM_TRY(open_kvm(early));
   EventFd input_space = VMM_TRY(EventFd::create());
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
-                                           config.serial.output, std::move(input_space), loops);
+                                           config.serial.output, std::move(input_space), loops,
+                                           config.recorded_exits, config.on_event);
 
   // A kernel is unpacked while the host is probed and the rest is made: each takes milliseconds.
   std::optional<Background<Result<loader::LoadedKernel>>> loading;

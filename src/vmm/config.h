@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "base/size.h"
+#include "devices/device_event.h"
 #include "devices/mac_address.h"
 #include "devices/sink.h"
 #include "memory/address.h"
@@ -312,8 +313,9 @@ struct VmConfig {
                         // Process-wide, see docs/vcpu.md
   // KVM that was made ready beforehand, for one machine (Vm::prepare_kvm); else Vm::create() does.
   std::shared_ptr<EarlyKvm> early_kvm = {};
-  // How many exits of each CPU are kept for Vm::last_exits() and crash reports: a power of two is
-  // used, at most 65536; 0: none.
+  // How many exits of each CPU are kept for Vm::last_exits() and crash reports, and how many of the
+  // machine's interrupts and requests for Vm::last_events(): a power of two is used, at most 65536;
+  // 0: none.
   std::uint32_t recorded_exits = 1024;
   Log log = {};
   std::function<void(const std::string& line)>
@@ -321,6 +323,10 @@ struct VmConfig {
   // One line for each system call of a 64-bit Linux guest while set, with its name and arguments,
   // and one for each return that is seen (docs/observing.md); called by vCPU threads.
   std::function<void(const std::string& line)> trace_syscalls;
+  // Called at each interrupt and at each request to a device while set, by whichever thread it
+  // happens on, with locks of this machine held: it may write it down, and must not ask the machine
+  // anything, or wait.
+  std::function<void(const DeviceEvent& event)> on_event;
 };
 
 // All problems of a configuration that can be seen without touching the host, one sentence each;

@@ -92,13 +92,22 @@ ExitDispatch::~ExitDispatch() = default;
   }
   if (machine_.user_irqchip != nullptr) {
     auto step = machine_.user_irqchip->before_entry(cpu, hold);
+    if (step) record_delivery(cpu, *step);
     return interpreter_ && step && step->enter ? interpret(cpu, *step) : step;
   }
   // The PIC's output is wired to the first CPU.
   if (machine_.split_irqchip != nullptr && id_ == VcpuId{0} && !hold) {
-    VMM_TRY(machine_.split_irqchip->before_entry(cpu));
+    const NextStep step{.interrupt = VMM_TRY(machine_.split_irqchip->before_entry(cpu))};
+    record_delivery(cpu, step);
   }
   return NextStep{};
+}
+
+[[gnu::hot]] void ExitDispatch::record_delivery(const kvm::VcpuFd& cpu,
+                                                const NextStep& step) noexcept {
+  const auto id = static_cast<std::uint16_t>(id_);
+  if (step.nmi) machine_.events.nmi(id, cpu.exit_rip());
+  if (step.interrupt) machine_.events.interrupt(id, *step.interrupt, cpu.exit_rip());
 }
 
 [[gnu::hot]] Result<void> ExitDispatch::dispatch(kvm::VcpuFd& cpu, VcpuExit& exit) {

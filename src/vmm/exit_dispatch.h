@@ -111,6 +111,8 @@ class ExitDispatch final : public ExitHandler {
   Result<bool> syscall_debug_exit(kvm::VcpuFd& cpu, const DebugTrapExit& exit);
   // The flight recorder's part of handle().
   void record(const kvm::VcpuFd& cpu, const VcpuExit& exit) noexcept;
+  // The same for what the CPU is given.
+  void record_delivery(const kvm::VcpuFd& cpu, const NextStep& step) noexcept;
 
   // What a debugger has to do with it (exit_debug.cc). The CPU stops where it is.
   void stop_for_debugger(debug::StopKind kind, std::uint64_t address = 0);

@@ -27,6 +27,11 @@ IrqLine IrqFabric::line_to_both(std::uint32_t first, std::uint32_t second) {
   return add_source({first, second});
 }
 
+void IrqFabric::tell_controller(std::uint32_t gsi, bool asserted) {
+  if (log_ != nullptr) log_->line(gsi, asserted);
+  controller_->set_gsi(gsi, asserted);
+}
+
 void IrqFabric::Source::set_level(bool asserted) {
   std::lock_guard<std::mutex> lock(fabric_.mutex_);
   if (asserted == asserted_) return;
@@ -35,7 +40,7 @@ void IrqFabric::Source::set_level(bool asserted) {
     input->asserted_sources += asserted ? 1U : ~0U;
     // The input changes with its first and its last asserted source only.
     if (input->asserted_sources == (asserted ? 1U : 0U)) {
-      fabric_.controller_->set_gsi(input->gsi, asserted);
+      fabric_.tell_controller(input->gsi, asserted);
     }
   }
 }
@@ -54,8 +59,8 @@ void IrqFabric::pulse(std::uint32_t gsi) {
     return input->gsi == gsi && input->asserted_sources != 0;
   });
   if (held || !controller_) return;
-  controller_->set_gsi(gsi, true);
-  controller_->set_gsi(gsi, false);
+  tell_controller(gsi, true);
+  tell_controller(gsi, false);
 }
 
 }  // namespace vmm

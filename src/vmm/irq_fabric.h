@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "devices/event_log.h"
 #include "devices/irq.h"
 
 namespace vmm {
@@ -28,8 +29,12 @@ class IrqFabric {
   explicit IrqFabric(std::unique_ptr<IrqController> controller)
       : controller_(std::move(controller)) {}
 
-  // Before the first line() is asked for; without a controller every line leads nowhere.
-  void connect(std::unique_ptr<IrqController> controller) { controller_ = std::move(controller); }
+  // Before the first line() is asked for; without a controller every line leads nowhere. Changes of
+  // inputs are written down in `log`, which is borrowed and may be null.
+  void connect(std::unique_ptr<IrqController> controller, EventLog* log = nullptr) {
+    controller_ = std::move(controller);
+    log_ = log;
+  }
 
   // A new source on this GSI. Any thread.
   IrqLine line(std::uint32_t gsi);
@@ -57,10 +62,13 @@ class IrqFabric {
     bool asserted_ = false;
   };
 
-  Input& input(std::uint32_t gsi);  // with the lock held
+  // With the lock held, both.
+  Input& input(std::uint32_t gsi);
+  void tell_controller(std::uint32_t gsi, bool asserted);
   IrqLine add_source(std::vector<std::uint32_t> gsis);
 
   std::unique_ptr<IrqController> controller_;
+  EventLog* log_ = nullptr;
   // Guards all below, levels and counts included, and orders what the controller sees.
   std::mutex mutex_;
   std::vector<std::unique_ptr<Input>> inputs_;

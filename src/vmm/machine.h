@@ -13,6 +13,7 @@
 #include "devices/acpi_pm.h"
 #include "devices/bus.h"
 #include "devices/device_ref.h"
+#include "devices/event_log.h"
 #include "devices/fw_cfg.h"
 #include "devices/i6300esb.h"
 #include "devices/irq_gate.h"
@@ -32,6 +33,7 @@
 #include "vmm/kvm/msi_sink.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/vm_fd.h"
+#include "vmm/logged_messages.h"
 #include "vmm/msi_routes.h"
 #include "vmm/pci_bus.h"
 #include "vmm/ram_slots.h"
@@ -79,8 +81,10 @@ struct ConsolePortEnd {
 // all before memory.
 struct Machine final : MachineEvents {
   Machine(std::shared_ptr<const kvm::System> host, GuestMemory ram, kvm::VmFd fd,
-          ByteSink* serial_output, EventFd input_space, const std::vector<EventLoop*>& event_loops)
-      : system(std::move(host)),
+          ByteSink* serial_output, EventFd input_space, const std::vector<EventLoop*>& event_loops,
+          std::uint32_t recorded_events, EventLog::Live on_event)
+      : events(recorded_events, std::move(on_event)),
+        system(std::move(host)),
         memory(std::move(ram)),
         vm(std::move(fd)),
         // The last number is for what comes and goes at once. Without a host there are no slots.
@@ -92,6 +96,7 @@ struct Machine final : MachineEvents {
         timers(loop, clock),
         doorbells(loops, vm) {}
 
+  EventLog events;  // outlives whatever may happen
   std::shared_ptr<const kvm::System> system;
   GuestMemory memory;  // outlives the slots of `vm`
   kvm::VmFd vm;
@@ -101,7 +106,9 @@ struct Machine final : MachineEvents {
   // Only where KVM has local APICs.
   std::unique_ptr<GsiTable> gsis;
   std::unique_ptr<MsiRoutes> msi_routes;
-  MsiSink* messages = &kvm_messages;  // to whichever local APICs the machine has
+  // To whichever local APICs the machine has; once it has them, each message is written down.
+  MsiSink* messages = &kvm_messages;
+  std::optional<LoggedMessages> logged_messages;
   IrqFabric irqs;
   SplitIrqchip* split_irqchip = nullptr;  // owned by `irqs`; only in split mode
   UserIrqchip* user_irqchip = nullptr;    // likewise; only in user mode

@@ -39,14 +39,15 @@ void SplitIrqchip::Intr::set_level(bool asserted) {
   if (asserted && !was && wake) wake();
 }
 
-Result<void> SplitIrqchip::before_entry(kvm::VcpuFd& boot_cpu) {
+Result<std::optional<std::uint8_t>> SplitIrqchip::before_entry(kvm::VcpuFd& boot_cpu) {
   if (!held_ && pic_interrupt_pending() && boot_cpu.ready_for_interrupt()) {
     held_ = pic_acknowledge();
   }
   // KVM keeps one interrupt at a time: the last one may still wait there.
-  if (held_ && VMM_TRY(boot_cpu.interrupt(*held_))) held_.reset();
+  std::optional<std::uint8_t> handed;
+  if (held_ && VMM_TRY(boot_cpu.interrupt(*held_))) handed = std::exchange(held_, std::nullopt);
   boot_cpu.request_interrupt_window(held_ || pic_interrupt_pending());
-  return {};
+  return handed;
 }
 
 }  // namespace vmm

@@ -55,8 +55,8 @@ class SplitIrqchip final : public IrqController {
   }
   std::uint8_t pic_acknowledge() { return chips_.acknowledge_pic(); }
   // Hands the PIC's interrupt to the boot CPU if it can take one now, else asks KVM for an exit as
-  // soon as it can. On the boot CPU's thread, before each KVM_RUN.
-  Result<void> before_entry(kvm::VcpuFd& boot_cpu);
+  // soon as it can. On the boot CPU's thread, before each KVM_RUN. The vector that it was handed.
+  Result<std::optional<std::uint8_t>> before_entry(kvm::VcpuFd& boot_cpu);
   // While the boot CPU is at rest: a vector that the PIC has given away and KVM has not taken yet.
   std::optional<std::uint8_t> held() const noexcept { return held_; }
   void set_held(std::optional<std::uint8_t> vector) noexcept { held_ = vector; }

@@ -298,10 +298,11 @@ void UserIrqchip::restored(VcpuId id) {
   if (now.init || now.start_up) VMM_TRY(restart(fd, now));
   if (now.activity == Lapic::Activity::kWaitForStartUp) return next_step(false, now);
   for (unsigned i = 0; i < now.nmis; ++i) VMM_TRY(fd.nmi());
+  const bool nmi = now.nmis != 0;
   if (now.activity == Lapic::Activity::kHalted && !VMM_TRY(wakes(fd, now))) {
     return next_step(false, now);
   }
-  const bool other_event = now.init || now.start_up || now.nmis != 0;
+  const bool other_event = now.init || now.start_up || nmi;
   std::optional<std::uint8_t> vector;
   if (now.interrupt && !hold && fd.ready_for_interrupt()) {
     vector = VMM_TRY(inject(fd, now));
@@ -314,6 +315,7 @@ void UserIrqchip::restored(VcpuId id) {
   NextStep step = next_step(true, now);
   step.interrupt = vector;
   step.other_event = other_event;
+  step.nmi = nmi;
   return step;
 }
 

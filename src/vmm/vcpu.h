@@ -41,6 +41,7 @@ struct NextStep {
   // was, an NMI, or INIT and start-up.
   std::optional<std::uint8_t> interrupt = {};
   bool other_event = false;
+  bool nmi = false;  // one of these
   // When the handler wants to be asked again at the latest, in or out of KVM_RUN.
   std::optional<std::chrono::steady_clock::time_point> deadline = {};
 };

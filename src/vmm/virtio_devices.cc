@@ -249,7 +249,8 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
                            .on_active =
                                [bells, places](bool active) {
                                  bells->place(active ? places : std::vector<kvm::IoEvent>());
-                               }});
+                               },
+                           .log = &machine.events});
   MmioTransport* const transport = device.with([](MmioTransport& t) { return &t; });
   bells->bind(
       device, [transport](std::uint16_t queue) { transport->process(queue); },

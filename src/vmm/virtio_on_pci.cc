@@ -47,7 +47,8 @@ Result<PciBus::Seat> attach_virtio_pci(Machine& machine, VirtioParts parts) {
       PciTransport::Ports{.pci = seat.ports,
                           .memory = &machine.memory,
                           .ring = [bells](std::uint16_t queue) { bells->ring(queue); },
-                          .on_active = [places](bool active) { places->on_active(active); }});
+                          .on_active = [places](bool active) { places->on_active(active); },
+                          .log = &machine.events});
   PciTransport* const transport = function.with([](PciTransport& t) { return &t; });
   bells->bind(
       function, [transport](std::uint16_t queue) { transport->process(queue); },

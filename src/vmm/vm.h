@@ -185,6 +185,8 @@ class Vm {
   // The flight recorder: the last exits of each CPU, the newest one last; at most `most` of each.
   // Also while the guest runs.
   std::vector<std::vector<ExitRecord>> last_exits(std::size_t most = SIZE_MAX) const;
+  // The same for interrupts and requests to devices, of the whole machine.
+  std::vector<DeviceEvent> last_events(std::size_t most = SIZE_MAX) const;
 
   // Where each CPU is, with at most `most_frames` addresses each. A running CPU is stopped for it,
   // for some microseconds. Errors: kTimeout when one does not answer.

@@ -220,6 +220,10 @@ std::vector<std::vector<ExitRecord>> Vm::last_exits(std::size_t most) const {
   return all;
 }
 
+std::vector<DeviceEvent> Vm::last_events(std::size_t most) const {
+  return impl_->machine->events.last(most);
+}
+
 Result<std::vector<StackSample>> Vm::sample_stacks(std::size_t most_frames) const {
   std::vector<StackSample> samples;
   for (const auto& vcpu : impl_->vcpus) {

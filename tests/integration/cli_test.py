@@ -288,6 +288,14 @@ class Streams(unittest.TestCase):
         _, _, err = vmm(*Guest().say("x").exit(1).arguments(self), "--trace=mmio", "-q")
         self.assertEqual(err, "")
 
+    def test_trace_of_interrupts(self):
+        # The UART asks for the next byte as soon as it may; reading the reason takes that back.
+        guest = Guest().out(0x3F9, 2).say_port(0x3FA).exit(1)
+        _, _, err = vmm(*guest.arguments(self), "--trace=irq", "-q")
+        lines = [line for line in err.splitlines() if "gsi 4" in line]
+        self.assertEqual(lines[:2], ["vmm: irq gsi 4 raised", "vmm: irq gsi 4 lowered"])
+        self.assertNotIn(" pio ", err)
+
     def test_pasted_input_arrives_intact(self):
         text = "".join(f"{i}," for i in range(2500)).encode()
         running = Running(self, Guest().echo().arguments(self), stdin=subprocess.PIPE,

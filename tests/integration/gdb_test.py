@@ -234,7 +234,7 @@ class Gdb(Debugged):
         self.start(Guest().hang(), "--gdb-wait")
         commands = ["help", "info version", "info registers", "info cr", "info msr", "info msr 0x10", "info lapic",
                     "info ioapic", "info pic", "info pit", "info irq", "info mem", "info slots", "info tlb",
-                    "info devices", "info devices uart0", "info exits", "info trace 4", "info cpus", "info breakpoints", "info crash",
+                    "info devices", "info devices uart0", "info exits", "info trace 4", "info events 4", "info cpus", "info breakpoints", "info crash",
                     "nmi", "irq 4", "kaslr", "arch"]
         text = self.gdb(*[f"monitor {command}" for command in commands], "kill")
         self.assertNotIn("Protocol error", text)

@@ -44,7 +44,7 @@ Result<void> MmioTransport::State::validate() const {
 }
 
 MmioTransport::MmioTransport(std::unique_ptr<virtio::Device> device, Ports ports)
-    : ports_(std::move(ports)), core_(std::move(device), *ports_.memory, *this) {}
+    : ports_(std::move(ports)), core_(std::move(device), *ports_.memory, *this, ports_.log) {}
 
 void MmioTransport::read(const IoAccess& access, std::span<std::byte> data) {
   if (access.offset >= kConfig) {

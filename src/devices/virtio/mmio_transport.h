@@ -48,6 +48,7 @@ class MmioTransport final : public vmm::Device, private Carrier {
     // Called with the device's lock held; may only note it. Either may be empty.
     std::function<void(std::uint16_t queue)> ring{};
     std::function<void(bool active)> on_active{};
+    EventLog* log = nullptr;  // borrowed; where requests are written down
   };
 
   MmioTransport(std::unique_ptr<virtio::Device> device, Ports ports);

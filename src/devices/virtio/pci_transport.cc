@@ -128,7 +128,7 @@ pci::Identity identity(DeviceType type) noexcept {
 
 PciTransport::PciTransport(std::unique_ptr<virtio::Device> device, Ports ports)
     : ports_(std::move(ports)),
-      core_(std::move(device), *ports_.memory, *this),
+      core_(std::move(device), *ports_.memory, *this, ports_.log),
       endpoint_(identity(core_.device().type()), ports_.pci),
       queue_vectors_(core_.queues(), kNoVector) {
   endpoint_.add_bar(0, pci::BarKind::kMemory32, kBarSize);

@@ -43,6 +43,7 @@ class PciTransport final : public vmm::Device, private Carrier {
     std::function<void(std::uint16_t queue)> ring = {};
     // The device works from now on, or not any more: for doorbells. Must not come back.
     std::function<void(bool)> on_active = {};
+    EventLog* log = nullptr;  // borrowed; where requests are written down
   };
   struct State {
     static constexpr StateId kId{"virtio_pci", 1};

@@ -120,6 +120,7 @@ bool Queue::pop(Chain& chain) {
     return false;
   }
   s_.in_flight = static_cast<std::uint16_t>(s_.in_flight + chain.slots);
+  if (log_ != nullptr) log_->request(log_device_, log_index_, chain.id);
   return true;
 }
 
@@ -149,6 +150,7 @@ void Queue::push_used_together(std::span<const Answer> answers) {
 void Queue::add_used(const Chain& chain, std::uint64_t written) {
   if (!enabled() || chain.epoch != epoch_) return;
   const Answer answer{&chain, written};
+  if (log_ != nullptr) log_->answer(log_device_, log_index_, chain.id, written);
   packed() ? add_packed(answer) : add_split(answer);
   const auto add = [](std::uint16_t a, std::uint16_t b) {
     return static_cast<std::uint16_t>(std::min<std::uint32_t>(std::uint32_t{a} + b, 0xffff));

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "devices/event_log.h"
 #include "devices/virtio/chain.h"
 #include "devices/virtio/spec.h"
 #include "memory/guest_memory.h"
@@ -113,6 +114,13 @@ class Queue {
 
   // For transports.
 
+  // Requests and answers are written down in `log`, as those of queue `index` of a device that it
+  // has given a number. Borrowed.
+  void write_down_in(EventLog& log, std::uint16_t device, std::uint16_t index) noexcept {
+    log_ = &log;
+    log_device_ = device;
+    log_index_ = index;
+  }
   std::uint16_t max_size() const noexcept { return max_size_; }
   const QueueState& state() const noexcept { return s_; }
   // Ignored while the queue is enabled.
@@ -166,6 +174,9 @@ class Queue {
   const GuestMemory& memory_;
   const std::uint16_t max_size_;
   std::function<void(std::string_view)> on_broken_;
+  EventLog* log_ = nullptr;
+  std::uint16_t log_device_ = 0;
+  std::uint16_t log_index_ = 0;
   std::uint64_t features_ = 0;
   std::uint32_t epoch_ = 0;
   bool held_ = false;       // hold_notifications()

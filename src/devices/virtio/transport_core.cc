@@ -31,7 +31,7 @@ Result<void> CoreState::validate() const {
 }
 
 TransportCore::TransportCore(std::unique_ptr<Device> device, const GuestMemory& memory,
-                             Carrier& carrier)
+                             Carrier& carrier, EventLog* log)
     : device_(std::move(device)),
       memory_(memory),
       carrier_(carrier),
@@ -39,6 +39,12 @@ TransportCore::TransportCore(std::unique_ptr<Device> device, const GuestMemory& 
   for (const std::uint16_t size : device_->queue_sizes()) {
     queues_.push_back(
         std::make_unique<Queue>(memory_, size, [this](std::string_view why) { needs_reset(why); }));
+  }
+  if (log != nullptr) {
+    const std::uint16_t number = log->number_of(device_->id());
+    for (std::size_t i = 0; i < queues_.size(); ++i) {
+      queues_[i]->write_down_in(*log, number, static_cast<std::uint16_t>(i));
+    }
   }
   queue_resetting_.resize(queues_.size());
   device_->connect(*this);

@@ -61,8 +61,10 @@ struct CoreState {
 // Externally synchronised, with the transport's lock.
 class TransportCore final : private Host {
  public:
-  // `memory` and `carrier` are borrowed and outlive this.
-  TransportCore(std::unique_ptr<Device> device, const GuestMemory& memory, Carrier& carrier);
+  // `memory` and `carrier` are borrowed and outlive this; so is `log`, where requests are written
+  // down, and which may be null.
+  TransportCore(std::unique_ptr<Device> device, const GuestMemory& memory, Carrier& carrier,
+                EventLog* log = nullptr);
   ~TransportCore() override;
 
   Device& device() noexcept { return *device_; }

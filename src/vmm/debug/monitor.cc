@@ -198,6 +198,20 @@ Answer trace(const MonitorView& view, const Words& words) {
   return text.empty() ? std::string("No exits are recorded.\n") : text;
 }
 
+// The other part of it: interrupts and requests to devices.
+Answer events(const MonitorView& view, const Words& words) {
+  constexpr std::uint64_t kLines = 16;
+  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(number(words[0]));
+  const auto records = view.control.machine().events.last(static_cast<std::size_t>(most));
+  std::string text;
+  for (const DeviceEvent& record : records) {
+    text += fmt::format("{:>10.6f} s #{} {}\n",
+                        static_cast<double>(record.time - records.back().time) / 1e9, record.number,
+                        device_event_text(record));
+  }
+  return text.empty() ? std::string("No events are recorded.\n") : text;
+}
+
 std::string how(const MonitorView& view, const Breakpoints::Entry& entry) {
   const std::set<Gpa>& guarded = view.control.machine().ram_slots.guarded();
   std::string text = ", in a debug register";
@@ -435,6 +449,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info cr", "", "control and debug registers", controls},
     {"info crash", "", "why the guest cannot go on", crash},
     {"info devices", "[NAME]", "the devices, or all state of one", devices},
+    {"info events", "[N]", "the machine's last N interrupts and requests to devices", events},
     {"info exits", "", "exits of the guest, by kind", exits},
     {"info ioapic", "", "the I/O APIC", ioapic},
     {"info irq", "", "the same, and the PIC", ioapic},

@@ -1,9 +1,6 @@
 #include "vmm/trace/exit_ring.h"
 
-#include <x86intrin.h>
-
 #include <algorithm>
-#include <thread>
 
 namespace vmm {
 namespace {
@@ -19,11 +16,6 @@ std::uint64_t packed(const ExitRecord& record) noexcept {
 
 }  // namespace
 
-ExitRing::Moment ExitRing::Moment::now() noexcept {
-  return {__rdtsc(),
-          std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1)};
-}
-
 ExitRing::ExitRing(std::uint32_t size)
     : size_(std::bit_floor(size)), slots_(size == 0 ? nullptr : std::make_unique<Slot[]>(size_)) {}
 
@@ -32,7 +24,7 @@ ExitRing::ExitRing(std::uint32_t size)
   // Whoever sees one of these words sees also that the slot's former exit is gone.
   std::atomic_thread_fence(std::memory_order_release);
   Slot& words = slot(number);
-  words[kTime].store(__rdtsc(), kRelaxed);
+  words[kTime].store(TscTime::now(), kRelaxed);
   words[kEnd].store(0, kRelaxed);
   words[kRip].store(record.rip, kRelaxed);
   words[kAddress].store(record.address, kRelaxed);
@@ -44,7 +36,7 @@ ExitRing::ExitRing(std::uint32_t size)
 [[gnu::hot]] void ExitRing::finish(std::optional<std::uint64_t> read) noexcept {
   Slot& words = slot(count_.load(kRelaxed) - 1);
   if (read) words[kValue].store(*read, kRelaxed);
-  words[kEnd].store(__rdtsc(), kRelaxed);
+  words[kEnd].store(TscTime::now(), kRelaxed);
 }
 
 std::vector<ExitRecord> ExitRing::last(std::size_t most) const {
@@ -64,28 +56,15 @@ std::vector<ExitRecord> ExitRing::last(std::size_t most) const {
   const std::uint64_t now = count_.load(kRelaxed);
   const std::uint64_t first_whole = now < size_ ? 0 : now - size_ + 1;
 
-  // The counter's speed by the time since the start; without any, by what is to come.
-  Moment here = Moment::now();
-  while (here.time - start_.time < 1'000'000) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    here = Moment::now();
-  }
-  const double speed =
-      static_cast<double>(here.time - start_.time) / static_cast<double>(here.tsc - start_.tsc);
-  const auto time_of = [&](std::uint64_t tsc) {
-    // Signed: CPUs' counters may differ by a little.
-    return start_.time +
-           static_cast<std::int64_t>(
-               static_cast<double>(static_cast<std::int64_t>(tsc - start_.tsc)) * speed);
-  };
+  const TscTime::Scale scale = clock_.scale();
   for (std::uint64_t i = 0; i < wanted; ++i) {
     const std::uint64_t number = end - wanted + i;
     if (number < first_whole) continue;
     const auto& words = copies[static_cast<std::size_t>(i)];
     ExitRecord record;
     record.number = number;
-    record.time = time_of(words[kTime]);
-    if (words[kEnd] > words[kTime]) record.duration = time_of(words[kEnd]) - record.time;
+    record.time = scale.time_of(words[kTime]);
+    if (words[kEnd] > words[kTime]) record.duration = scale.time_of(words[kEnd]) - record.time;
     record.rip = words[kRip];
     record.address = words[kAddress];
     record.value = words[kValue];

@@ -8,13 +8,13 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "base/tsc_time.h"
 #include "vmm/exit_record.h"
 
 namespace vmm {
@@ -45,19 +45,12 @@ class ExitRing {
   enum Word : std::uint8_t { kTime, kEnd, kRip, kAddress, kValue, kWhat, kWords };
   using Slot = std::array<std::atomic<std::uint64_t>, kWords>;
 
-  // How the time stamp counter and the clock go together.
-  struct Moment {
-    std::uint64_t tsc = 0;
-    std::int64_t time = 0;
-    static Moment now() noexcept;
-  };
-
   Slot& slot(std::uint64_t number) const noexcept {
     return slots_[static_cast<std::size_t>(number & (size_ - 1))];
   }
 
   const std::uint64_t size_;
-  const Moment start_ = Moment::now();
+  const TscTime clock_;
   std::unique_ptr<Slot[]> slots_;
   std::atomic<std::uint64_t> count_{0};  // exits that have been begun
 };

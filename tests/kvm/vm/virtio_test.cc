@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <map>
 #include <set>
 #include <string>
 
@@ -19,6 +20,25 @@ constexpr std::uint64_t kResults = 0x2000, kBuffers = 0x20000;
 
 class VirtioRng : public testing::TestWithParam<IrqchipMode> {
  protected:
+  // Each request of the driver's, and the answer to it.
+  static void expect_recorded(const std::vector<DeviceEvent>& events) {
+    std::map<std::uint16_t, int> waiting;
+    std::uint32_t answers = 0;
+    for (const DeviceEvent& event : events) {
+      if (event.is_interrupt()) continue;
+      EXPECT_EQ(event.device, "rng0");
+      EXPECT_EQ(event.queue, 0);
+      if (event.kind == DeviceEventKind::kRequest) {
+        ++waiting[event.head];
+      } else {
+        EXPECT_EQ(waiting[event.head]--, 1);
+        EXPECT_EQ(event.value, kLength);
+        ++answers;
+      }
+    }
+    EXPECT_EQ(answers, kRounds);
+  }
+
   void run(std::vector<std::byte> code) {
     VmConfig config;
     config.memory.size = MiB(2);
@@ -48,6 +68,7 @@ class VirtioRng : public testing::TestWithParam<IrqchipMode> {
     }
     EXPECT_EQ(answers.size(), 64U) << "random numbers of 64 bits repeat themselves";
     EXPECT_EQ((*vm)->stats().unclaimed, 0U);
+    expect_recorded((*vm)->last_events());
     // The first rings may come before KVM answers the doorbell itself.
     EXPECT_LT((*vm)->stats().exits["mmio"], kRounds);
   }

@@ -75,6 +75,35 @@ class RecordingTarget final : public ControlTarget {
                                     {.number = 8, .time = 2000, .kind = 2}},
                         .symbols = {"outb+0x2", ""}};
   }
+  Result<ControlEvents> control_events(std::size_t most) override {
+    VMM_TRY(note(fmt::format("events {}", most)));
+    using enum DeviceEventKind;
+    return ControlEvents{
+        .records =
+            {{.number = 3, .time = 1000, .kind = kLine, .address = 4, .value = 1},
+             {.number = 4, .time = 1100, .kind = kMessage, .address = 0xfee01000, .value = 0x4021},
+             {.number = 5,
+              .time = 1200,
+              .kind = kInterrupt,
+              .cpu = 1,
+              .address = 0x1004,
+              .value = 0x21},
+             {.number = 6, .time = 1300, .kind = kNmi},
+             {.number = 7,
+              .time = 1400,
+              .kind = kRequest,
+              .queue = 2,
+              .head = 12,
+              .device = "disk0"},
+             {.number = 8,
+              .time = 1500,
+              .kind = kAnswer,
+              .queue = 2,
+              .head = 12,
+              .value = 513,
+              .device = "disk0"}},
+        .symbols = {"", "", "idle+0x4", "", "", ""}};
+  }
   Result<std::vector<ControlStack>> control_sample() override {
     VMM_TRY(note("sample"));
     return std::vector<ControlStack>{{.cpu = 0, .user = true, .frames = {"0x1000", "main"}}};
@@ -203,6 +232,24 @@ TEST_F(ControlProtocol, Trace_tellsTheExitsOfACpu) {
   EXPECT_THAT(target_.asked, ElementsAre("exits 1 5", "exits 0 16384"));
   EXPECT_EQ(code(R"({"command":"trace","arguments":{"cpu":"0"}})"), "bad_arguments");
   EXPECT_EQ(code(R"({"command":"trace","arguments":{"most":-1}})"), "bad_arguments");
+}
+
+TEST_F(ControlProtocol, Events_tellInterruptsAndRequests) {
+  EXPECT_EQ(answer(R"({"command":"events","arguments":{"most":6}})")["result"]["events"],
+            json::parse(R"([
+      {"number":3,"time_ns":1000,"kind":"line","text":"irq gsi 4 raised","gsi":4,"raised":true},
+      {"number":4,"time_ns":1100,"kind":"message","address":"0xfee01000","data":"0x4021",
+       "text":"irq message 0xfee01000 data 0x4021 vector 0x21"},
+      {"number":5,"time_ns":1200,"kind":"interrupt","cpu":1,"vector":33,"rip":"0x1004",
+       "text":"vcpu1 irq vector 0x21 rip 0x1004","symbol":"idle+0x4"},
+      {"number":6,"time_ns":1300,"kind":"nmi","cpu":0,"text":"vcpu0 irq nmi"},
+      {"number":7,"time_ns":1400,"kind":"request","device":"disk0","queue":2,"head":12,
+       "text":"disk0 request queue 2 head 12"},
+      {"number":8,"time_ns":1500,"kind":"answer","device":"disk0","queue":2,"head":12,"written":513,
+       "text":"disk0 answer queue 2 head 12 written 513"}])"));
+  answer(R"({"command":"events"})");
+  EXPECT_THAT(target_.asked, ElementsAre("events 6", "events 16384"));
+  EXPECT_EQ(code(R"({"command":"events","arguments":{"most":"all"}})"), "bad_arguments");
 }
 
 TEST_F(ControlProtocol, Sample_tellsStacks) {

@@ -23,18 +23,50 @@ std::vector<json> two_cpus() {
              "address":"0xfee00020","value":"0x1"}]})")};
 }
 
+const json kNoEvents = json::parse(R"({"events":[]})");
+
+// A disk's request, whose answer raises an interrupt; another one that is not answered, and an
+// answer to one that is no longer known.
+json disk_events() {
+  return json::parse(R"({"events":[
+    {"number":0,"time_ns":995000,"kind":"answer","device":"disk0","queue":0,"head":3,"written":1,
+     "text":"disk0 answer queue 0 head 3 written 1"},
+    {"number":1,"time_ns":1003000,"kind":"request","device":"disk0","queue":0,"head":12,
+     "text":"disk0 request queue 0 head 12"},
+    {"number":2,"time_ns":1004000,"kind":"request","device":"net0","queue":1,"head":12,
+     "text":"net0 request queue 1 head 12"},
+    {"number":3,"time_ns":1008000,"kind":"answer","device":"disk0","queue":0,"head":12,
+     "written":513,"text":"disk0 answer queue 0 head 12 written 513"},
+    {"number":4,"time_ns":1009000,"kind":"message","address":"0xfee01000","data":"0x4021",
+     "text":"irq message 0xfee01000 data 0x4021 vector 0x21"},
+    {"number":5,"time_ns":1012000,"kind":"interrupt","cpu":1,"vector":33,"rip":"0x1004",
+     "text":"vcpu1 irq vector 0x21 rip 0x1004","symbol":"idle+0x4"}]})");
+}
+
 TEST(TraceText, LinesAreInTheOrderOfTime) {
   EXPECT_EQ(
-      trace_text(two_cpus()),
+      trace_text(two_cpus(), kNoEvents),
       "   -0.000030 vcpu0 #4 pio write 0x3f8 width 1 value 0x41 rip 0x1000 <putc+0x4> 2.0 us\n"
       "   -0.000025 vcpu1 #0 mmio read 0xfee00020 width 4 value 0x1 0.5 us\n"
       "   -0.000020 vcpu0 #5 hlt 1.0 us\n"
       "    0.000000 vcpu0 #9 shutdown\n");
 }
 
+TEST(TraceText, EventsAreAmongExits) {
+  const std::vector<json> cpus = two_cpus();
+  EXPECT_EQ(trace_text(std::span(cpus).subspan(1), disk_events()),
+            "   -0.000017 disk0 answer queue 0 head 3 written 1\n"
+            "   -0.000009 disk0 request queue 0 head 12\n"
+            "   -0.000008 net0 request queue 1 head 12\n"
+            "   -0.000007 vcpu0 #0 mmio read 0xfee00020 width 4 value 0x1 0.5 us\n"
+            "   -0.000004 disk0 answer queue 0 head 12 written 513\n"
+            "   -0.000003 irq message 0xfee01000 data 0x4021 vector 0x21\n"
+            "    0.000000 vcpu1 irq vector 0x21 rip 0x1004 <idle+0x4>\n");
+}
+
 // What the trace viewers' format asks of each kind of event ("Trace Event Format").
 TEST(TraceText, ChromeTraceHasWhatViewersNeed) {
-  const json trace = json::parse(chrome_trace(two_cpus()));
+  const json trace = json::parse(chrome_trace(two_cpus(), kNoEvents));
   std::map<std::string, int> phases;
   for (const json& event : trace.at("traceEvents")) {
     const std::string phase = event.at("ph");
@@ -54,7 +86,7 @@ TEST(TraceText, ChromeTraceHasWhatViewersNeed) {
 }
 
 TEST(TraceText, ChromeTraceCountsFromTheFirstExitInMicroseconds) {
-  const json trace = json::parse(chrome_trace(two_cpus()));
+  const json trace = json::parse(chrome_trace(two_cpus(), kNoEvents));
   for (const json& event : trace.at("traceEvents")) {
     if (event.at("name") == "guest") {
       EXPECT_EQ(event.at("ts"), 2.0);
@@ -69,10 +101,35 @@ TEST(TraceText, ChromeTraceCountsFromTheFirstExitInMicroseconds) {
   }
 }
 
+TEST(TraceText, ChromeTraceHasRequestsAsSpansOfTheirDevice) {
+  const json trace = json::parse(chrome_trace(two_cpus(), disk_events()));
+  std::map<std::string, int> tracks;
+  std::vector<json> ends;
+  std::map<std::string, double> moments;
+  for (const json& event : trace.at("traceEvents")) {
+    if (event.at("name") == "thread_name") tracks[event.at("args").at("name")] = event.at("tid");
+    if (event.at("ph") == "b" || event.at("ph") == "e") ends.push_back(event);
+    if (event.at("ph") == "i") moments[event.at("name")] = event.at("tid");
+  }
+  EXPECT_EQ(tracks,
+            (std::map<std::string, int>{
+                {"vCPU 0", 0}, {"vCPU 1", 1}, {"interrupts", 2}, {"disk0", 3}, {"net0", 4}}));
+  ASSERT_EQ(ends.size(), 2U);
+  EXPECT_EQ(ends[0].at("ph"), "b");
+  EXPECT_EQ(ends[0].at("id"), ends[1].at("id"));
+  EXPECT_EQ(ends[0].at("tid"), 3);
+  EXPECT_EQ(ends[0].at("ts"), 8.0);  // from the oldest event on
+  EXPECT_EQ(ends[1].at("ts"), 13.0);
+  EXPECT_EQ(ends[1].at("args").at("written"), 513);
+  EXPECT_EQ(moments,
+            (std::map<std::string, double>{{"irq message 0xfee01000 data 0x4021 vector 0x21", 2},
+                                           {"vcpu1 irq vector 0x21 rip 0x1004", 1}}));
+}
+
 TEST(TraceText, NothingIsNothing) {
   const std::vector<json> none{json::parse(R"({"cpus":1,"exits":[]})")};
-  EXPECT_EQ(trace_text(none), "");
-  EXPECT_EQ(json::parse(chrome_trace(none)).at("traceEvents").size(), 2U);
+  EXPECT_EQ(trace_text(none, kNoEvents), "");
+  EXPECT_EQ(json::parse(chrome_trace(none, kNoEvents)).at("traceEvents").size(), 2U);
 }
 
 }  // namespace

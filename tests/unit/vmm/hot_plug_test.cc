@@ -87,7 +87,9 @@ class HotPlugTest : public testing::Test {
                    kvm::VmFd{UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)), 0, 0},
                    nullptr,
                    EventFd::create().value(),
-                   {loop_.get()}};
+                   {loop_.get()},
+                   0,
+                   {}};
   BusCache pio_cache_{VcpuId{0}}, mmio_cache_{VcpuId{0}};
   std::shared_ptr<RamDisk> disk_ = std::make_shared<RamDisk>(4096);
 };
