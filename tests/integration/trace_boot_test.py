@@ -1,4 +1,4 @@
-"""A Linux guest's system calls and exits as they are traced, in one boot. See guest.py for the environment."""
+"""A Linux guest's system calls, exits, interrupts and requests as they are traced, in one boot. See guest.py for the environment."""
 import pathlib
 import re
 import tempfile
@@ -21,7 +21,8 @@ class Traced(unittest.TestCase):
             script = pathlib.Path(folder) / "script"
             script.write_text(SCRIPT, encoding="utf-8")
             initramfs = guest.make_initramfs(folder, "--script", script)
-            arguments = ["--kernel", str(kernel), "--initrd", str(initramfs), "--mem", "128M", "--trace=syscalls,pio"]
+            arguments = ["--kernel", str(kernel), "--initrd", str(initramfs), "--mem", "128M", "--rng",
+                         "--trace=syscalls,pio,irq,requests"]
             cls.named = vmlinux.exists()
             if cls.named:
                 arguments += ["--symbols", str(vmlinux)]
@@ -56,6 +57,22 @@ class Traced(unittest.TestCase):
         self.assert_called(r"write = 12 rip ")
         self.assert_called(r"open(at)? = -2 ENOENT rip ")
         self.assert_called(r"(mmap|brk) = 0x[0-9a-f]+ rip ")
+
+    def told(self, pattern):
+        return [line for line in self.stderr.splitlines() if re.match(f"vmm: {pattern}$", line)]
+
+    def test_requests_are_answered(self):
+        requests = self.told(r"rng0 request queue 0 head \d+")
+        answers = self.told(r"rng0 answer queue 0 head \d+ written [1-9]\d*")
+        self.assertTrue(requests)
+        self.assertIn(len(requests) - len(answers), (0, 1))  # one may wait when the guest ends
+
+    def test_interrupts_are_told(self):
+        vectors = {line.split()[-1] for line in self.told(r"irq message 0xfee\w+ data 0x\w+ vector 0x\w+")}
+        self.assertTrue(vectors)
+        given = {line.split()[4] for line in self.told(r"vcpu0 irq vector 0x\w+( rip 0x\w+)?")}
+        if given:  # by local APICs that are not KVM's
+            self.assertLessEqual(vectors, given)
 
     def test_exits_are_told_with_the_places_they_came_from(self):
         exits = [line for line in self.stderr.splitlines() if line.startswith("vmm: vcpu0 pio ")]
