@@ -30,7 +30,7 @@ class Completion {
   // A done step has set instruction_.
   Step decode(std::span<const std::uint8_t> bytes);
   Result<Step> execute();
-  Result<Outcome> finish();
+  Result<Outcome> finish(bool jumps);
   Result<Outcome> take_event(const Step& step);
   Outcome cannot(const std::string& reason);
   void step_over() noexcept;
@@ -104,10 +104,10 @@ Result<bool> Completion::may_run_ahead() {
   return !VMM_TRY(context_.cpu().breakpoints_armed());
 }
 
-Result<Outcome> Completion::finish() {
+Result<Outcome> Completion::finish(bool jumps) {
   const bool shadow = may_be_in_shadow();
   const bool trap = (before_.rflags & x86::kFlagTf) != 0;
-  step_over();
+  if (!jumps) step_over();
   Finished finished{name_};
   if (VMM_TRY(may_run_ahead())) {
     finished.ahead = VMM_TRY(run_ahead(context_, options_.run_ahead));
@@ -147,7 +147,8 @@ Result<Outcome> Completion::run(std::span<const std::uint8_t> bytes) {
   if (step.done()) step = VMM_TRY(execute());
   switch (step.kind) {
     case Step::Kind::kDone:
-      return finish();
+    case Step::Kind::kJump:
+      return finish(step.kind == Step::Kind::kJump);
     case Step::Kind::kRepeat:
       return Outcome(Finished{name_});
     case Step::Kind::kEvent:

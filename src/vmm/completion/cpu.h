@@ -48,6 +48,8 @@ class Cpu {
   virtual Result<void> inject(const Event& event) = 0;
   // The blocking of interrupts for one instruction after STI or MOV SS is over.
   virtual Result<void> end_interrupt_shadow() = 0;
+  // The blocking of NMIs, which lasts until IRET, is over.
+  virtual Result<void> end_nmi_blocking() = 0;
   // Whether the guest has armed a breakpoint in DR7.
   virtual Result<bool> breakpoints_armed() = 0;
   // Forgets every cached translation, as INVPCID of type 2 does.

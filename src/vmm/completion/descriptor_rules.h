@@ -1,5 +1,5 @@
 // LAR, LSL, VERR and VERW: questions about a segment descriptor. Linux executes VERW on its way
-// back to user mode on processors whose buffers it must clear. And what others ask of descriptors.
+// back to user mode on processors whose buffers it must clear.
 #pragma once
 
 #include "base/result.h"
@@ -12,9 +12,5 @@ namespace vmm::completion {
 Result<Step> verify_segment_rule(Context& context, const Instruction& instruction);  // VERR, VERW
 Result<Step> load_access_rights_rule(Context& context, const Instruction& instruction);  // LAR
 Result<Step> load_limit_rule(Context& context, const Instruction& instruction);          // LSL
-
-// #NP when the selector means a segment that is marked as not there. Selectors that mean none are
-// not judged.
-Result<Step> segment_is_there(const Context& context, std::uint16_t selector);
 
 }  // namespace vmm::completion

@@ -26,6 +26,7 @@ class KvmCpu final : public Cpu {
   Result<bool> set_msr(std::uint32_t index, std::uint64_t value) override;
   Result<void> inject(const Event& event) override;
   Result<void> end_interrupt_shadow() override { return fd_.end_interrupt_shadow(); }
+  Result<void> end_nmi_blocking() override { return fd_.end_nmi_blocking(); }
   Result<bool> breakpoints_armed() override;
   Result<void> flush_tlb() override { return fd_.flush_tlb(); }
 

@@ -6,7 +6,9 @@
 
 #include "base/le.h"
 #include "vmm/completion/data_access.h"
+#include "vmm/completion/descriptor.h"
 #include "vmm/completion/descriptor_rules.h"
+#include "vmm/completion/far_return.h"
 #include "vmm/completion/fpu_checks.h"
 #include "vmm/completion/xsave_rules.h"
 #include "vmm/x86/msr_numbers.h"
@@ -376,6 +378,10 @@ constexpr Entry kRules[] = {
     {ZYDIS_MNEMONIC_RDPKRU, rdpkru},
     {ZYDIS_MNEMONIC_WRPKRU, wrpkru},
     {ZYDIS_MNEMONIC_INT, software_interrupt},
+    {ZYDIS_MNEMONIC_IRET, interrupt_return_rule},
+    {ZYDIS_MNEMONIC_IRETD, interrupt_return_rule},
+    {ZYDIS_MNEMONIC_IRETQ, interrupt_return_rule},
+    {ZYDIS_MNEMONIC_RET, far_return_rule},
     {ZYDIS_MNEMONIC_INT1, int1},
     {ZYDIS_MNEMONIC_INTO, into},
     {ZYDIS_MNEMONIC_UD0, undefined},

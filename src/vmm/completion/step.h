@@ -12,6 +12,7 @@ namespace vmm::completion {
 struct Step {
   enum class Kind : std::uint8_t {
     kDone,    // go on; at the end of a rule: the instruction is finished, RIP moves behind it
+    kJump,    // at the end of a rule: finished, and the registers say where it goes on
     kRepeat,  // nothing happened: the guest executes the instruction once more
     kEvent,   // `event`, with RIP at the instruction (a fault)
     kTrap,    // `event`, with RIP behind the instruction
@@ -24,6 +25,7 @@ struct Step {
   bool done() const noexcept { return kind == Kind::kDone; }
 
   static Step ok() { return {}; }
+  static Step jump() { return {Kind::kJump, {}, {}}; }
   static Step repeat() { return {Kind::kRepeat, {}, {}}; }
   static Step fault(x86::Vector vector) {
     return {Kind::kEvent, {static_cast<std::uint8_t>(vector)}, {}};

@@ -6,6 +6,7 @@
 #include "base/le.h"
 #include "vmm/interpreter/access.h"
 #include "vmm/x86/flat_segment.h"
+#include "vmm/x86/gdt.h"
 
 namespace vmm::interpreter {
 namespace {
@@ -29,19 +30,7 @@ std::optional<x86::Segment> read_segment(Cpu& cpu, std::uint16_t selector) {
   }
   std::uint64_t raw = 0;
   if (!read_table(cpu, cpu.system.gdt.base + offset, raw)) return std::nullopt;
-  x86::Segment s;
-  s.selector = selector;
-  s.base = (raw >> 16 & 0xffffff) | (raw >> 56) << 24;
-  s.type = raw >> 40 & 0xf;
-  s.code_or_data = (raw >> 44 & 1) != 0;
-  s.dpl = raw >> 45 & 3;
-  s.present = (raw >> 47 & 1) != 0;
-  s.available = (raw >> 52 & 1) != 0;
-  s.long_mode = (raw >> 53 & 1) != 0;
-  s.default_big = (raw >> 54 & 1) != 0;
-  s.granularity = (raw >> 55 & 1) != 0;
-  s.limit = static_cast<std::uint32_t>((raw & 0xffff) | (raw >> 32 & 0xf0000));
-  if (s.granularity) s.limit = s.limit << 12 | 0xfff;
+  const x86::Segment s = x86::segment_of(selector, raw);
   if (!s.present || !s.code_or_data || (s.type & kTypeAccessed) == 0) return std::nullopt;
   return s;
 }

@@ -507,6 +507,15 @@ Result<void> VcpuFd::end_interrupt_shadow() const {
   return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
 }
 
+Result<void> VcpuFd::end_nmi_blocking() const {
+  kvm_vcpu_events events{};
+  VMM_TRY(get(KVM_GET_VCPU_EVENTS, &events, "KVM_GET_VCPU_EVENTS"));
+  if (events.nmi.masked == 0) return {};
+  events.nmi.masked = 0;
+  events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+  return set(KVM_SET_VCPU_EVENTS, &events, "KVM_SET_VCPU_EVENTS");
+}
+
 Result<x86::DebugRegisters> VcpuFd::debug_registers() const {
   kvm_debugregs k{};
   VMM_TRY(get(KVM_GET_DEBUGREGS, &k, "KVM_GET_DEBUGREGS"));

@@ -159,6 +159,8 @@ class VcpuFd {
   Result<void> inject_software_interrupt(std::uint8_t vector) const;
   // Ends the blocking of interrupts that STI and MOV SS begin.
   Result<void> end_interrupt_shadow() const;
+  // Ends the blocking of NMIs that one of them began, as IRET does.
+  Result<void> end_nmi_blocking() const;
   // DR0 to DR7, as the guest has set them.
   Result<x86::DebugRegisters> debug_registers() const;
   Result<void> set_debug_registers(const x86::DebugRegisters& registers) const;

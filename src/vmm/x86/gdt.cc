@@ -102,6 +102,24 @@ std::uint64_t descriptor(const Segment& segment) noexcept {
          (base >> 24 & 0xff) << 56;
 }
 
+Segment segment_of(std::uint16_t selector, std::uint64_t descriptor) noexcept {
+  const auto bit = [descriptor](unsigned position) { return (descriptor >> position & 1) != 0; };
+  Segment s;
+  s.selector = selector;
+  s.base = (descriptor >> 16 & 0xff'ffff) | (descriptor >> 56) << 24;
+  s.type = descriptor >> 40 & 0xf;
+  s.code_or_data = bit(44);
+  s.dpl = descriptor >> 45 & 3;
+  s.present = bit(47);
+  s.available = bit(52);
+  s.long_mode = bit(53);
+  s.default_big = bit(54);
+  s.granularity = bit(55);
+  s.limit = static_cast<std::uint32_t>((descriptor & 0xffff) | (descriptor >> 32 & 0xf'0000));
+  if (s.granularity) s.limit = s.limit << 12 | 0xfff;
+  return s;
+}
+
 Result<GdtSegments> write_gdt(const GuestMemory& memory, GdtKind kind, std::uint64_t stack) {
   const bool long_mode = kind == GdtKind::kLinux64 || kind == GdtKind::kFlat64;
   const bool flat = kind == GdtKind::kFlat32 || kind == GdtKind::kFlat64;

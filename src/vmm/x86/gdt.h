@@ -30,6 +30,8 @@ Segment no_ldt() noexcept;
 // The eight bytes that describe a segment in a descriptor table. A TSS in long mode takes a second
 // entry, which holds bits 63:32 of the base.
 std::uint64_t descriptor(const Segment& segment) noexcept;
+// The other way round: the segment that a selector of code or data is loaded with.
+Segment segment_of(std::uint16_t selector, std::uint64_t descriptor) noexcept;
 
 // Which selectors the table has.
 enum class GdtKind : std::uint8_t {

@@ -59,6 +59,10 @@ class FakeCpu final : public Cpu {
     ++shadows_ended;
     return {};
   }
+  Result<void> end_nmi_blocking() override {
+    ++nmis_unblocked;
+    return {};
+  }
   Result<bool> breakpoints_armed() override { return breakpoints; }
   Result<void> flush_tlb() override {
     ++flushes;
@@ -73,7 +77,7 @@ class FakeCpu final : public Cpu {
   std::map<std::uint32_t, std::uint64_t> msrs;
   std::optional<Event> event;
   bool breakpoints = false;
-  int xsave_writes = 0, shadows_ended = 0, flushes = 0;
+  int xsave_writes = 0, shadows_ended = 0, nmis_unblocked = 0, flushes = 0;
 };
 
 // Remembers every access; reads answer with the low byte of each address.
