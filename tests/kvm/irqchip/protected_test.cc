@@ -1,0 +1,42 @@
+// A kernel of 32 bits, from its first segment to its first program (tests/guests/protected.S).
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "tests/guests/guest.h"
+#include "tests/kvm/irqchip/irqchip_fixture.h"
+#include "vmm/vm.h"
+
+namespace vmm {
+namespace {
+
+DECLARE_GUEST(protected);
+
+class ProtectedKvm : public testing::TestWithParam<IrqchipMode> {};
+INSTANTIATE_TEST_SUITE_P(Local, ProtectedKvm,
+                         testing::Values(IrqchipMode::kKernel, IrqchipMode::kSplit,
+                                         IrqchipMode::kUser),
+                         test::mode_name);
+
+TEST_P(ProtectedKvm, InterruptsCallsAndFaults_areReturnedFrom) {
+  VmConfig config;
+  config.memory.size = MiB(4);
+  config.irqchip = GetParam();
+  config.boot = FlatBoot{.image = guest_code(guest_protected_begin, guest_protected_end),
+                         .mode = FlatMode::kProtected};
+  const auto vm = Vm::create(std::move(config));
+  if (!vm &&
+      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
+    GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message();
+  }
+  ASSERT_TRUE(vm) << vm.error().message();
+  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+  ASSERT_TRUE(stop) << stop.error().message();
+  const auto log = (*vm)->memory().read<std::array<char, 16>>(Gpa(0x20000)).value();
+  EXPECT_STREQ(log.data(), "rtfe");
+  EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == 1) << stop->detail << '\n'
+                                                                          << stop->report;
+}
+
+}  // namespace
+}  // namespace vmm
