@@ -40,6 +40,7 @@ class Run {
   const char* access_apics(std::uint8_t operation);
   const char* access_memory(std::uint8_t operation);
   const char* save_and_restore();
+  bool is_controller(const DeviceRef& device) const;
   void hostile_restore();
   void move_a_window();
   void push_input();
@@ -123,19 +124,36 @@ const char* Run::access_memory(std::uint8_t operation) {
   return access(board_.mmio, mmio_caches_[0], place.base + offset, (operation & 0x80) != 0);
 }
 
+// Lines that others drive when they are restored change these, too.
+bool Run::is_controller(const DeviceRef& device) const {
+  return device == board_.wiring.pic || device == board_.wiring.ioapic ||
+         device == board_.wiring.lapics;
+}
+
 const char* Run::save_and_restore() {
   for (const DeviceRef& device : board_.all) {
     const nlohmann::json before = save(device);
     if (!restore(device, before)) return "a device refuses its own state";
     if (save(device) != before) return "a device's state changes by being restored";
   }
+  // As a machine does: all are saved, all are new, and all are restored, interrupt controllers
+  // last.
   const std::vector<bool> levels = board_.wiring.levels();
-  for (const DeviceRef& device : board_.all) {
-    const nlohmann::json state = save(device);
-    device.with([](Device& d) { d.reset(); });
-    if (!restore(device, state)) return "a device refuses its own state";
+  std::vector<nlohmann::json> states;
+  for (const DeviceRef& device : board_.all) states.push_back(save(device));
+  for (const DeviceRef& device : board_.all) device.with([](Device& d) { d.reset(); });
+  for (const bool controllers : {false, true}) {
+    for (std::size_t i = 0; i < states.size(); ++i) {
+      if (is_controller(board_.all[i]) != controllers) continue;
+      if (!restore(board_.all[i], states[i])) return "a device refuses its own state";
+    }
   }
-  return board_.wiring.levels() == levels ? nullptr : "a restored line has another level";
+  if (board_.wiring.levels() != levels) return "a restored line has another level";
+  for (std::size_t i = 0; i < states.size(); ++i) {
+    if (save(board_.all[i]) != states[i])
+      return "a device's state changes while others are restored";
+  }
+  return nullptr;
 }
 
 // One number of one device's state becomes another one.

@@ -78,7 +78,7 @@ class SuspendBoot:
         self.assertEqual(self.value("disk before"), self.value("disk after"))
 
     def test_time_goes_on(self):
-        self.assertIn(self.value("a second took"), ("1", "2"))
+        self.assertGreaterEqual(int(self.value("a second took")), 1)
 
     def test_kernel_has_no_complaint(self):
         self.assertNotIn("it complains", self.text)
