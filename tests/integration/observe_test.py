@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree
 
@@ -30,6 +31,12 @@ def note(owner, text):
 def triple_fault():
     # lidt [rip + empty], whose limit is zero; ud2
     return Guest().say("!").raw([0x0F, 0x01, 0x1D, 0x02, 0, 0, 0]).raw([0x0F, 0x0B]).raw(bytes(10))
+
+
+def processor_time(pid):
+    """What all threads of a process have used, in nanoseconds."""
+    threads = pathlib.Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads)
 
 
 class Folder(unittest.TestCase):
@@ -342,6 +349,22 @@ class Profile(Folder):
         self.assertEqual(root.tag, "{http://www.w3.org/2000/svg}svg")
         titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
         self.assertEqual([title.split(" (")[0] for title in titles], ["vCPU 0", "start", "spin"])
+
+
+@needs_kvm
+class IdleGuest(Folder):
+    def test_costs_no_processor_time(self):
+        for irqchip in ("kernel", "split", "user"):
+            with self.subTest(irqchip=irqchip):
+                # again: sti; hlt; jmp again
+                running = self.start(Guest().say("!").raw([0xFB, 0xF4, 0xEB, 0xFC]), "--irqchip", irqchip)
+                self.assertEqual(read_until(running.process.stdout.fileno(), "!"), "!")
+                time.sleep(0.5)  # what starting has left to do
+                before = processor_time(running.process.pid)
+                time.sleep(2)
+                self.assertLess(processor_time(running.process.pid) - before, 0.02 * 2e9)
+                running.close()
+                self.path.unlink(missing_ok=True)
 
 
 class Usage(unittest.TestCase):
