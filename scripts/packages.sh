@@ -9,6 +9,7 @@ packages_build=(
   libzydis-dev                                                # decodes instructions that KVM cannot finish
   libnbd-dev                                                  # disks at NBD servers, loaded when asked for
   libslirp-dev                                                # user-mode networking, loaded when it is asked for
+  libdw-dev                                                   # debug information of kernels, loaded when it is asked for
   zlib1g-dev libbz2-dev liblzma-dev liblzo2-dev liblz4-dev libzstd-dev  # payloads of kernel images
 )
 
@@ -29,6 +30,7 @@ packages_test=(
 # Building a guest kernel from source.
 packages_kernel=(
   linux-source-6.1 gcc make flex bison bc libelf-dev lz4 xz-utils kmod cpio
+  dwarves  # pahole, for a kernel with debug information
 )
 
 # An initramfs, and Debian's own kernel (apt-get download, dpkg-deb).

@@ -13,6 +13,7 @@
 #include "devices/state_io.h"
 #include "memory/page_walk.h"
 #include "vmm/crash_report.h"
+#include "vmm/debug/monitor_linux.h"
 #include "vmm/debug/packet.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/x86/format.h"
@@ -36,7 +37,9 @@ Words split_words(std::string_view text) {
   }
 }
 
-Result<std::uint64_t> number(std::string_view text) {
+}  // namespace
+
+Result<std::uint64_t> monitor_number(std::string_view text) {
   std::string_view digits = text;
   const bool hex = digits.substr(0, 2) == "0x";
   if (hex) digits.remove_prefix(2);
@@ -48,6 +51,8 @@ Result<std::uint64_t> number(std::string_view text) {
   }
   return value;
 }
+
+namespace {
 
 std::optional<std::uint64_t> kernel_offset(const MonitorView& view, const CpuState& state) {
   return view.symbols->kernel_offset(state, view.control.machine().kernel_slide);
@@ -78,7 +83,7 @@ Answer controls(const MonitorView& view, const Words&) {
 Answer msrs(const MonitorView& view, const Words& words) {
   const CpuState state = VMM_TRY(view.state(view.cpu));
   if (words.size() == 1) {
-    const auto index = VMM_TRY(number(words[0]));
+    const auto index = VMM_TRY(monitor_number(words[0]));
     if (index > 0xffffffff) return fail(ErrorCode::kBadConfig, "An MSR's number has 32 bits");
     std::optional<Result<std::uint64_t>> value;
     VMM_TRY(view.control.vcpus()[view.cpu]->call(
@@ -188,7 +193,7 @@ Answer exits(const MonitorView& view, const Words&) {
 // The flight recorder: the last exits of each CPU.
 Answer trace(const MonitorView& view, const Words& words) {
   constexpr std::uint64_t kLines = 16;
-  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(number(words[0]));
+  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(monitor_number(words[0]));
   KernelNames names{.symbols = view.symbols};
   if (view.symbols != nullptr) {
     names.offset = kernel_offset(view, VMM_TRY(view.state(view.cpu))).value_or(0);
@@ -305,8 +310,8 @@ Answer translate(const MonitorView& view, const Words& words) {
   }
   const CpuState state = VMM_TRY(view.state(view.cpu));
   PagingContext context = kernel_context(state);
-  const std::uint64_t address = VMM_TRY(number(words[0]));
-  if (words.size() == 2) context.cr3 = VMM_TRY(number(words[1]));
+  const std::uint64_t address = VMM_TRY(monitor_number(words[0]));
+  if (words.size() == 2) context.cr3 = VMM_TRY(monitor_number(words[1]));
   const GuestMemory& ram = view.control.machine().memory;
   const PageWalk walk = walk_pages(ram, context, Gva(address), AccessKind::kRead);
   std::string text = fmt::format("{:#x}\n{}", address, x86::format_walk(walk, ram));
@@ -319,12 +324,12 @@ Answer translate(const MonitorView& view, const Words& words) {
 
 Answer physical_to_host(const MonitorView& view, const Words& words) {
   if (words.size() != 1) return fail(ErrorCode::kBadConfig, "gpa2hva ADDRESS");
-  return hva_text(view, Gpa(VMM_TRY(number(words[0]))));
+  return hva_text(view, Gpa(VMM_TRY(monitor_number(words[0]))));
 }
 
 Answer interrupt_line(const MonitorView& view, const Words& words) {
   if (words.size() != 1) return fail(ErrorCode::kBadConfig, "irq NUMBER");
-  const std::uint64_t gsi = VMM_TRY(number(words[0]));
+  const std::uint64_t gsi = VMM_TRY(monitor_number(words[0]));
   constexpr std::uint64_t kPins = 24;
   if (gsi >= kPins) return fail(ErrorCode::kBadConfig, "Lines are 0 to 23");
   view.control.machine().irqs.pulse(static_cast<std::uint32_t>(gsi));
@@ -368,9 +373,9 @@ Answer checkpoint_every(const MonitorView& view, std::string_view text) {
   constexpr std::uint64_t kLeast = 100;  // milliseconds: how often somebody looks
   std::uint64_t milliseconds = 0;
   if (text.size() > 2 && text.substr(text.size() - 2) == "ms") {
-    milliseconds = VMM_TRY(number(text.substr(0, text.size() - 2)));
+    milliseconds = VMM_TRY(monitor_number(text.substr(0, text.size() - 2)));
   } else if (text.size() > 1 && text.back() == 's') {
-    milliseconds = VMM_TRY(number(text.substr(0, text.size() - 1))) * 1000;
+    milliseconds = VMM_TRY(monitor_number(text.substr(0, text.size() - 1))) * 1000;
   } else if (text != "off") {
     return fail(ErrorCode::kBadConfig, "checkpoint every 5s, 500ms or off");
   }
@@ -421,7 +426,7 @@ Answer rewind(const MonitorView& view, const Words& words) {
 
 Answer record(const MonitorView& view, const Words& words) {
   if (words.size() > 2) return fail(ErrorCode::kBadConfig, "record [on [STEPS]|off]");
-  const std::uint64_t steps = words.size() == 2 ? VMM_TRY(number(words[1])) : 0;
+  const std::uint64_t steps = words.size() == 2 ? VMM_TRY(monitor_number(words[1])) : 0;
   if (words.size() == 2 && steps == 0) return fail(ErrorCode::kBadConfig, "STEPS is at least 1");
   return view.record(words.empty() ? std::string_view() : words[0],
                      static_cast<std::size_t>(steps));
@@ -443,6 +448,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"checkpoint", "[NAME|every TIME|every off]", "keeps the machine as it is now, in memory",
      checkpoint},
     {"checkpoints", "", "what rewind can go back to", checkpoint_list},
+    {"dmesg", "[N]", "a Linux guest's log, or the last N messages of it", linux_log},
     {"gpa2hva", "ADDRESS", "where a guest-physical address lies in this process", physical_to_host},
     {"info breakpoints", "", "what is inserted, and how", breakpoints},
     {"info cpus", "", "where each CPU is", cpu_list},
@@ -465,7 +471,9 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info version", "", "which monitor this is", version},
     {"irq", "NUMBER", "raises and lowers an interrupt line", interrupt_line},
     {"kaslr", "", "how far the kernel lies from its symbols", kaslr},
+    {"lsmod", "", "a Linux guest's modules", linux_modules},
     {"nmi", "", "a non-maskable interrupt for the current CPU", nmi},
+    {"ps", "", "a Linux guest's tasks", linux_tasks},
     {"record", "[on [STEPS]|off]",
      "for reverse-stepi and reverse-continue; a checkpoint every STEPS", record},
     {"rewind", "[NAME]", "back to a checkpoint, the newest one if none is named", rewind},

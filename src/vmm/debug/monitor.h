@@ -39,6 +39,9 @@ struct MonitorView {
   std::function<Result<void>()> may_nmi;
 };
 
+// The number that a word is, hexadecimal after "0x". Errors: kBadConfig.
+Result<std::uint64_t> monitor_number(std::string_view text);
+
 // The answer, lines with their ends. A command that is not known is answered with what is. Errors:
 // of the host, or what the command says that cannot be.
 Result<std::string> run_monitor_command(const MonitorView& view, std::string_view command);

@@ -102,8 +102,10 @@ Result<Symbols> Symbols::load(const std::string& path) {
     return fail(ErrorCode::kIo, "The symbols {} cannot be read", path);
   }
   const bool elf = image.compare(0, SELFMAG, ELFMAG) == 0;
-  return with_context(elf ? parse_elf(image) : parse_map(image),
-                      fmt::format("Read the symbols {}", path));
+  Symbols symbols = VMM_TRY(with_context(elf ? parse_elf(image) : parse_map(image),
+                                         fmt::format("Read the symbols {}", path)));
+  symbols.path_ = path;
+  return symbols;
 }
 
 std::optional<std::uint64_t> Symbols::find(std::string_view name) const {

@@ -24,6 +24,8 @@ class Symbols {
   static Result<Symbols> parse_map(std::string_view text);
   static Result<Symbols> parse_elf(std::string_view image);
 
+  // Where they were loaded from; empty when they were parsed.
+  const std::string& path() const noexcept { return path_; }
   std::optional<std::uint64_t> find(std::string_view name) const;
   // "name+0x10" for an address of the file's; empty when it is before all names.
   std::string name_of(std::uint64_t address) const;
@@ -54,6 +56,7 @@ class Symbols {
 
  private:
   void add(std::string_view name, std::uint64_t address);
+  std::string path_;
   std::map<std::string, std::uint64_t, std::less<>> by_name_;
   std::map<std::uint64_t, std::string> by_address_;
 };

@@ -11,6 +11,7 @@
 #include "memory/page_walk.h"
 #include "vmm/snapshot/machine_state.h"
 #include "vmm/snapshot/ram_image.h"
+#include "vmm/x86/kernel_contexts.h"
 #include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
 
@@ -30,23 +31,10 @@ std::uint64_t kernel_offset(const Snapshot& snapshot, const debug::Symbols& symb
   return 0;
 }
 
-// The page tables that CPUs have loaded, and those of the kernel where a user's are loaded that
-// lack it (page table isolation: the kernel's lie 4 KiB before).
 std::vector<PagingContext> contexts_of(const Snapshot& snapshot) {
   std::vector<PagingContext> contexts;
-  const auto add = [&](const PagingContext& context) {
-    const bool known = std::any_of(contexts.begin(), contexts.end(), [&](const PagingContext& c) {
-      return c.cr0 == context.cr0 && c.cr3 == context.cr3 && c.cr4 == context.cr4 &&
-             c.efer == context.efer;
-    });
-    if (!known) contexts.push_back(context);
-  };
   for (const kvm::VcpuState& cpu : snapshot.state().machine.cpus) {
-    PagingContext context = x86::privileged_context(cpu.system, cpu.registers.rflags);
-    add(context);
-    if ((context.cr3 & kPage) == 0) continue;
-    context.cr3 &= ~kPage;
-    add(context);
+    x86::add_kernel_context(contexts, x86::privileged_context(cpu.system, cpu.registers.rflags));
   }
   return contexts;
 }
