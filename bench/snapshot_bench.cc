@@ -53,6 +53,37 @@ VMM_GUEST_CODE(kDirty, R"(
   jmp 4b
 )");
 
+// The same at CPL 3, where a software KVM has the processor execute it: with ports allowed (IOPL 3,
+// a TSS with a map), as tests/guests/user_mode.inc does it.
+VMM_GUEST_CODE(kDirtyAtCpl3, R"(
+  sub $16, %rsp
+  sgdt (%rsp)
+  mov 2(%rsp), %rax
+  movabs $0x890050000100, %rcx
+  mov %rcx, 0x18(%rax)
+  movq $0, 0x20(%rax)
+  movw $0x68, 0x5066
+  mov $0x18, %eax
+  ltr %ax
+  lea 5f(%rip), %rax
+  push $0x2b
+  push $0x7000
+  push $0x3002
+  push $0x33
+  push %rax
+  iretq
+5: mov 0x2000, %ecx
+  mov $0x100000, %ebx
+6: test %ecx, %ecx
+  jz 7f
+  incq (%rbx)
+  add $0x1000, %rbx
+  dec %ecx
+  jmp 6b
+7: out %al, $0xf4
+  jmp 5b
+)");
+
 template <typename T>
 T must(Result<T> result) {
   if (!result) {
@@ -139,14 +170,38 @@ double fork_and_dirty(std::byte* memory, std::uint64_t pages) {
   });
 }
 
+// A guest that writes to pages, and the snapshot that it goes back to.
+class Resettable {
+ public:
+  Resettable(std::uint64_t memory, const vmm::testing::GuestCode& code)
+      : vm_(must(Vm::create(machine(memory, code, FlatMode::kLong)))) {
+    // All pages are there from the start, as in a guest that has been running.
+    must(vm_->memory().write(kCount, std::uint32_t{10000}));
+    run(*vm_);
+    snapshot_ = must(vm_->snapshot());
+  }
+
+  double reset_after(std::uint64_t pages) const {
+    must(vm_->memory().write(kCount, static_cast<std::uint32_t>(pages)));
+    run(*vm_);
+    return microseconds([&] { must(vm_->reset_to(snapshot_)); });
+  }
+
+  void keep_out_of_forks() const {
+    for (const GuestRegion& region : vm_->memory().regions()) {
+      ::madvise(region.hva(), region.range().size(), MADV_DONTFORK);
+    }
+  }
+
+ private:
+  std::unique_ptr<Vm> vm_;
+  std::shared_ptr<const Snapshot> snapshot_;
+};
+
 void reset(int rounds) {
   constexpr std::uint64_t kMemory = MiB(64);
   constexpr std::array<std::uint64_t, 4> kDirtied{10, 100, 1000, 10000};
-  const auto vm = must(Vm::create(machine(kMemory, kDirty, FlatMode::kLong)));
-  // All pages are there from the start, as in a guest that has been running.
-  must(vm->memory().write(kCount, std::uint32_t{10000}));
-  run(*vm);
-  const auto snapshot = must(vm->snapshot());
+  const Resettable kernel(kMemory, kDirty), user(kMemory, kDirtyAtCpl3);
   floor_vm* const floor = floor_of(kMemory);
   std::vector<unsigned char> copy(kMemory - kFirstPage, 1);
   std::memcpy(floor_memory(floor) + kFirstPage, copy.data(), copy.size());
@@ -169,19 +224,15 @@ void reset(int rounds) {
                      floor_restore(floor, state);
                    });
                  }},
-                {"vmm", [&] {
-                   must(vm->memory().write(kCount, static_cast<std::uint32_t>(pages)));
-                   run(*vm);
-                   return microseconds([&] { must(vm->reset_to(snapshot)); });
-                 }}});
+                {"vmm", [&] { return kernel.reset_after(pages); }},
+                {"vmm, CPL 3", [&] { return user.reset_after(pages); }}});
     }
   }
   // Behind the others: a fork makes all that a process has copied on write, and whoever came next
   // would pay for it. Their memory is none of its business either.
   ::madvise(floor_memory(floor), kMemory, MADV_DONTFORK);
-  for (const GuestRegion& region : vm->memory().regions()) {
-    ::madvise(region.hva(), region.range().size(), MADV_DONTFORK);
-  }
+  kernel.keep_out_of_forks();
+  user.keep_out_of_forks();
   for (const std::uint64_t pages : kDirtied) {
     for (int round = 0; round <= rounds; ++round) {
       sample(round > 0, name_of(pages).c_str(), "fork and exit",

@@ -18,6 +18,7 @@
 #include "vmm/host_plan.h"
 #include "vmm/machine.h"
 #include "vmm/run_control.h"
+#include "vmm/shadow_pages.h"
 #include "vmm/snapshot/save.h"
 #include "vmm/snapshot/tracked_memory.h"
 #include "vmm/stop_board.h"
@@ -50,7 +51,7 @@ class Vm::Impl {
   std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
   std::optional<kvm::VcpuStateFormat> format = {};
   std::optional<TrackedMemory> tracked = {};
-  std::optional<bool> shadow_pages = {};  // host_has_shadow_pages()
+  ShadowPages shadow_pages = {};
 
   Impl() = default;
   // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.

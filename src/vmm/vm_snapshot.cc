@@ -135,13 +135,13 @@ Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snap
   VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
-  if (!shadow_pages) shadow_pages = host_has_shadow_pages();
   std::optional<ShadowPagesDropped> dropped;
-  if (*shadow_pages) dropped.emplace(*machine);
+  if (shadow_pages.possible(cpus())) dropped.emplace(*machine);
   auto done = tracked->reset_to(snapshot);
   if (done) done = restore_state(*machine, snapshot->state(), cpus(), *format, {});
   if (dropped) {
     auto gone = dropped->wait();
+    if (gone) shadow_pages.dropped();
     if (done) done = std::move(gone);
   }
   // Neither this machine nor that: it must not run.
@@ -164,8 +164,10 @@ Result<void> Vm::Impl::put_back(const std::shared_ptr<const Snapshot>& snapshot,
     }
   }
   auto done = tracked->reset_to(snapshot);
-  if (!shadow_pages) shadow_pages = host_has_shadow_pages();
-  if (done && *shadow_pages) done = drop_shadow_pages(*machine);  // the event loop is at work
+  if (done && shadow_pages.possible(cpus())) {
+    done = drop_shadow_pages(*machine);  // the event loop is at work
+    if (done) shadow_pages.dropped();
+  }
   if (done) done = restore_first_cpu(snapshot->state(), cpus(), *format);
   if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
   if (done && !differs.empty()) {
