@@ -9,6 +9,7 @@
 #include <span>
 
 #include "vmm/interpreter/block.h"
+#include "vmm/interpreter/zero_array.h"
 
 namespace vmm::interpreter {
 
@@ -25,42 +26,50 @@ struct Line {
   }
 };
 
-// The newest line in each slot, packed one behind the other: a guest that does little has a small
-// table, however far apart its code lies. One thread adds; any may look meanwhile.
+// Lines packed one behind the other, and slots that say where: a guest that does little has a small
+// table, however far apart its code lies. A place has a set of slots, one behind the other in
+// memory. One thread adds; any may look meanwhile.
 class LineTable {
  public:
-  LineTable();
+  using Slot = std::atomic<std::uint32_t>;  // where in the room, in units; 0: nowhere
+  static constexpr unsigned kMostSlotBits = 15;
+
+  explicit LineTable(unsigned slot_bits = kMostSlotBits);
 
   // A line of that place, and of this code, whose page goes on at least as far as the line does.
   // Null: none. Lives until forget().
   const Line* find(std::uint64_t place, const std::byte* code) const noexcept;
-  // What is where a line of that place would be, of whatever place and code. Null: nothing.
-  const Line* in_slot_of(std::uint64_t place) const noexcept {
-    return line_in(slots_[slot_of(place)]);
-  }
-  bool half_full() const noexcept { return used_ > kRoom / 2; }  // for who adds
-  // Null: there is no room.
-  const Line* add(std::uint64_t place, const Block& block) noexcept;
+  // For who adds: where a line of that place is, of whatever code, or could be. Null: the set is
+  // full of others.
+  Slot* slot_for(std::uint64_t place) noexcept;
+  // Any of the set.
+  Slot& slot_to_take(std::uint64_t place) noexcept { return set_of(place)[used_ / kUnit % kWays]; }
+  bool half_full() const noexcept { return used_ > kRoom / 2; }
+  // More than half of the slots have been filled, and there could be more slots.
+  bool crowded() const noexcept { return filled_ > slots() / 2 && slot_bits_ < kMostSlotBits; }
+  // Into a slot for that place, in the place of what it had. Null: there is no room.
+  const Line* add(Slot& slot, std::uint64_t place, const Block& block) noexcept;
   void forget() noexcept;
+  // As many slots as there can be, and nothing in them. Nobody looks meanwhile.
+  void grow();
 
  private:
-  using Slot = std::atomic<std::uint32_t>;  // where in the room, in units; 0: nowhere
-  static constexpr unsigned kSlotBits = 15;
-  static constexpr std::size_t kSlots = std::size_t{1} << kSlotBits;
+  static constexpr std::size_t kWays = 4;  // slots of a set: a quarter of a cache line
   static constexpr std::size_t kUnit = alignof(Insn);
   static constexpr std::size_t kRoom = std::size_t{16} << 20;
 
-  static std::size_t slot_of(std::uint64_t place) noexcept {
-    return static_cast<std::size_t>((place ^ place >> kSlotBits) % kSlots);
+  std::size_t slots() const noexcept { return std::size_t{1} << slot_bits_; }
+  Slot* set_of(std::uint64_t place) const noexcept {
+    const std::uint64_t sets = slots() / kWays;
+    return &slots_[static_cast<std::size_t>((place ^ place >> kMostSlotBits) % sets) * kWays];
   }
   const Line* line_in(const Slot& slot) const noexcept;
 
-  struct Free {
-    void operator()(void* memory) const noexcept;
-  };
-  std::unique_ptr<std::byte[], Free> room_;
+  unsigned slot_bits_;
+  ZeroArray<std::byte> room_;
   std::size_t used_ = kUnit;  // a line is never at 0
-  std::unique_ptr<Slot[], Free> slots_;
+  ZeroArray<Slot> slots_;
+  std::size_t filled_ = 0;
 };
 
 // What the CPUs of a machine have decoded, and of all machines that were cloned from it: they
@@ -72,7 +81,7 @@ class SharedLines {
   const Line* find(std::uint64_t place, const std::byte* code) const noexcept {
     return table_.find(place, code);
   }
-  // Null: it is not kept, because its slot is taken or there is no room.
+  // Null: it is not kept, because its slots are taken or there is no room.
   const Line* add(std::uint64_t place, const Block& block);
 
  private:
@@ -81,7 +90,8 @@ class SharedLines {
 };
 
 // For one CPU: the lines that it shares, and a table of its own, if it needs one, for those that
-// are not kept there. When its room is used up all in it is forgotten.
+// are not kept there. That one begins small, for a clone has few; when its room is used up all in
+// it is forgotten.
 class LineCache {
  public:
   // `shared` is borrowed.
@@ -93,7 +103,11 @@ class LineCache {
   std::span<const Insn> find(std::uint64_t place, std::span<const std::byte> code);
 
  private:
-  const Line* keep(std::uint64_t place);  // what was decoded
+  // What was decoded.
+  const Line* keep(std::uint64_t place);
+  const Line* keep_as_own(std::uint64_t place);
+
+  static constexpr unsigned kFewSlotBits = 11;
 
   SharedLines& shared_;
   std::unique_ptr<LineTable> own_;

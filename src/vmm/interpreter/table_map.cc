@@ -1,8 +1,7 @@
 #include "vmm/interpreter/table_map.h"
 
 #include <array>
-#include <cstdlib>
-#include <new>
+#include <cstddef>
 #include <span>
 
 #include "memory/page_walk.h"
@@ -21,13 +20,6 @@ bool leads_to_table(std::uint64_t entry, unsigned level) noexcept {
 
 }  // namespace
 
-// calloc: a page of marks is not there before one of its marks is set.
-void TableMap::FreeMarks::operator()(Mark* marks) const noexcept { std::free(marks); }
-
-TableMap::Marks TableMap::make_marks(std::uint64_t pages) {
-  return Marks(static_cast<Mark*>(std::calloc(pages, sizeof(Mark))));
-}
-
 TableMap::TableMap(const GuestMemory& memory, std::uint32_t cpus, DropCopies drop_copies)
     : memory_(memory), drop_copies_(std::move(drop_copies)), roots_(cpus) {
   for (const GuestRegion& region : memory.regions()) {
@@ -35,8 +27,7 @@ TableMap::TableMap(const GuestMemory& memory, std::uint32_t cpus, DropCopies dro
     Region r;
     r.base = region.range().base().value;
     r.pages = region.range().size() / kPage;
-    r.marks = make_marks(r.pages);
-    if (!r.marks) throw std::bad_alloc();
+    r.marks = make_zero_array<Mark>(static_cast<std::size_t>(r.pages));
     regions_.push_back(std::move(r));
   }
 }
@@ -103,8 +94,7 @@ Result<void> TableMap::begin_anew() {
   // First what is a table is found, then the copies of all else go, then its marks: whoever writes
   // meanwhile sees a mark too many, never one too few.
   for (Region& region : regions_) {
-    region.found = make_marks(region.pages);
-    if (!region.found) return {};  // another time
+    region.found = make_zero_array<Mark>(static_cast<std::size_t>(region.pages));
   }
   for (const Root& root : roots_) {
     if (root.levels != 0) add(Gpa(root.root.value & kAddressBits), root.levels, &Region::found);

@@ -15,6 +15,7 @@
 
 #include "base/result.h"
 #include "memory/guest_memory.h"
+#include "vmm/interpreter/zero_array.h"
 
 namespace vmm::interpreter {
 
@@ -54,17 +55,12 @@ class TableMap {
   std::uint64_t size() const;
 
  private:
-  struct FreeMarks {
-    void operator()(Mark* marks) const noexcept;
-  };
-  using Marks = std::unique_ptr<Mark[], FreeMarks>;
+  using Marks = ZeroArray<Mark>;
   struct Region {
     std::uint64_t base = 0, pages = 0;
     Marks marks;
     Marks found;  // by begin_anew(), while it looks
   };
-  static Marks make_marks(std::uint64_t pages);  // null: no memory
-
   struct Root {
     Gpa root{};
     unsigned levels = 0;  // 0: none was loaded yet

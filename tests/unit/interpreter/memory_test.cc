@@ -393,6 +393,44 @@ TEST(LineCache, OtherCodeAtTheSamePlace_isItsOwn) {
   EXPECT_EQ(find_in(one, code).size(), 3U);
 }
 
+// Places whose slots are the same: some find no slot in the shared table.
+TEST(LineCache, PlacesThatWantTheSameSlots_areAllKept) {
+  SharedLines shared;
+  LineCache one(shared), other(shared);
+  constexpr std::uint64_t kApart = std::uint64_t{1} << 45;  // no bit of a slot's number
+  const Bytes code{0x90, 0x90, 0xc3};
+  std::array<const Insn*, 6> lines{}, again{};
+  int same = 0;
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    lines[i] = one.find(i * kApart, std::as_bytes(std::span(code))).data();
+  }
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    again[i] = one.find(i * kApart, std::as_bytes(std::span(code))).data();
+    if (other.find(i * kApart, std::as_bytes(std::span(code))).data() == lines[i]) ++same;
+  }
+  EXPECT_EQ(again, lines);
+  EXPECT_GE(same, 4);
+}
+
+TEST(LineCache, ManyLinesOfItsOwn_areKept) {
+  SharedLines shared;
+  LineCache cache(shared);
+  const Bytes code{0x90, 0x90, 0xc3};
+  // Twice as many to a set as there are slots: half of them are not in the shared table.
+  const auto find_all = [&] {
+    std::vector<const Insn*> lines;
+    for (std::uint64_t place = 0; place < 1000; ++place) {
+      for (std::uint64_t other = 0; other < 8; ++other) {
+        lines.push_back(cache.find(place + (other << 45), std::as_bytes(std::span(code))).data());
+      }
+    }
+    return lines;
+  };
+  (void)find_all();  // the table for them becomes larger
+  const auto lines = find_all();
+  EXPECT_EQ(find_all(), lines);
+}
+
 TEST(LineCache, ManyThreadsFindWholeLines) {
   SharedLines shared;
   const Bytes code(1 << 14, 0x90);
