@@ -5,7 +5,9 @@
 // at 4 KiB * (N modulo the number of places that the disk has). Eight are written at once, each from two pieces of
 // memory, and beside them the eight of the time before are flushed. After that, "NNNNNNNN\n" in hexadecimal says that
 // record N and all before it were flushed. "E" is the last word after a request that failed.
+#include "tests/guests/com1.inc"
 #include "tests/guests/user_mode.inc"
+#include "tests/guests/virtio_disk.inc"
 
 .set USER_STACK, 0x8000
 .set TSS, 0x30000
@@ -20,49 +22,13 @@
 .set FIRST_PIECE, 1536
 .set SECOND_PIECE, 2560
 .set FLUSH_HEAD, 32                // its first descriptor
-.set COM1, 0x3f8
 .set DEBUG_EXIT, 0xf4
-
-// VIRTIO 1.2, 4.2.2 and 5.2.
-.set DEVICE, 0xe8000000
-.set DRIVER_FEATURES, 0x20
-.set DRIVER_FEATURES_SEL, 0x24
-.set QUEUE_SEL, 0x30
-.set QUEUE_SIZE, 0x38
-.set QUEUE_READY, 0x44
-.set QUEUE_NOTIFY, 0x50
-.set STATUS, 0x70
-.set QUEUE_DESC, 0x80
-.set QUEUE_DRIVER, 0x90
-.set QUEUE_DEVICE, 0xa0
-.set CAPACITY, 0x100
-.set F_FLUSH, 1 << 9
-.set NEXT, 1
-.set WRITE, 2
-.set OUT, 1
-.set FLUSH, 4
 
 .globl _start
 _start:
   to_user 1f, USER_STACK, TSS
 1:
-  mov $DEVICE, %ebx
-  movl $0, STATUS(%rbx)
-  movl $1, STATUS(%rbx)
-  movl $3, STATUS(%rbx)
-  movl $0, DRIVER_FEATURES_SEL(%rbx)
-  movl $F_FLUSH, DRIVER_FEATURES(%rbx)
-  movl $1, DRIVER_FEATURES_SEL(%rbx)
-  movl $1, DRIVER_FEATURES(%rbx)     // VERSION_1
-  movl $0xb, STATUS(%rbx)
-  movl $0, QUEUE_SEL(%rbx)
-  movl $SIZE, QUEUE_SIZE(%rbx)
-  movl $DESCRIPTORS, QUEUE_DESC(%rbx)
-  movl $DRIVER_AREA, QUEUE_DRIVER(%rbx)
-  movl $DEVICE_AREA, QUEUE_DEVICE(%rbx)
-  movl $1, QUEUE_READY(%rbx)
-  movl $0xf, STATUS(%rbx)
-  movw $1, DRIVER_AREA               // no interrupts
+  set_up_disk SIZE, DESCRIPTORS, DRIVER_AREA, DEVICE_AREA
   mov CAPACITY(%rbx), %r13d          // sectors
   shr $3, %r13                       // places for records
 
@@ -195,16 +161,6 @@ failed:
   pause
   jmp 9b
 
-// The character in DIL, when there is room for it.
-say:
-  mov $(COM1 + 5), %edx
-1:
-  in (%dx), %al
-  test $0x20, %al
-  jz 1b
-  mov $COM1, %edx
-  mov %edi, %eax
-  out %al, (%dx)
-  ret
+  define_say
 
 .section .note.GNU-stack, "", @progbits
