@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "tests/fuzz/fuzz_input.h"
+#include "tests/fuzz/kept_ram.h"
 #include "tests/fuzz/program.h"
 #include "tests/support/device_access.h"
 #include "tests/support/virtio/fake_device.h"
@@ -128,8 +129,12 @@ class Board {
     return std::make_unique<MmioRig>(memory_, std::make_unique<FakeDevice>("fake0"));
   }
 
-  // Its pages are the process's: what one input leaves behind must not change the next.
-  GuestMemory memory_ = make_ram();
+  static const GuestMemory& ram() {
+    static const GuestMemory memory = make_ram();
+    return memory;
+  }
+
+  const GuestMemory& memory_ = fuzz::as_new(ram());
   std::unique_ptr<MmioRig> rig_ = make_rig();
   std::optional<SplitDriver> split_;
   std::optional<PackedDriver> packed_;

@@ -38,13 +38,13 @@ class MemBoard {
   static constexpr std::uint64_t kRegion = test::kPlugBlock * test::kPlugBlocks;
 
   static Board make_board() {
-    GuestMemory memory = test::make_plug_ram();
-    MemoryBlocks& blocks = test::plug_blocks(memory);  // stays where it is
+    static const GuestMemory memory = test::make_plug_ram();
     return Board(
-        [&blocks] {
-          return std::make_unique<Mem>("mem0", Gpa(test::kPlugBase), blocks, kRegion / 2);
+        [] {
+          return std::make_unique<Mem>("mem0", Gpa(test::kPlugBase), test::plug_blocks(memory),
+                                       kRegion / 2);
         },
-        std::move(memory));
+        memory);
   }
   Mem& mem() { return static_cast<Mem&>(board_.device()); }
 

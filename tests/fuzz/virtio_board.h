@@ -13,6 +13,7 @@
 
 #include "devices/state_io.h"
 #include "tests/fuzz/fuzz_input.h"
+#include "tests/fuzz/kept_ram.h"
 #include "tests/fuzz/program.h"
 #include "tests/support/device_access.h"
 #include "tests/support/virtio/guest_ram.h"
@@ -30,9 +31,10 @@ class VirtioBoard {
   static constexpr std::uint64_t kRings = 0x8'0000, kData = 0x20'0000;
   static constexpr std::uint16_t kPlaces = 16;
 
-  // `memory` has the regions of test::make_ram(), and maybe more above.
-  explicit VirtioBoard(Factory make, GuestMemory memory = test::make_ram())
-      : make_(std::move(make)), memory_(std::move(memory)) {
+  // `memory` has the regions of test::make_ram(), and maybe more above; it is cleared, and
+  // borrowed.
+  explicit VirtioBoard(Factory make, const GuestMemory& memory = ram())
+      : make_(std::move(make)), memory_(as_new(memory)) {
     rig_ = make_rig();
   }
 
@@ -84,6 +86,10 @@ class VirtioBoard {
   using Ring = std::variant<test::SplitDriver, test::PackedDriver>;
   static constexpr std::uint64_t kRingSpan = test::RingMemory::kSpan;
 
+  static const GuestMemory& ram() {
+    static const GuestMemory memory = test::make_ram();
+    return memory;
+  }
   Driver driver() { return Driver(rig_->transport); }
   std::unique_ptr<typename Driver::Rig> make_rig() {
     return std::make_unique<typename Driver::Rig>(memory_, make_());
@@ -160,7 +166,7 @@ class VirtioBoard {
   }
 
   Factory make_;
-  const GuestMemory memory_;
+  const GuestMemory& memory_;
   std::unique_ptr<typename Driver::Rig> rig_;
   std::vector<Ring> rings_;
 };
