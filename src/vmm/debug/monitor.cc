@@ -206,7 +206,7 @@ Answer trace(const MonitorView& view, const Words& words) {
 // The other part of it: interrupts and requests to devices.
 Answer events(const MonitorView& view, const Words& words) {
   constexpr std::uint64_t kLines = 16;
-  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(number(words[0]));
+  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(monitor_number(words[0]));
   const auto records = view.control.machine().events.last(static_cast<std::size_t>(most));
   std::string text;
   for (const DeviceEvent& record : records) {
