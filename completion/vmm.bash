@@ -143,7 +143,7 @@ _vmm_value() {
       ;;
     --trace)
       _vmm_words "$value" 'pio mmio hlt shutdown irq-window interrupted system debug fail-entry
-        emulation-failure internal-error ioapic-eoi msr unknown irq requests syscalls'
+        emulation-failure internal-error ioapic-eoi msr unknown cpuid irq requests syscalls'
       ;;
     *) return 1 ;;
   esac

@@ -425,11 +425,16 @@ void read_control(Reader& reader, RunRequest& request) {
         continue;
       }
       request.trace_kinds.emplace(kind);
+      if (kind == "cpuid") {
+        request.config.trace_cpuid = true;
+        continue;
+      }
       if (std::find(kExitNames.begin(), kExitNames.end(), kind) == kExitNames.end()) {
         reader.problem(
             "trace",
-            fmt::format("'{}' is not a kind of exit; there are {}, and irq, requests and syscalls",
-                        kind, join(kExitNames, ", ")));
+            fmt::format(
+                "'{}' is not a kind of exit; there are {}, and cpuid, irq, requests and syscalls",
+                kind, join(kExitNames, ", ")));
       }
     }
     request.trace = !request.trace_kinds.empty();

@@ -320,6 +320,9 @@ struct VmConfig {
   Log log = {};
   std::function<void(const std::string& line)>
       trace;  // one line for each exit while set; off and free when empty
+  // Whether `trace` is to have the kernel's CPUID instructions, too: only where its code is
+  // executed here (quirk interpret-kernel), since KVM answers them itself.
+  bool trace_cpuid = false;
   // One line for each system call of a 64-bit Linux guest while set, with its name and arguments,
   // and one for each return that is seen (docs/observing.md); called by vCPU threads.
   std::function<void(const std::string& line)> trace_syscalls;

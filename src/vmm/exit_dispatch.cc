@@ -53,6 +53,7 @@ ExitDispatch::~ExitDispatch() = default;
       if (auto done = after_own_step(cpu); !done) host_error(std::move(done).error());
       return machine_.stops.posted() ? AfterExit::kPark : AfterExit::kRunOn;
     }
+    traced_step_.reset();  // it ended in this exit
     completes_ = !own_access_ &&
                  (std::holds_alternative<PioExit>(exit) || std::holds_alternative<MmioExit>(exit) ||
                   std::holds_alternative<MsrExit>(exit));
@@ -65,7 +66,10 @@ ExitDispatch::~ExitDispatch() = default;
   auto done = dispatch(cpu, exit);
   if (chips != nullptr) chips->after_exit(id_);
   if (done && std::exchange(own_access_, false)) done = finish_own_access(cpu, exit);
-  if (ring_.enabled() && !plays) ring_.finish(value_read(exit));
+  if (ring_.enabled() && !plays) {
+    const auto* const msr = std::get_if<MsrExit>(&exit);
+    ring_.finish(msr != nullptr && !msr->is_write ? cpu.msr_answer() : value_read(exit));
+  }
   if (options_.trace && !plays) trace(cpu, exit);  // afterwards: reads show what the guest gets
   if (debugger_ != nullptr) look_at_memory(std::holds_alternative<EmulationFailureExit>(exit));
   if (done && syscall_fixup_ && !debug().tape().active()) done = refresh_quirks(cpu);
@@ -374,8 +378,7 @@ void ExitDispatch::add_completed(std::map<std::string, std::uint64_t>& by_mnemon
   });
 }
 
-std::string ExitDispatch::place_of_exit(const kvm::VcpuFd& cpu) const {
-  const std::uint64_t rip = cpu.exit_rip();
+std::string ExitDispatch::place_text(const kvm::VcpuFd& cpu, std::uint64_t rip) const {
   if (rip == 0) return {};
   std::string text = fmt::format(" rip {:#x}", rip);
   const debug::Symbols* const symbols = debugger_ == nullptr ? nullptr : debugger_->symbols();
@@ -399,13 +402,17 @@ void ExitDispatch::trace(const kvm::VcpuFd& cpu, const VcpuExit& exit) const {
     line += fmt::format(" {} gpa {} width {} value {:#x}", mmio->is_write ? "write" : "read",
                         mmio->address, mmio->data.size(), load_le(mmio->data));
   } else if (const auto* msr = std::get_if<MsrExit>(&exit)) {
-    line += fmt::format(" {} {:#x} value {:#x}", msr->is_write ? "write" : "read", msr->index,
-                        msr->value);
+    const auto answer = cpu.msr_answer();
+    line += fmt::format(" {} {:#x}", msr->is_write ? "write" : "read", msr->index);
+    if (msr->is_write || answer) {
+      line += fmt::format(" value {:#x}", msr->is_write ? msr->value : *answer);
+    }
+    if (!answer) line += " refused";
   } else if (const auto* debug = std::get_if<DebugTrapExit>(&exit)) {
     line += fmt::format(" rip {:#x} dr6 {:#x}", debug->pc, debug->dr6);
   }
   // Of a debug exit the line has it.
-  if (!std::holds_alternative<DebugTrapExit>(exit)) line += place_of_exit(cpu);
+  if (!std::holds_alternative<DebugTrapExit>(exit)) line += place_text(cpu, cpu.exit_rip());
   options_.trace(line);
 }
 

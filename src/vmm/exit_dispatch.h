@@ -22,6 +22,7 @@
 #include "vmm/syscall_fixup.h"
 #include "vmm/trace/exit_places.h"
 #include "vmm/trace/syscall_watch.h"
+#include "vmm/trace/traced_step.h"
 #include "vmm/vcpu.h"
 #include "vmm/vcpu_exit.h"
 
@@ -43,6 +44,7 @@ class ExitDispatch final : public ExitHandler {
     bool (*is_device_msr)(std::uint32_t index) = no_msr;
     bool no_hypercalls = false;  // likewise: VMCALL is not KVM's
     std::function<void(const std::string&)> trace;
+    bool trace_cpuid = false;  // with interpret_kernel: trace is to have CPUID, too
     std::shared_ptr<SyscallTrace> syscalls = {};  // all CPUs'; may be null
   };
 
@@ -102,8 +104,8 @@ class ExitDispatch final : public ExitHandler {
   void stop(kvm::VcpuFd& cpu, StopReason reason, std::string detail, std::uint32_t value = 0,
             std::string report = {});
   void trace(const kvm::VcpuFd& cpu, const VcpuExit& exit) const;
-  // " rip 0x... name+0x..." of where the exit came from; empty when that is not known.
-  std::string place_of_exit(const kvm::VcpuFd& cpu) const;
+  // " rip 0x... name+0x..."; empty for 0, a place that is not known.
+  std::string place_text(const kvm::VcpuFd& cpu, std::uint64_t rip) const;
   // The CPU has just entered the guest's kernel by SYSCALL; or is about to go on in a user's code.
   Result<void> trace_syscall(const kvm::VcpuFd& cpu) const;
   Result<void> trace_return(const kvm::VcpuFd& cpu) const;
@@ -158,6 +160,9 @@ class ExitDispatch final : public ExitHandler {
   Result<NextStep> interpret(kvm::VcpuFd& cpu, NextStep step);
   bool may_interpret() const;
   Result<void> after_own_step(kvm::VcpuFd& cpu);
+  // What KVM executes for the interpreter may be worth a line of the trace.
+  Result<void> watch_step(const kvm::VcpuFd& cpu);
+  Result<void> trace_step(const kvm::VcpuFd& cpu);
   Result<void> finish_own_access(kvm::VcpuFd& cpu, const VcpuExit& exit);
 
   Result<void> answer_msr(kvm::VcpuFd& cpu, const MsrExit& exit);
@@ -211,6 +216,7 @@ class ExitDispatch final : public ExitHandler {
   std::optional<SyscallFixup> syscall_fixup_ = {};
   std::optional<SyscallWatch> syscall_watch_ = {};         // instead, when they are traced
   std::unique_ptr<interpreter::Interpreter> interpreter_;  // large
+  std::optional<TracedStep> traced_step_ = {};             // the step under way, when it is traced
   bool completes_ = false;              // KVM has yet to finish the instruction that has exited
   std::optional<VcpuExit> piece_ = {};  // the next one of its access
   bool own_access_ = false;             // the interpreter has, which made the exit

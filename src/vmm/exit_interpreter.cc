@@ -1,5 +1,11 @@
 // The interpreter's part of ExitDispatch.
+#include <fmt/format.h>
+
+#include <array>
+#include <utility>
+
 #include "vmm/exit_dispatch.h"
+#include "vmm/linear_memory.h"
 
 namespace vmm {
 namespace {
@@ -46,6 +52,7 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
       step.exit = &interpreter_->device_exit();
       return step;
     case Outcome::kEnterStep:
+      if (options_.trace) VMM_TRY(watch_step(cpu));
       VMM_TRY(debug().step_for_interpreter(cpu, true));
       return step;
     case Outcome::kEnter:
@@ -61,7 +68,27 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
 // KVM's step over one instruction for the interpreter, which is no exit to anybody else.
 Result<void> ExitDispatch::after_own_step(kvm::VcpuFd& cpu) {
   machine_.user_irqchip->on_exit(cpu);
+  if (traced_step_) VMM_TRY(trace_step(cpu));
   return syscall_fixup_ ? refresh_quirks(cpu) : Result<void>();
+}
+
+Result<void> ExitDispatch::watch_step(const kvm::VcpuFd& cpu) {
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
+  std::array<std::byte, TracedStep::kLength> code{};
+  const bool there =
+      read_linear(machine_.memory, system, registers.rflags, Gva(registers.rip), code).has_value();
+  traced_step_ = there ? TracedStep::at(code, registers) : std::nullopt;
+  if (traced_step_ && traced_step_->is_cpuid() && !options_.trace_cpuid) traced_step_.reset();
+  return {};
+}
+
+Result<void> ExitDispatch::trace_step(const kvm::VcpuFd& cpu) {
+  const TracedStep step = *std::exchange(traced_step_, std::nullopt);
+  const x86::Registers registers = VMM_TRY(cpu.registers());
+  options_.trace(fmt::format("vcpu{} {}{}", static_cast<std::uint32_t>(id_), step.text(registers),
+                             place_text(cpu, step.rip())));
+  return {};
 }
 
 Result<void> ExitDispatch::finish_own_access(kvm::VcpuFd& cpu, const VcpuExit& exit) {

@@ -145,6 +145,11 @@ Result<HostPlan> plan_for_host(const VmConfig& config, const kvm::System& system
                 "System calls can be traced with KVM_CAP_X86_MSR_FILTER and "
                 "KVM_CAP_SET_GUEST_DEBUG only");
   }
+  if (config.trace_cpuid && !plan.interpret_kernel) {
+    return fail(ErrorCode::kUnsupported,
+                "CPUID can be traced only where the guest's kernel is executed by vmm (quirk "
+                "interpret-kernel): elsewhere KVM answers it and tells nobody");
+  }
   if (plan.interpret_kernel && plan.irqchip != IrqchipMode::kUser) {
     return fail(ErrorCode::kUnsupported,
                 "The quirk interpret-kernel needs the interrupt chips of --irqchip user");

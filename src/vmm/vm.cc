@@ -114,6 +114,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
             .is_device_msr = impl->plan.apic_msrs ? UserIrqchip::answers : ExitDispatch::no_msr,
             .no_hypercalls = impl->plan.hide_hypercalls,
             .trace = config.trace,
+            .trace_cpuid = config.trace_cpuid,
             .syscalls = syscalls}));
     impl->vcpus.push_back(
         std::make_unique<Vcpu>(std::move(fd), *impl->dispatches.back(), kick_signal));

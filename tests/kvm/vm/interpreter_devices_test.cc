@@ -177,5 +177,56 @@ TEST(InterpreterDevicesKvm, PausesBetweenAccesses) {
   }
 }
 
+VMM_GUEST_CODE(kIdentify, R"(
+  mov $0, %eax
+  mov $0, %ecx
+  cpuid
+  mov $0xc0000102, %ecx
+  mov $0x1000, %eax
+  mov $0xffff8880, %edx
+  wrmsr
+  xor %eax, %eax
+  xor %edx, %edx
+  rdmsr
+  out %al, $0xf4
+)");
+
+TEST(InterpreterTrace, KnowsCpuidAndMsrsThatKvmAnswers) {
+  std::vector<std::string> lines;
+  VmConfig config;
+  config.memory.size = MiB(2);
+  config.irqchip = IrqchipMode::kUser;
+  config.quirks = {{.name = "interpret-kernel", .value = Toggle::kOn}};
+  config.boot = FlatBoot{.image = kIdentify.image()};
+  config.trace = [&lines](const std::string& line) { lines.push_back(line); };
+  config.trace_cpuid = true;
+  const auto vm = Vm::create(std::move(config));
+  if (!vm && vm.error().code() == ErrorCode::kNoKvm) GTEST_SKIP() << vm.error().message();
+  ASSERT_TRUE(vm) << vm.error().message();
+  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+  ASSERT_TRUE(stop) << stop.error().message();
+  ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << stop->report;
+  using ::testing::Contains;
+  using ::testing::MatchesRegex;
+  EXPECT_THAT(lines, Contains(MatchesRegex("vcpu0 cpuid leaf 0x0 subleaf 0x0 eax 0x[0-9a-f]+ ebx "
+                                           "0x[0-9a-f]+ ecx 0x[0-9a-f]+ edx .* rip 0x100a")));
+  EXPECT_THAT(lines, Contains("vcpu0 msr write 0xc0000102 value 0xffff888000001000 rip 0x101b"));
+  EXPECT_THAT(lines, Contains("vcpu0 msr read 0xc0000102 value 0xffff888000001000 rip 0x1021"));
+}
+
+TEST(InterpreterTrace, CpuidThatKvmAnswers_isRefused) {
+  VmConfig config;
+  config.memory.size = MiB(2);
+  config.irqchip = IrqchipMode::kNone;
+  config.boot = FlatBoot{.image = kIdentify.image()};
+  config.trace = [](const std::string&) {};
+  config.trace_cpuid = true;
+  const auto vm = Vm::create(std::move(config));
+  ASSERT_FALSE(vm);
+  if (vm.error().code() == ErrorCode::kNoKvm) GTEST_SKIP() << vm.error().message();
+  EXPECT_EQ(vm.error().code(), ErrorCode::kUnsupported);
+  EXPECT_THAT(vm.error().message(), ::testing::HasSubstr("CPUID"));
+}
+
 }  // namespace
 }  // namespace vmm
