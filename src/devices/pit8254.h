@@ -12,7 +12,7 @@
 // same however much time has passed.
 //
 // The interrupt line goes down again only when the next interrupt is due, or when the device is
-// looked at: whoever takes it as an edge, as the PC does, cannot tell.
+// written to: whoever takes it as an edge, as the PC does, cannot tell.
 #pragma once
 
 #include <array>
@@ -103,6 +103,7 @@ class Pit8254 final : public Device, public TimedDevice {
   PitCounter counter(std::size_t index) { return PitCounter(s_.counters[index]); }
   PitTick now() const;
   void catch_up();
+  bool nothing_since(PitTick t, std::size_t index) const;
   void write_control(std::uint8_t value);
   void read_back(std::uint8_t value);
   std::uint8_t read_port_b() const;

@@ -49,7 +49,7 @@ bool is_loaded(const State& s, PitTick now) { return s.counting && now >= s.star
 PitTick elapsed(const State& s, PitTick now) { return s.stopped_at.value_or(now - s.start); }
 
 // The counting element in binary.
-std::uint32_t binary_count(const State& s, PitTick now) {
+[[gnu::hot]] std::uint32_t binary_count(const State& s, PitTick now) {
   if (!is_loaded(s, now)) return s.idle_count;
   const auto ticks = static_cast<std::uint64_t>(elapsed(s, now));
   if (s.mode == kRateGenerator) {
@@ -67,7 +67,7 @@ std::uint32_t binary_count(const State& s, PitTick now) {
 }
 
 // Without regard to a count that waits for the end of the cycle.
-std::uint64_t plain_rises(const State& s, PitTick from, PitTick to) {
+[[gnu::hot]] std::uint64_t plain_rises(const State& s, PitTick from, PitTick to) {
   if (!s.counting || s.stopped_at || to <= from) return 0;
   if (is_periodic(s)) {
     const auto cycles = [&](PitTick t) { return t < s.start ? 0 : (t - s.start) / s.initial; };
@@ -125,12 +125,12 @@ bool pit_output(const State& s, PitTick now) {
   }
 }
 
-std::uint16_t pit_count(const State& s, PitTick now) {
+[[gnu::hot]] std::uint16_t pit_count(const State& s, PitTick now) {
   const std::uint32_t count = binary_count(s, now) % modulus(s);
   return s.bcd ? to_bcd(count) : static_cast<std::uint16_t>(count);
 }
 
-std::uint64_t pit_rises(const State& s, PitTick from, PitTick to) {
+[[gnu::hot]] std::uint64_t pit_rises(const State& s, PitTick from, PitTick to) {
   if (!s.next_start || to <= *s.next_start) return plain_rises(s, from, to);
   // The edge that ends the old cycle belongs to it.
   return plain_rises(s, from, *s.next_start) +
@@ -159,7 +159,7 @@ Result<void> State::validate() const {
   return fail(ErrorCode::kBadState, "An 8254 counter is in a state that does not exist");
 }
 
-void PitCounter::advance(PitTick now) {
+[[gnu::hot]] void PitCounter::advance(PitTick now) {
   if (s_.next_start && now >= *s_.next_start) s_ = with_next(s_);
 }
 
@@ -277,7 +277,7 @@ void PitCounter::latch_status(PitTick now) {
                                 static_cast<unsigned>(s_.mode) << 1 | (s_.bcd ? 1U : 0U));
 }
 
-std::uint8_t PitCounter::read(PitTick now) {
+[[gnu::hot]] std::uint8_t PitCounter::read(PitTick now) {
   advance(now);
   if (s_.latched_status) {
     const std::uint8_t status = *s_.latched_status;
