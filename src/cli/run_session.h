@@ -74,6 +74,7 @@ class RunSession final : private ControlTarget {
     std::string base = {};  // of an increment
     bool core = false;
     std::optional<Result<void>> outcome = {};
+    std::unique_ptr<FrozenCore> frozen = {};  // still to be written, while the guest goes on
   };
   Result<void> open_snapshot();
   // What the host has for each device of that kind that the snapshot's machine has.

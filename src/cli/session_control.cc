@@ -161,20 +161,50 @@ Result<void> RunSession::write_file(SnapshotWish wanted) {
   changed_.notify_all();
   changed_.wait(lock, [&] { return wish->outcome || quit_ || vm_ != vm; });
   if (snapshot_wish_ == wish) snapshot_wish_.reset();
+  if (wish->frozen) {
+    lock.unlock();
+    return wish->frozen->write(wish->file, [this] { return quit_.load(); });
+  }
   if (wish->outcome) return *wish->outcome;
   return fail(ErrorCode::kCancelled, "The guest ended before it was written");
 }
+
+namespace {
+
+// The guest stands only until it is frozen, where that can be; else until the core file is there.
+Result<std::unique_ptr<FrozenCore>> freeze_or_write_core(Vm& vm, const std::string& file,
+                                                         const std::function<bool()>& given_up,
+                                                         const Log& log) {
+  auto frozen = vm.freeze_core();
+  if (frozen) return frozen;
+  log(LogLevel::kInfo, "core", "The guest stands while its core file is written: {}",
+      frozen.error().message());
+  VMM_TRY(vm.write_core(file, given_up));
+  return std::unique_ptr<FrozenCore>();
+}
+
+}  // namespace
 
 void RunSession::serve_snapshot(Vm& vm, std::unique_lock<std::mutex>& lock) {
   const auto wish = snapshot_wish_;
   lock.unlock();
   // Whoever wants to end the guest does not wait for the disk.
   const auto given_up = [this] { return quit_.load(); };
-  Result<void> outcome = wish->core           ? vm.write_core(wish->file, given_up)
-                         : wish->base.empty() ? vm.save(wish->file, given_up)
-                                              : vm.save_increment(wish->file, wish->base, given_up);
+  Result<void> outcome;
+  std::unique_ptr<FrozenCore> frozen;
+  if (wish->core) {
+    auto done = freeze_or_write_core(vm, wish->file, given_up, make_log());
+    if (done)
+      frozen = *std::move(done);
+    else
+      outcome = tl::unexpected<Error>(std::move(done).error());
+  } else {
+    outcome = wish->base.empty() ? vm.save(wish->file, given_up)
+                                 : vm.save_increment(wish->file, wish->base, given_up);
+  }
   lock.lock();
   wish->outcome = std::move(outcome);
+  wish->frozen = std::move(frozen);
   snapshot_wish_.reset();
   changed_.notify_all();
 }

@@ -20,6 +20,7 @@
 #include "memory/guest_memory.h"
 #include "memory/page_walk.h"
 #include "vmm/config.h"
+#include "vmm/core/frozen_core.h"
 #include "vmm/exit_record.h"
 #include "vmm/run_until.h"
 #include "vmm/snapshot/snapshot.h"
@@ -250,6 +251,11 @@ class Vm {
   // memory is written. The file appears when it is complete. Errors: kBadState while the guest
   // runs; kResource when there is no room; kIo; kCancelled.
   Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled = {});
+  // The guest as it is now, for a core file that is written while it goes on: it stands only for as
+  // long as its page tables are copied, and pays a fault and a page for each page that it writes
+  // until the object is gone. Errors: kBadState while the guest runs; kUnsupported, saying why this
+  // guest's memory cannot be copied on write (write_core() can do it); kResource.
+  Result<std::unique_ptr<FrozenCore>> freeze_core();
   // Makes this the machine of the snapshot again, which is one of its own or one of the same shape:
   // guest, devices, time, and a reason to stop that has been told is forgotten. Costs time for each
   // page written since snapshot() or reset_to() of the same snapshot; for another snapshot, for all

@@ -88,6 +88,7 @@ class Vm::Impl {
   Result<void> put_back(const std::shared_ptr<const Snapshot>& snapshot, bool compare);
   Result<void> save(const std::string& path, const std::function<bool()>& cancelled);
   Result<void> write_core(const std::string& path, const std::function<bool()>& cancelled);
+  Result<std::unique_ptr<FrozenCore>> freeze_core();
   Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
 
  private:

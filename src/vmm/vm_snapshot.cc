@@ -124,6 +124,14 @@ Result<void> Vm::Impl::write_core(const std::string& path, const std::function<b
        }});
 }
 
+Result<std::unique_ptr<FrozenCore>> Vm::Impl::freeze_core() {
+  const auto lock = VMM_TRY(at_rest());
+  const auto own = own_memory();
+  std::shared_ptr<const RamImage> base;
+  if (origin) base = std::shared_ptr<const RamImage>(origin, &origin->ram());
+  return vmm::freeze_core(*machine, cpus(), std::move(base));
+}
+
 Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   const auto lock = VMM_TRY(at_rest());
   const auto own = own_memory();
@@ -191,6 +199,10 @@ Result<void> Vm::save_increment(const std::string& path, const std::string& base
 Result<void> Vm::write_core(const std::string& path, const std::function<bool()>& cancelled) {
   return with_context(impl_->write_core(path, cancelled),
                       "Write the guest to the core file " + path);
+}
+
+Result<std::unique_ptr<FrozenCore>> Vm::freeze_core() {
+  return with_context(impl_->freeze_core(), "Freeze the guest's memory");
 }
 
 Result<void> Vm::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {

@@ -164,6 +164,18 @@ class Core(Folder):
         # What nobody has touched since comes from the snapshot's file.
         self.assertIn(b"OSRELEASE=6.1.0-test\n", (self.folder / "again").read_bytes()[3 * PAGE:])
 
+    def test_memory_that_others_may_have_is_written_while_the_guest_stands(self):
+        running, core = self.write("--mem-backing", "memfd", "--verbose")
+        self.assertIn(b"OSRELEASE=6.1.0-test\n", core.read_bytes()[:3 * PAGE])
+        self.assertIn('"running"', self.ask("ctl", "--json", self.path, "status"))
+        self.ask("ctl", self.path, "quit")
+        self.assertIn("cannot be copied on write", running.process.stderr.read().decode())
+
+    def test_nothing_is_left_of_the_process_that_held_memory(self):
+        running, _ = self.write()
+        children = pathlib.Path(f"/proc/{running.process.pid}/task").glob("*/children")
+        self.assertEqual([text for child in children if (text := child.read_text())], [])
+
     def test_crash_is_written(self):
         core = self.folder / "crashed"
         code, _, err = vmm(*triple_fault().arguments(self), "--on-crash", f"core={core}")

@@ -14,6 +14,7 @@
 #include "vmm/core/core_notes.h"
 #include "vmm/core/kernel_ranges.h"
 #include "vmm/core/vmcoreinfo.h"
+#include "vmm/snapshot/frozen_memory.h"
 #include "vmm/snapshot/save.h"
 #include "vmm/x86/msr_numbers.h"
 #include "vmm/x86/paging_context.h"
@@ -93,8 +94,8 @@ class Layout {
     head.e_phnum = static_cast<Elf64_Half>(table.size());
     const auto first = std::as_bytes(std::span(&head, 1));
     const auto rest = std::as_bytes(std::span(table));
-    std::vector<std::byte> bytes(first.begin(), first.end());
-    bytes.insert(bytes.end(), rest.begin(), rest.end());
+    std::vector<std::byte> bytes(first.size() + rest.size());
+    std::copy(rest.begin(), rest.end(), std::copy(first.begin(), first.end(), bytes.begin()));
     return bytes;
   }
 
@@ -152,10 +153,13 @@ void append_vmcoreinfo(const RamImage& ram, std::vector<std::byte>& notes) {
   });
 }
 
-}  // namespace
+// All but the memory.
+struct Facts {
+  std::vector<std::byte> notes;
+  Layout layout;
+};
 
-Result<void> write_core(Machine& machine, const CpuAccess& cpus, const std::string& path,
-                        const CoreOptions& options) {
+Result<Facts> facts_of(Machine& machine, const CpuAccess& cpus) {
   VMM_TRY(bring_to_rest(machine, cpus));
   const std::vector<CoreCpu> states = VMM_TRY(read_cpus(cpus));
   std::vector<std::byte> notes = cpu_notes(states);
@@ -164,19 +168,63 @@ Result<void> write_core(Machine& machine, const CpuAccess& cpus, const std::stri
       machine.memory,
       kernel_ranges(machine.memory, x86::paging_context(first.system, first.registers.rflags)),
       notes.size());
+  return Facts{std::move(notes), layout};
+}
+
+// copy(file, where memory begins in it) copies memory.
+template <typename Copy>
+Result<void> write_file(Facts facts, const std::string& path, Copy&& copy) {
+  const Layout& layout = facts.layout;
   ReplacedFile file = VMM_TRY(ReplacedFile::create(path));
   if (::ftruncate(file.fd(), static_cast<off_t>(layout.file_size())) != 0) {
     return fail_errno(errno, "Size a file of {}", format_size(layout.file_size()));
   }
-  UniqueFd copy = VMM_TRY(file.duplicate());
-  const RamImage ram =
-      VMM_TRY(RamImage::copy_of(machine.memory, options.base, std::move(copy),
-                                {.offset = layout.ram_at(), .cancelled = options.cancelled}));
-  if (options.memory_written) options.memory_written();
-  append_vmcoreinfo(ram, notes);
-  VMM_TRY(write_at(file.fd(), notes, layout.notes_at()));
-  VMM_TRY(write_at(file.fd(), layout.headers(notes.size()), 0));
+  UniqueFd duplicate = VMM_TRY(file.duplicate());
+  const RamImage ram = VMM_TRY(copy(std::move(duplicate), layout.ram_at()));
+  append_vmcoreinfo(ram, facts.notes);
+  VMM_TRY(write_at(file.fd(), facts.notes, layout.notes_at()));
+  VMM_TRY(write_at(file.fd(), layout.headers(facts.notes.size()), 0));
   return file.commit();
+}
+
+class FrozenCoreFile final : public FrozenCore {
+ public:
+  FrozenCoreFile(Facts facts, FrozenMemory memory, std::shared_ptr<const RamImage> base)
+      : facts_(std::move(facts)), memory_(std::move(memory)), base_(std::move(base)) {}
+
+  Result<void> write(const std::string& path, const std::function<bool()>& cancelled) override {
+    const auto copy = [&](UniqueFd file, std::uint64_t at) {
+      return RamImage::copy_of(memory_, base_.get(), std::move(file),
+                               {.offset = at, .cancelled = cancelled});
+    };
+    return with_context(write_file(facts_, path, copy), "Write the guest to the core file " + path);
+  }
+
+ private:
+  const Facts facts_;
+  const FrozenMemory memory_;
+  const std::shared_ptr<const RamImage> base_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<FrozenCore>> freeze_core(Machine& machine, const CpuAccess& cpus,
+                                                std::shared_ptr<const RamImage> base) {
+  Facts facts = VMM_TRY(facts_of(machine, cpus));
+  FrozenMemory memory = VMM_TRY(FrozenMemory::create(machine.memory));
+  return std::make_unique<FrozenCoreFile>(std::move(facts), std::move(memory), std::move(base));
+}
+
+Result<void> write_core(Machine& machine, const CpuAccess& cpus, const std::string& path,
+                        const CoreOptions& options) {
+  Facts facts = VMM_TRY(facts_of(machine, cpus));
+  return write_file(
+      std::move(facts), path, [&](UniqueFd file, std::uint64_t at) -> Result<RamImage> {
+        RamImage ram = VMM_TRY(RamImage::copy_of(machine.memory, options.base, std::move(file),
+                                                 {.offset = at, .cancelled = options.cancelled}));
+        if (options.memory_written) options.memory_written();
+        return ram;
+      });
 }
 
 }  // namespace vmm

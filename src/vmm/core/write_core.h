@@ -13,9 +13,11 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "base/result.h"
+#include "vmm/core/frozen_core.h"
 #include "vmm/machine.h"
 #include "vmm/snapshot/cpu_access.h"
 #include "vmm/snapshot/ram_image.h"
@@ -27,6 +29,12 @@ struct CoreOptions {
   std::function<bool()> cancelled = {};
   std::function<void()> memory_written = {};  // the guest may go on
 };
+
+// The CPUs are paused until this returns. `base`: what memory was mapped from, or null. Errors:
+// kUnsupported, saying why this guest's memory cannot be copied on write (frozen_memory.h);
+// kResource.
+Result<std::unique_ptr<FrozenCore>> freeze_core(Machine& machine, const CpuAccess& cpus,
+                                                std::shared_ptr<const RamImage> base);
 
 // The CPUs are paused. Errors: kIo, kResource, kCancelled; then there is no file, or the former
 // one.

@@ -1,6 +1,7 @@
 #include "vmm/snapshot/ram_image.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,10 +9,12 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "base/crc32c.h"
 #include "base/size.h"
+#include "vmm/snapshot/frozen_memory.h"
 
 namespace vmm {
 namespace {
@@ -31,9 +34,19 @@ std::span<const GuestRegion> ram_of(const GuestMemory& memory) {
   return all.first(static_cast<std::size_t>(end - all.begin()));
 }
 
-std::vector<GpaRange> ranges_of(const GuestMemory& memory) {
+using Pieces = std::vector<FrozenMemory::Piece>;
+
+Pieces pieces_of(const GuestMemory& memory) {
+  Pieces pieces;
+  for (const GuestRegion& region : ram_of(memory)) {
+    pieces.push_back({.range = region.range(), .hva = region.hva(), .file = region.fd()});
+  }
+  return pieces;
+}
+
+std::vector<GpaRange> ranges_of(const Pieces& pieces) {
   std::vector<GpaRange> ranges;
-  for (const GuestRegion& region : ram_of(memory)) ranges.push_back(region.range());
+  for (const auto& piece : pieces) ranges.push_back(piece.range);
   return ranges;
 }
 
@@ -59,27 +72,29 @@ bool is_zero(const std::byte* page) noexcept {
 // reading them would make the host give each a page table entry, or a page.
 class TouchedPages {
  public:
-  explicit TouchedPages(const RamImage* base)
-      : base_(base), pagemap_(::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC)) {}
+  // In this process, or in one that has the same memory.
+  explicit TouchedPages(const RamImage* base, const std::string& process = "self")
+      : base_(base),
+        pagemap_(::open(fmt::format("/proc/{}/pagemap", process).c_str(), O_RDONLY | O_CLOEXEC)) {}
 
-  // Those of a region whose first page has the number `first` in `pages`.
-  void add(const GuestRegion& region, std::uint64_t first, PageSet& pages) const {
-    if (region.fd() >= 0 && add_data(region, first, pages)) return;
-    add_mapped(region, first, pages);
+  // Those of a piece whose first page has the number `first` in `pages`.
+  void add(const FrozenMemory::Piece& piece, std::uint64_t first, PageSet& pages) const {
+    if (piece.file >= 0 && add_data(piece, first, pages)) return;
+    add_mapped(piece, first, pages);
     if (base_ == nullptr) return;
-    for (std::uint64_t page = first; page < first + region.range().size() / kPage; ++page) {
+    for (std::uint64_t page = first; page < first + piece.range.size() / kPage; ++page) {
       if (base_->pages().has(page)) pages.add(page);
     }
   }
 
  private:
   // A shared file may have been written through another mapping.
-  static bool add_data(const GuestRegion& region, std::uint64_t first, PageSet& pages) {
-    const auto size = static_cast<off_t>(region.range().size());
+  static bool add_data(const FrozenMemory::Piece& piece, std::uint64_t first, PageSet& pages) {
+    const auto size = static_cast<off_t>(piece.range.size());
     for (off_t at = 0; at < size;) {
-      const off_t data = ::lseek(region.fd(), at, SEEK_DATA);
+      const off_t data = ::lseek(piece.file, at, SEEK_DATA);
       if (data < 0) return errno == ENXIO;  // the rest is a hole
-      const off_t hole = ::lseek(region.fd(), data, SEEK_HOLE);
+      const off_t hole = ::lseek(piece.file, data, SEEK_HOLE);
       if (hole < 0) return false;
       for (off_t page = data / static_cast<off_t>(kPage);
            page * static_cast<off_t>(kPage) < std::min(hole, size); ++page) {
@@ -90,9 +105,9 @@ class TouchedPages {
     return true;
   }
 
-  void add_mapped(const GuestRegion& region, std::uint64_t first, PageSet& pages) const {
-    const std::uint64_t count = region.range().size() / kPage;
-    const std::uint64_t begin = reinterpret_cast<std::uintptr_t>(region.hva()) / kPage;
+  void add_mapped(const FrozenMemory::Piece& piece, std::uint64_t first, PageSet& pages) const {
+    const std::uint64_t count = piece.range.size() / kPage;
+    const std::uint64_t begin = reinterpret_cast<std::uintptr_t>(piece.hva) / kPage;
     std::array<std::uint64_t, 4096> words;
     for (std::uint64_t at = 0; at < count; at += words.size()) {
       const std::uint64_t n = std::min<std::uint64_t>(words.size(), count - at);
@@ -193,28 +208,26 @@ namespace {
 
 // fn(number, page) for each page of `which`, in order, until one fails.
 template <typename Fn>
-Result<void> for_each_page(const GuestMemory& memory, const PageSet& which, Fn&& fn) {
-  const std::span<const GuestRegion> regions = ram_of(memory);
+Result<void> for_each_page(const Pieces& pieces, const PageSet& which, Fn&& fn) {
   std::uint64_t first = 0;
   std::size_t at = 0;
   Result<void> done;
   which.for_each([&](std::uint64_t number) {
     if (!done) return;
-    while (number >= first + regions[at].range().size() / kPage) {
-      first += regions[at++].range().size() / kPage;
+    while (number >= first + pieces[at].range.size() / kPage) {
+      first += pieces[at++].range.size() / kPage;
     }
-    done = fn(number, regions[at].hva() + (number - first) * kPage);
+    done = fn(number, pieces[at].hva + (number - first) * kPage);
   });
   return done;
 }
 
-PageSet touched_pages(const GuestMemory& memory, const RamImage* base) {
-  PageSet touched(pages_of(ranges_of(memory)));
-  const TouchedPages finder(base);
+PageSet touched_pages(const Pieces& pieces, const TouchedPages& finder) {
+  PageSet touched(pages_of(ranges_of(pieces)));
   std::uint64_t first = 0;
-  for (const GuestRegion& region : ram_of(memory)) {
-    finder.add(region, first, touched);
-    first += region.range().size() / kPage;
+  for (const auto& piece : pieces) {
+    finder.add(piece, first, touched);
+    first += piece.range.size() / kPage;
   }
   return touched;
 }
@@ -223,15 +236,77 @@ PageSet touched_pages(const GuestMemory& memory, const RamImage* base) {
 
 Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
                                    CopyOptions options) {
+  const Pieces pieces = pieces_of(memory);
   RamImage image;
   image.offset_ = options.offset;
-  image.regions_ = ranges_of(memory);
+  image.regions_ = ranges_of(pieces);
   image.pages_ = PageSet(pages_of(image.regions_));
   Writer writer(file.get(), options, image.pages_, image.extents_);
   VMM_TRY(for_each_page(
-      memory, touched_pages(memory, base),
+      pieces, touched_pages(pieces, TouchedPages(base)),
       [&](std::uint64_t number, const std::byte* page) { return writer.add(number, page); }));
   VMM_TRY(writer.flush());
+  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
+  VMM_TRY(image.open_view());
+  return image;
+}
+
+namespace {
+
+// Reads pages of frozen memory, as many at once as are written at once, and hands them to a writer.
+class FrozenReader {
+ public:
+  FrozenReader(const FrozenMemory& frozen, Writer& writer)
+      : frozen_(frozen), writer_(writer), bytes_(RamImage::kMostPages * kPage) {}
+
+  // A page that follows all before, in the guest's memory at `from`.
+  Result<void> add(std::uint64_t number, const std::byte* from) {
+    const bool goes_on = count_ != 0 && count_ < RamImage::kMostPages &&
+                         number == first_ + count_ && from == start_ + count_ * kPage;
+    if (!goes_on) {
+      VMM_TRY(flush());
+      first_ = number;
+      start_ = from;
+    }
+    ++count_;
+    return {};
+  }
+
+  Result<void> flush() {
+    const std::span<std::byte> piece(bytes_.data(), static_cast<std::size_t>(count_ * kPage));
+    if (piece.empty()) return {};
+    VMM_TRY(frozen_.read(start_, piece));
+    for (std::uint64_t i = 0; i < count_; ++i) {
+      VMM_TRY(writer_.add(first_ + i, piece.data() + i * kPage));
+    }
+    count_ = 0;
+    return writer_.flush();  // before the bytes are others
+  }
+
+ private:
+  const FrozenMemory& frozen_;
+  Writer& writer_;
+  std::vector<std::byte> bytes_;
+  std::uint64_t first_ = 0;
+  std::uint64_t count_ = 0;
+  const std::byte* start_ = nullptr;
+};
+
+}  // namespace
+
+Result<RamImage> RamImage::copy_of(const FrozenMemory& frozen, const RamImage* base, UniqueFd file,
+                                   CopyOptions options) {
+  RamImage image;
+  image.offset_ = options.offset;
+  image.regions_ = ranges_of(frozen.pieces());
+  image.pages_ = PageSet(pages_of(image.regions_));
+  Writer writer(file.get(), options, image.pages_, image.extents_);
+  FrozenReader reader(frozen, writer);
+  const TouchedPages finder(base, fmt::format("{}", frozen.process()));
+  VMM_TRY(for_each_page(
+      frozen.pieces(), touched_pages(frozen.pieces(), finder),
+      [&](std::uint64_t number, const std::byte* page) { return reader.add(number, page); }));
+  VMM_TRY(reader.flush());
   image.file_ = std::make_shared<const UniqueFd>(std::move(file));
   VMM_TRY(image.open_view());
   return image;
@@ -240,20 +315,21 @@ Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* ba
 Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage* base,
                                       const RamImage& earlier, const PageSet* candidates,
                                       UniqueFd file, CopyOptions options) {
+  const Pieces pieces = pieces_of(memory);
   RamImage image;
   image.offset_ = options.offset;
-  image.regions_ = ranges_of(memory);
+  image.regions_ = ranges_of(pieces);
   VMM_TRY(image.check_regions(earlier));
   image.pages_ = PageSet(pages_of(image.regions_));
   PageSet possible(image.pages_.pages());
   if (candidates != nullptr) {
     possible.add(*candidates);
   } else {
-    possible = touched_pages(memory, base);
+    possible = touched_pages(pieces, TouchedPages(base));
     possible.add(earlier.pages_);  // some may have become zeroes, and been given back
   }
   Writer writer(file.get(), options, image.pages_, image.extents_);
-  VMM_TRY(for_each_page(memory, possible,
+  VMM_TRY(for_each_page(pieces, possible,
                         [&](std::uint64_t number, const std::byte* page) -> Result<void> {
                           const auto was = earlier.contents(number);
                           const bool same = std::memcmp(was.data(), page, kPage) == 0;

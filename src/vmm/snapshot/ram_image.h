@@ -21,6 +21,8 @@
 
 namespace vmm {
 
+class FrozenMemory;
+
 // Immutable once made. Any thread.
 class RamImage {
  public:
@@ -48,6 +50,9 @@ class RamImage {
   // is what the memory was mapped from, or nullptr. Errors: kResource or kIo when the file takes no
   // more; kCancelled.
   static Result<RamImage> copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
+                                  CopyOptions options);
+  // The same of a guest that goes on: `frozen` is its memory at the moment that is wanted.
+  static Result<RamImage> copy_of(const FrozenMemory& frozen, const RamImage* base, UniqueFd file,
                                   CopyOptions options);
   // Of a guest's memory the pages that are not as in `earlier`, all zeroes or not: on() makes them
   // whole again. Pages that `candidates` lacks are as they were; without it every page may have

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstring>
 #include <filesystem>
 #include <initializer_list>
@@ -24,6 +25,14 @@ constexpr std::initializer_list<unsigned> kTalk{0xb0, 7,    0xe6, 0x80, 0xe6, 0x
 constexpr std::initializer_list<unsigned> kTripleFault{0x0f, 0x01, 0x1d, 2, 0, 0, 0, 0x0f, 0x0b, 0,
                                                        0,    0,    0,    0, 0, 0, 0, 0,    0};
 constexpr std::initializer_list<unsigned> kSpin{0xeb, 0xfe};
+// Counts in one page after the other, kCounters of them from kFirstCounter on: mov rbx, 0x200000;
+// mov ecx, 64; 1: inc qword [rbx]; add rbx, 4096; dec ecx; jnz 1; jmp the beginning
+constexpr std::initializer_list<unsigned> kCount{
+    0x48, 0xc7, 0xc3, 0,    0, 0x20, 0, 0xb9, 64,   0,    0,    0,    0x48, 0xff,
+    0x03, 0x48, 0x81, 0xc3, 0, 0x10, 0, 0,    0xff, 0xc9, 0x75, 0xf2, 0xeb, 0xe4};
+constexpr std::uint64_t kFirstCounter = MiB(2);
+constexpr std::size_t kCounters = 64;
+using Counters = std::array<std::uint64_t, kCounters>;
 
 class Observe : public testing::Test {
  protected:
@@ -153,6 +162,111 @@ TEST_F(Observe, Core_thatIsGivenUpLeavesNothing) {
   ASSERT_FALSE(written);
   EXPECT_EQ(written.error().code(), ErrorCode::kCancelled);
   EXPECT_TRUE(std::filesystem::is_empty(std::filesystem::path(folder.file("")).parent_path()));
+}
+
+Counters counters_of(const Vm& vm) {
+  Counters counters{};
+  for (std::size_t i = 0; i < kCounters; ++i) {
+    counters[i] = vm.memory().read<std::uint64_t>(Gpa(kFirstCounter + 4096 * i)).value_or(0);
+  }
+  return counters;
+}
+
+Counters counters_in_core(const std::string& path) {
+  const std::vector<std::byte> core = test::read_file(path);
+  Counters counters{};
+  Elf64_Ehdr head{};
+  Elf64_Phdr ram{};
+  if (core.size() < MiB(4)) return counters;
+  std::memcpy(&head, core.data(), sizeof head);
+  std::memcpy(&ram, core.data() + head.e_phoff + sizeof ram, sizeof ram);
+  for (std::size_t i = 0; i < kCounters; ++i) {
+    std::memcpy(&counters[i], core.data() + ram.p_offset + kFirstCounter + 4096 * i,
+                sizeof counters[i]);
+  }
+  return counters;
+}
+
+class FrozenCoreTest : public Observe {
+ protected:
+  // Runs the guest until it has counted on.
+  static void count_on(Vm& vm) {
+    const std::uint64_t before = counters_of(vm)[0];
+    while (counters_of(vm)[0] < before + 2) {
+      ASSERT_EQ(run(vm, std::chrono::milliseconds(5)).reason, StopReason::kDeadline);
+    }
+  }
+
+  // Writes the core while the guest runs, slower than it counts, and compares it with what the
+  // guest had when it was frozen.
+  static void expect_one_moment(Vm& vm) {
+    count_on(vm);
+    const auto frozen = vm.freeze_core();
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    const Counters then = counters_of(vm);
+    std::thread runner([&] { (void)vm.run({.deadline = std::chrono::minutes(10)}); });
+    std::uint64_t last = then[0];
+    unsigned pieces = 0;
+    const auto wait_for_guest = [&] {
+      while (counters_of(vm)[0] < last + 2) std::this_thread::yield();
+      last = counters_of(vm)[0];
+      ++pieces;
+      return false;
+    };
+    const test::ScratchDirectory folder;
+    const auto written = (*frozen)->write(folder.file("core"), wait_for_guest);
+    EXPECT_TRUE(written) << written.error().message();
+    vm.cancel();
+    runner.join();
+    EXPECT_GT(pieces, 1u);
+    EXPECT_EQ(counters_in_core(folder.file("core")), then);
+    EXPECT_NE(counters_of(vm), then);
+  }
+};
+
+TEST_F(FrozenCoreTest, IsOfOneMoment) {
+  CREATE_OR_RETURN(vm, flat(kCount));
+  expect_one_moment(*vm);
+}
+
+// Memory that is a private mapping of a snapshot's.
+TEST_F(FrozenCoreTest, OfARestoredGuest) {
+  CREATE_OR_RETURN(first, flat(kCount));
+  count_on(*first);
+  const auto snapshot = first->snapshot();
+  ASSERT_TRUE(snapshot) << snapshot.error().message();
+  CREATE_OR_RETURN(vm, Snapshot::config(*snapshot));
+  expect_one_moment(*vm);
+}
+
+TEST_F(FrozenCoreTest, OutlivesTheMachine) {
+  const test::ScratchDirectory folder;
+  std::unique_ptr<FrozenCore> frozen;
+  Counters then{};
+  {
+    CREATE_OR_RETURN(vm, flat(kCount));
+    count_on(*vm);
+    auto made = vm->freeze_core();
+    ASSERT_TRUE(made) << made.error().message();
+    frozen = *std::move(made);
+    then = counters_of(*vm);
+  }
+  ASSERT_TRUE(frozen->write(folder.file("core")));
+  EXPECT_EQ(counters_in_core(folder.file("core")), then);
+  const auto given_up = frozen->write(folder.file("other"), [] { return true; });
+  ASSERT_FALSE(given_up);
+  EXPECT_EQ(given_up.error().code(), ErrorCode::kCancelled);
+  EXPECT_FALSE(std::filesystem::exists(folder.file("other")));
+}
+
+TEST_F(FrozenCoreTest, NotOfMemoryThatOthersMayWrite) {
+  VmConfig config = flat(kCount);
+  config.memory.backing = MemoryBacking::kMemfd;
+  CREATE_OR_RETURN(vm, std::move(config));
+  const auto frozen = vm->freeze_core();
+  ASSERT_FALSE(frozen);
+  EXPECT_EQ(frozen.error().code(), ErrorCode::kUnsupported);
+  EXPECT_THAT(frozen.error().message(), HasSubstr("cannot be copied on write"));
 }
 
 TEST_F(Observe, WhileTheGuestRuns) {
