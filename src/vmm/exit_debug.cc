@@ -14,6 +14,20 @@ using debug::StopKind;
 constexpr std::uint64_t kDr6Slots = 0xf;
 constexpr std::uint64_t kDr6SingleStep = 1U << 14;
 
+StopKind stop_of(debug::BreakpointKind watchpoint) {
+  switch (watchpoint) {
+    case debug::BreakpointKind::kRead:
+      return StopKind::kReadWatch;
+    case debug::BreakpointKind::kAccess:
+      return StopKind::kAccessWatch;
+    case debug::BreakpointKind::kWrite:
+    case debug::BreakpointKind::kSoftware:
+    case debug::BreakpointKind::kHardware:
+      break;
+  }
+  return StopKind::kWriteWatch;
+}
+
 }  // namespace
 
 void ExitDispatch::stop_for_debugger(StopKind kind, std::uint64_t address) {
@@ -70,14 +84,18 @@ Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
   return true;
 }
 
-// A page that the debugger guards (ram_slots.h): KVM has left the write to us.
+// A page that the debugger guards or hides (ram_slots.h): KVM has left the access to us.
 Result<bool> ExitDispatch::on_guarded(kvm::VcpuFd& cpu, const MmioExit& exit) {
-  if (debugger_ == nullptr || !exit.is_write) return false;
+  if (debugger_ == nullptr) return false;
   const Gpa page(exit.address.value & ~(RamSlots::kPage - 1));
-  if (!machine_.ram_slots.guarded().contains(page)) return false;
-  const auto watched = VMM_TRY(debugger_->write_guarded(machine_.memory, exit.address, exit.data));
+  const bool hidden = machine_.ram_slots.hidden().contains(page);
+  const bool guarded = exit.is_write && machine_.ram_slots.guarded().contains(page);
+  if (!hidden && !guarded) return false;
+  const auto watched =
+      VMM_TRY(exit.is_write ? debugger_->write_guarded(machine_.memory, exit.address, exit.data)
+                            : debugger_->read_hidden(machine_.memory, exit.address, exit.data));
   if (watched) {
-    stop_for_debugger(StopKind::kWriteWatch, *watched);
+    stop_for_debugger(stop_of(watched->kind), watched->address);
   } else if (VMM_TRY(stack_is_in(cpu, page))) {
     stop_for_debugger(StopKind::kStackGuarded, page.value);
   }
@@ -97,12 +115,19 @@ Result<bool> ExitDispatch::stack_is_in(kvm::VcpuFd& cpu, Gpa page) {
   return false;
 }
 
+void ExitDispatch::on_completed_read(Gpa from, std::uint32_t size) {
+  if (debugger_ == nullptr || !debug().wish().watched) return;
+  if (const auto watched = debugger_->watched_read(from, size)) {
+    stop_for_debugger(stop_of(watched->kind), watched->address);
+  }
+}
+
 void ExitDispatch::look_at_memory(bool written) {
   const debug::CpuWish& wish = debug().wish();
   if (debugger_ == nullptr || !(wish.planted || wish.watched)) return;
   if (!written) return debugger_->renew_planted(machine_.memory);
   if (const auto watched = debugger_->look_at_memory(machine_.memory)) {
-    stop_for_debugger(StopKind::kWriteWatch, *watched);
+    stop_for_debugger(stop_of(watched->kind), watched->address);
   }
 }
 

@@ -128,8 +128,10 @@ class ExitDispatch final : public ExitHandler {
   Result<void> after_instruction(kvm::VcpuFd& cpu);
   // The CPU stands on an INT3: whether that is the debugger's.
   Result<bool> on_planted(kvm::VcpuFd& cpu);
-  // A write to RAM that KVM has left to us: whether the debugger guards that page.
+  // An access to RAM that KVM has left to us: whether the debugger guards or hides that page.
   Result<bool> on_guarded(kvm::VcpuFd& cpu, const MmioExit& exit);
+  // An instruction that is completed here has read RAM.
+  void on_completed_read(Gpa from, std::uint32_t size);
   Result<bool> stack_is_in(kvm::VcpuFd& cpu, Gpa page);
   // After an exit: INT3 stands again, and what was written for the guest may be watched.
   void look_at_memory(bool written);
@@ -181,6 +183,9 @@ class ExitDispatch final : public ExitHandler {
     }
     void write(Gpa address, std::span<const std::byte> data) override {
       dispatch_.write_mmio(address.value, data);
+    }
+    void saw_read(Gpa address, std::uint32_t size) override {
+      dispatch_.on_completed_read(address, size);
     }
 
    private:

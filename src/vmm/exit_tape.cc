@@ -234,7 +234,7 @@ Result<void> ExitDispatch::judge_tick(kvm::VcpuFd& cpu, const x86::Registers& re
   const TapeHead& tape = debug().tape();
   if (tape.data != nullptr) {
     if (const auto watched = tape.data->changed(machine_.memory)) {
-      stop_for_debugger(StopKind::kWriteWatch, *watched);
+      stop_for_debugger(StopKind::kWriteWatch, watched->address);
       return {};
     }
   }

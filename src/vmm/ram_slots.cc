@@ -31,31 +31,39 @@ RamSlots::Pieces RamSlots::current(std::size_t region) const {
   return cut == pieces_.end() ? Pieces{whole(region)} : cut->second;
 }
 
-// Runs of guarded pages and what lies between them. The first keeps the region's number, the others
-// have what is free behind the regions'.
-RamSlots::Pieces RamSlots::pieces_of(std::size_t region, const std::set<Gpa>& pages) {
+// Runs of guarded pages and what lies between them, but for hidden ones. The first keeps the
+// region's number, the others have what is free behind the regions'.
+RamSlots::Pieces RamSlots::pieces_of(std::size_t region, const std::set<Gpa>& pages,
+                                     const std::set<Gpa>& hidden) {
+  enum class Sight : std::uint8_t { kWhole, kReadOnly, kNone };
   const kvm::Slot all = whole(region);
   Pieces pieces;
   Gpa from = all.range.base();
-  const auto add = [&](Gpa end, bool read_only) {
+  const auto add = [&](Gpa end, Sight sight) {
     if (end == from) return;
     kvm::Slot piece = all;
     piece.range = range_of(from, end);
     piece.hva = all.hva + from.offset_from(all.range.base());
-    piece.read_only = read_only;
-    pieces.push_back(piece);
+    piece.read_only = sight == Sight::kReadOnly;
+    if (sight != Sight::kNone) pieces.push_back(piece);
     from = end;
   };
-  for (auto page = pages.lower_bound(from); page != pages.end() && *page < all.range.end();) {
-    add(*page, false);
-    Gpa end = *page;
-    while (page != pages.end() && *page == end && end < all.range.end()) {
+  std::map<Gpa, Sight> special;
+  for (const Gpa page : hidden) special.emplace(page, Sight::kNone);
+  for (const Gpa page : pages) special.emplace(page, Sight::kReadOnly);
+  for (auto page = special.lower_bound(from);
+       page != special.end() && page->first < all.range.end();) {
+    add(page->first, Sight::kWhole);
+    const Sight sight = page->second;
+    Gpa end = page->first;
+    while (page != special.end() && page->first == end && page->second == sight &&
+           end < all.range.end()) {
       end = Gpa(end.value + kPage);
       ++page;
     }
-    add(end, true);
+    add(end, sight);
   }
-  add(all.range.end(), false);
+  add(all.range.end(), Sight::kWhole);
 
   std::set<std::uint32_t> taken;
   for (const auto& [other, theirs] : pieces_) {
@@ -86,13 +94,14 @@ Result<void> RamSlots::replace(std::size_t region, Pieces pieces) {
   return {};
 }
 
-Result<void> RamSlots::cut(std::size_t region, const std::set<Gpa>& pages) {
-  Pieces pieces = pieces_of(region, pages);
+Result<void> RamSlots::cut(std::size_t region, const std::set<Gpa>& pages,
+                           const std::set<Gpa>& hidden) {
+  Pieces pieces = pieces_of(region, pages, hidden);
   for (const kvm::Slot& piece : pieces) {
     if (piece.number < most_) continue;
     return fail(ErrorCode::kUnsupported,
                 "KVM has {} memory slots, too few to guard {} pages one by one", most_,
-                pages.size());
+                pages.size() + hidden.size());
   }
   const GuestRegion& of = memory_.regions()[region];
   if (logging_) {
@@ -102,15 +111,19 @@ Result<void> RamSlots::cut(std::size_t region, const std::set<Gpa>& pages) {
     written.for_each([&of](std::uint64_t page) { of.mark_written(page * kPage, kPage); });
   }
   VMM_TRY(replace(region, std::move(pieces)));
-  if (pieces_[region].size() == 1 && !pieces_[region].front().read_only) pieces_.erase(region);
+  const Pieces& now = pieces_[region];
+  if (now.size() == 1 && !now.front().read_only && now.front().range == of.range()) {
+    pieces_.erase(region);
+  }
   return {};
 }
 
-Result<void> RamSlots::guard(const std::set<Gpa>& pages) {
-  if (pages == guarded_) return {};
-  const auto bad =
-      std::find_if_not(pages.begin(), pages.end(), [this](Gpa page) { return can_guard(page); });
-  if (bad != pages.end()) {
+Result<void> RamSlots::guard(const std::set<Gpa>& pages, const std::set<Gpa>& hidden) {
+  if (pages == guarded_ && hidden == hidden_) return {};
+  for (const std::set<Gpa>* const all : {&pages, &hidden}) {
+    const auto bad =
+        std::find_if_not(all->begin(), all->end(), [this](Gpa page) { return can_guard(page); });
+    if (bad == all->end()) continue;
     return fail(ErrorCode::kOutOfRange, "There is no RAM to guard at GPA {}", *bad);
   }
   const auto in = [](const std::set<Gpa>& all, const GpaRange& range) {
@@ -118,9 +131,12 @@ Result<void> RamSlots::guard(const std::set<Gpa>& pages) {
   };
   for (std::size_t i = 0; i < memory_.regions().size(); ++i) {
     const GpaRange& range = memory_.regions()[i].range();
-    if (in(pages, range) != in(guarded_, range)) VMM_TRY(cut(i, pages));
+    if (in(pages, range) != in(guarded_, range) || in(hidden, range) != in(hidden_, range)) {
+      VMM_TRY(cut(i, pages, hidden));
+    }
   }
   guarded_ = pages;
+  hidden_ = hidden;
   return {};
 }
 

@@ -63,6 +63,8 @@ class MmioBus {
   // `data` arrives filled with 0xff, what an empty bus reads.
   virtual void read(Gpa address, std::span<std::byte> data) = 0;
   virtual void write(Gpa address, std::span<const std::byte> data) = 0;
+  // RAM was read for the instruction, as its data: for whoever watches.
+  virtual void saw_read(Gpa /*address*/, std::uint32_t /*size*/) {}
 };
 
 }  // namespace vmm::completion

@@ -177,7 +177,10 @@ Result<bool> was_there(const Result<void>& copied) {
 Result<void> DataAccess::gather(const Context& context, std::span<std::byte> to) const {
   return for_each_run([&](const Piece& piece) -> Result<void> {
     const auto part = to.subspan(piece.offset, piece.size);
-    if (piece.ram && VMM_TRY(was_there(context.memory().read(piece.gpa, part)))) return {};
+    if (piece.ram && VMM_TRY(was_there(context.memory().read(piece.gpa, part)))) {
+      context.bus().saw_read(piece.gpa, piece.size);
+      return {};
+    }
     std::fill(part.begin(), part.end(), std::byte{0xff});
     if (piece.ram) return {};
     for_each_bus_access(piece.gpa, piece.size, [&](Gpa at, std::uint32_t from, std::uint32_t n) {

@@ -114,11 +114,18 @@ class Debugger final : public Target {
   void stepped_over(const GuestMemory& memory);
   bool planted_at(Gpa address) const { return planted_.contains(address); }
   // The guest writes to a page that is guarded, and KVM has left that to us: done, under INT3 where
-  // that stands. The address of a watchpoint that this meets. Errors: the memory's.
-  Result<std::optional<std::uint64_t>> write_guarded(const GuestMemory& memory, Gpa to,
-                                                     std::span<const std::byte> bytes);
+  // that stands. A watchpoint that this meets. Errors: the memory's.
+  Result<std::optional<WatchedMemory::Met>> write_guarded(const GuestMemory& memory, Gpa to,
+                                                          std::span<const std::byte> bytes);
+  // The same for a read from a page that is hidden, which sees no INT3.
+  Result<std::optional<WatchedMemory::Met>> read_hidden(const GuestMemory& memory, Gpa from,
+                                                        std::span<std::byte> bytes);
+  // The guest has read that: a watchpoint that this meets.
+  std::optional<WatchedMemory::Met> watched_read(Gpa from, std::uint64_t size) const {
+    return watched_.read(from, size);
+  }
   // This process has written memory for the guest: INT3 stands again. As above.
-  std::optional<std::uint64_t> look_at_memory(const GuestMemory& memory);
+  std::optional<WatchedMemory::Met> look_at_memory(const GuestMemory& memory);
   // The guest has been in this process: INT3 stands again.
   void renew_planted(const GuestMemory& memory) {
     if (!lifted_) (void)planted_.renew(memory);
@@ -213,6 +220,8 @@ class Debugger final : public Target {
   // Has the pages guarded that planted bytes and watchpoints need; the CPUs are at rest.
   Result<void> guard_pages();
   std::set<Gpa> stack_pages() const;
+  // That must not be hidden: what CPUs, and KVM, read by themselves.
+  std::set<Gpa> unhidable_pages() const;
   // A guarded page turned out to be one: what is to be told, or nothing and the guest goes on.
   std::optional<StopEvent> on_guarded_stack(const StopEvent& event);
   // Checkpoints (debugger_history.cc).

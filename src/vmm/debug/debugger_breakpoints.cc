@@ -1,5 +1,6 @@
 // The debugger's breakpoints and watchpoints: which of the ways to stop a CPU fits, and what it
-// needs. INT3 in memory, debug registers, or pages that the guest cannot write (ram_slots.h).
+// needs. INT3 in memory, debug registers, or pages that the guest cannot write or not even read
+// (ram_slots.h).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -10,9 +11,13 @@
 #include "base/le.h"
 #include "memory/page_walk.h"
 #include "vmm/debug/debugger.h"
+#include "vmm/debug/kvm_memory_msrs.h"
+#include "vmm/debug/needed_pages.h"
 #include "vmm/doctor/host_probes.h"
 #include "vmm/doctor/quirks.h"
 #include "vmm/run_control.h"
+#include "vmm/x86/kernel_contexts.h"
+#include "vmm/x86/paging_context.h"
 
 namespace vmm::debug {
 namespace {
@@ -29,6 +34,9 @@ constexpr std::array<std::uint64_t, 10> kTssStacks{0x04, 0x0c, 0x14, 0x24, 0x2c,
 constexpr std::string_view kIsStack =
     "a stack is in the same page, and the processor pushes interrupts' frames there unseen; gdb "
     "can watch by steps (set can-use-hw-watchpoints 0)";
+constexpr std::string_view kIsNeeded =
+    "its page has code, page tables or descriptors, or KVM writes there, and the processor or KVM "
+    "could not get at them";
 
 Gpa page_of(Gpa at) { return Gpa(at.value & ~(kPage - 1)); }
 
@@ -96,7 +104,9 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
   }
   const Machine& machine = VMM_TRY(this->machine())->machine();
   const auto context = VMM_TRY(this->context(cpu, Space::kVirtual));
+  const bool hides = point.kind != BreakpointKind::kWrite;
   const std::set<Gpa> stacks = taped() ? std::set<Gpa>() : stack_pages();
+  const std::set<Gpa> needed = hides ? unhidable_pages() : std::set<Gpa>();
   std::vector<WatchedRange> pages;
   for (std::uint64_t done = 0; done < point.size;) {
     std::size_t size = point.size - done;
@@ -108,14 +118,18 @@ Result<std::vector<WatchedRange>> Debugger::pages_of(unsigned cpu, const Breakpo
     if (stacks.contains(page_of(*gpa))) {
       return fail(ErrorCode::kUnsupported, "{:#x} cannot be watched: {}", point.address, kIsStack);
     }
-    pages.push_back({*GpaRange::create(*gpa, size), point.address});
+    if (needed.contains(page_of(*gpa))) {
+      return fail(ErrorCode::kUnsupported, "Reads of {:#x} cannot be watched: {}", point.address,
+                  kIsNeeded);
+    }
+    pages.push_back({*GpaRange::create(*gpa, size), point.address, point.kind});
     done += size;
   }
   return pages;
 }
 
 // In debug registers, if they see data here and there are enough; else by pages that the guest
-// cannot write. Reads cannot be seen that way: who could not read a page could not execute it.
+// cannot write, or cannot even read.
 Result<Breakpoints::Entry> Debugger::place_watch(unsigned cpu, const Breakpoint& point) {
   if (point.size == 0) return fail(ErrorCode::kBadConfig, "Nothing is to be watched");
   Breakpoints::Entry entry{point};
@@ -129,13 +143,6 @@ Result<Breakpoints::Entry> Debugger::place_watch(unsigned cpu, const Breakpoint&
   }
   const bool fires = VMM_TRY(watchpoints_fire());
   if (fires && check_slots(entry)) return entry;
-  if (point.kind != BreakpointKind::kWrite) {
-    if (fires) VMM_TRY(check_slots(entry));
-    return fail(
-        ErrorCode::kUnsupported,
-        "On this host debug registers do not stop the guest when data is accessed, and only "
-        "writes are seen without them: use watch");
-  }
   entry.guarded = VMM_TRY(pages_of(cpu, point));
   return entry;
 }
@@ -213,6 +220,28 @@ std::set<Gpa> Debugger::stack_pages() const {
   return pages;
 }
 
+std::set<Gpa> Debugger::unhidable_pages() const {
+  std::set<Gpa> pages;
+  const GuestMemory& memory = control_->machine().memory;
+  for (unsigned cpu = 0; cpu < control_->vcpus().size(); ++cpu) {
+    const auto state = state_locked(cpu);
+    if (!state) continue;
+    std::vector<PagingContext> tables;
+    x86::add_kernel_context(tables, x86::privileged_context(state->system, state->general.rflags));
+    for (const PagingContext& context : tables) {
+      pages.merge(needed_pages(memory, context, state->system, state->linear_pc()));
+    }
+    (void)do_on_cpu(cpu, [&](kvm::VcpuFd& fd) -> Result<void> {
+      for (const std::uint32_t index : kKvmMemoryMsrs) {
+        const auto value = fd.msr(index);
+        if (value && makes_kvm_write(index, *value)) pages.insert(page_of(Gpa(*value)));
+      }
+      return {};
+    });
+  }
+  return pages;
+}
+
 std::optional<StopEvent> Debugger::on_guarded_stack(const StopEvent& event) {
   const Gpa page(event.address);
   stacks_.insert(page);
@@ -238,11 +267,11 @@ Result<void> Debugger::guard_pages() {
   if (options_.on_report) return {};
   Machine& machine = control_->machine();
   std::vector<WatchedRange> watched;
-  std::set<Gpa> data, code;
+  std::set<Gpa> data, code, hidden;
   for (const Breakpoints::Entry& entry : breakpoints_.entries()) {
     for (const WatchedRange& range : entry.guarded) {
       watched.push_back(range);
-      data.insert(page_of(range.where.base()));
+      (range.kind == BreakpointKind::kWrite ? data : hidden).insert(page_of(range.where.base()));
     }
     if (entry.planted && machine.ram_slots.can_guard(page_of(*entry.planted))) {
       code.insert(page_of(*entry.planted));
@@ -250,8 +279,7 @@ Result<void> Debugger::guard_pages() {
   }
   watched_.set(machine.memory, std::move(watched));
   // The CPU goes step by step: data is looked at then.
-  if (taped())
-    return machine.ram_slots.guarded().empty() ? Result<void>() : machine.ram_slots.guard({});
+  if (taped()) return machine.ram_slots.guard({});
 
   // Slots are changed when they must be: a debugger takes everything out and puts it in again
   // around each stop.
@@ -262,7 +290,9 @@ Result<void> Debugger::guard_pages() {
   for (const Gpa stack : stacks_) wanted.erase(stack);
   const bool fewer = std::any_of(stacks_.begin(), stacks_.end(),
                                  [&now](Gpa stack) { return now.contains(stack); });
-  if (!fewer && std::includes(now.begin(), now.end(), wanted.begin(), wanted.end())) {
+  // A hidden page costs more than exits: it is back at once.
+  const bool same = hidden == machine.ram_slots.hidden();
+  if (!fewer && same && std::includes(now.begin(), now.end(), wanted.begin(), wanted.end())) {
     idle_guards_ = now.size() == wanted.size() ? 0 : idle_guards_ + 1;
     if (idle_guards_ < kPatience) return {};
   }
@@ -273,23 +303,37 @@ Result<void> Debugger::guard_pages() {
     if (!stacks.contains(page)) continue;
     return fail(ErrorCode::kUnsupported, "GPA {} cannot be watched: {}", page, kIsStack);
   }
+  const std::set<Gpa> needed = hidden.empty() ? std::set<Gpa>() : unhidable_pages();
+  for (const Gpa page : hidden) {
+    const bool stack = stacks.contains(page);
+    if (!stack && !needed.contains(page)) continue;
+    return fail(ErrorCode::kUnsupported, "Reads of GPA {} cannot be watched: {}", page,
+                stack ? kIsStack : kIsNeeded);
+  }
   code.insert(data.begin(), data.end());
   std::set_difference(code.begin(), code.end(), stacks.begin(), stacks.end(),
                       std::inserter(wanted, wanted.end()));
-  auto guarded = machine.ram_slots.guard(wanted);
+  auto guarded = machine.ram_slots.guard(wanted, hidden);
   // Planted bytes do without: they are looked after now and then.
-  if (!guarded && data.empty()) return machine.ram_slots.guard({});
+  if (!guarded && data.empty() && hidden.empty()) return machine.ram_slots.guard({});
   return guarded;
 }
 
-Result<std::optional<std::uint64_t>> Debugger::write_guarded(const GuestMemory& memory, Gpa to,
-                                                             std::span<const std::byte> bytes) {
+Result<std::optional<WatchedMemory::Met>> Debugger::write_guarded(
+    const GuestMemory& memory, Gpa to, std::span<const std::byte> bytes) {
   VMM_TRY(planted_.write(memory, to, bytes));
   (void)watched_.changed(memory);  // it is known now
-  return watched_.at(to, bytes.size());
+  return watched_.written(to, bytes.size());
 }
 
-std::optional<std::uint64_t> Debugger::look_at_memory(const GuestMemory& memory) {
+Result<std::optional<WatchedMemory::Met>> Debugger::read_hidden(const GuestMemory& memory, Gpa from,
+                                                                std::span<std::byte> bytes) {
+  VMM_TRY(memory.read(from, bytes));
+  planted_.hide(from, bytes);
+  return watched_.read(from, bytes.size());
+}
+
+std::optional<WatchedMemory::Met> Debugger::look_at_memory(const GuestMemory& memory) {
   renew_planted(memory);
   return watched_.changed(memory);
 }

@@ -225,7 +225,8 @@ std::string how(const MonitorView& view, const Breakpoints::Entry& entry) {
     text = fmt::format(", planted at GPA {:#x}{}", entry.planted->value,
                        guarded.contains(page) ? ", its page guarded" : "");
   } else if (!entry.guarded.empty()) {
-    text = fmt::format(", {} bytes, {} pages guarded", entry.point.size, entry.guarded.size());
+    text = fmt::format(", {} bytes, {} pages {}", entry.point.size, entry.guarded.size(),
+                       entry.point.kind == BreakpointKind::kWrite ? "guarded" : "hidden");
   }
   if (!entry.conditions.empty()) text += ", under a condition";
   return text;
