@@ -15,6 +15,7 @@
 #include "base/crc32c.h"
 #include "base/size.h"
 #include "vmm/snapshot/frozen_memory.h"
+#include "vmm/snapshot/zero_page.h"
 
 namespace vmm {
 namespace {
@@ -54,18 +55,6 @@ std::uint64_t pages_of(std::span<const GpaRange> ranges) {
   std::uint64_t pages = 0;
   for (const GpaRange& range : ranges) pages += range.size() / kPage;
   return pages;
-}
-
-bool is_zero(const std::byte* page) noexcept {
-  // In pieces that a vector unit likes, and that end early.
-  for (std::size_t at = 0; at < kPage; at += 256) {
-    std::array<std::uint64_t, 32> piece;
-    std::memcpy(piece.data(), page + at, sizeof piece);
-    std::uint64_t any = 0;
-    for (const std::uint64_t word : piece) any |= word;
-    if (any != 0) return false;
-  }
-  return true;
 }
 
 // Finds pages that may be other than zeroes, without touching those that were never touched:
@@ -137,7 +126,7 @@ class Writer {
 
   // A page that follows all before; one of zeroes is left out.
   Result<void> add(std::uint64_t number, const std::byte* page) {
-    return is_zero(page) ? Result<void>() : add_any(number, page);
+    return is_zero_page(page) ? Result<void>() : add_any(number, page);
   }
 
   Result<void> add_any(std::uint64_t number, const std::byte* page) {
@@ -253,15 +242,16 @@ Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* ba
 
 namespace {
 
-// Reads pages of frozen memory, as many at once as are written at once, and hands them to a writer.
-class FrozenReader {
+// Has pages of frozen memory written, as many at once as go, and notes which were not all zeroes.
+class FrozenCopy {
  public:
-  FrozenReader(const FrozenMemory& frozen, Writer& writer)
-      : frozen_(frozen), writer_(writer), bytes_(RamImage::kMostPages * kPage) {}
+  FrozenCopy(const FrozenMemory& frozen, const RamImage::CopyOptions& options, PageSet& pages,
+             std::vector<RamImage::Extent>& extents)
+      : frozen_(frozen), options_(options), pages_(pages), extents_(extents) {}
 
   // A page that follows all before, in the guest's memory at `from`.
   Result<void> add(std::uint64_t number, const std::byte* from) {
-    const bool goes_on = count_ != 0 && count_ < RamImage::kMostPages &&
+    const bool goes_on = count_ != 0 && count_ < FrozenMemory::kMostPages &&
                          number == first_ + count_ && from == start_ + count_ * kPage;
     if (!goes_on) {
       VMM_TRY(flush());
@@ -273,22 +263,36 @@ class FrozenReader {
   }
 
   Result<void> flush() {
-    const std::span<std::byte> piece(bytes_.data(), static_cast<std::size_t>(count_ * kPage));
-    if (piece.empty()) return {};
-    VMM_TRY(frozen_.read(start_, piece));
-    for (std::uint64_t i = 0; i < count_; ++i) {
-      VMM_TRY(writer_.add(first_ + i, piece.data() + i * kPage));
+    if (count_ == 0) return {};
+    if (options_.cancelled && options_.cancelled()) {
+      return fail(ErrorCode::kCancelled, "Somebody asked for an end");
+    }
+    const auto written = VMM_TRY(frozen_.write(start_, count_, options_.offset + first_ * kPage));
+    for (std::uint32_t i = 0; i < count_; ++i) {
+      if ((written[i / 64] >> i % 64 & 1) != 0) note(first_ + i);
     }
     count_ = 0;
-    return writer_.flush();  // before the bytes are others
+    return {};
   }
 
  private:
+  void note(std::uint64_t page) {
+    pages_.add(page);
+    const bool goes_on = !extents_.empty() && extents_.back().pages < RamImage::kMostPages &&
+                         extents_.back().first + extents_.back().pages == page;
+    if (goes_on) {
+      ++extents_.back().pages;
+    } else {
+      extents_.push_back({.first = page, .pages = 1, .crc = 0});
+    }
+  }
+
   const FrozenMemory& frozen_;
-  Writer& writer_;
-  std::vector<std::byte> bytes_;
+  const RamImage::CopyOptions& options_;
+  PageSet& pages_;
+  std::vector<RamImage::Extent>& extents_;
   std::uint64_t first_ = 0;
-  std::uint64_t count_ = 0;
+  std::uint32_t count_ = 0;
   const std::byte* start_ = nullptr;
 };
 
@@ -300,13 +304,13 @@ Result<RamImage> RamImage::copy_of(const FrozenMemory& frozen, const RamImage* b
   image.offset_ = options.offset;
   image.regions_ = ranges_of(frozen.pieces());
   image.pages_ = PageSet(pages_of(image.regions_));
-  Writer writer(file.get(), options, image.pages_, image.extents_);
-  FrozenReader reader(frozen, writer);
+  VMM_TRY(frozen.set_file(file.get()));
+  FrozenCopy copy(frozen, options, image.pages_, image.extents_);
   const TouchedPages finder(base, fmt::format("{}", frozen.process()));
   VMM_TRY(for_each_page(
       frozen.pieces(), touched_pages(frozen.pieces(), finder),
-      [&](std::uint64_t number, const std::byte* page) { return reader.add(number, page); }));
-  VMM_TRY(reader.flush());
+      [&](std::uint64_t number, const std::byte* page) { return copy.add(number, page); }));
+  VMM_TRY(copy.flush());
   image.file_ = std::make_shared<const UniqueFd>(std::move(file));
   VMM_TRY(image.open_view());
   return image;

@@ -51,7 +51,8 @@ class RamImage {
   // more; kCancelled.
   static Result<RamImage> copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
                                   CopyOptions options);
-  // The same of a guest that goes on: `frozen` is its memory at the moment that is wanted.
+  // The same of a guest that goes on: `frozen` is its memory at the moment that is wanted. Without
+  // checksums.
   static Result<RamImage> copy_of(const FrozenMemory& frozen, const RamImage* base, UniqueFd file,
                                   CopyOptions options);
   // Of a guest's memory the pages that are not as in `earlier`, all zeroes or not: on() makes them
