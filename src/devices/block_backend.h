@@ -34,17 +34,20 @@ struct BlockRequest {
   // Memory of the caller's that stays until the request is done; others may change its bytes.
   std::vector<iovec> buffers = {};
   bool may_unmap = false;  // kWriteZeroes: the range may be given back to the host
+  bool durable = false;    // kWrite, with BlockLimits::durable_writes: it is when it is done
   BlockClient* client = nullptr;
   std::uint64_t tag = 0;  // for the client
 };
 
-// What a disk is. Constant but for the size.
+// What a disk is. Constant but for the size, and for durable_writes, which may be lost.
 struct BlockLimits {
   std::uint64_t size = 0;              // bytes, a multiple of kSectorSize
   std::uint32_t block_size = 512;      // what is best addressed at once: a power of two
   std::uint32_t physical_block = 512;  // the same of what lies below, if known
   bool read_only = false;
   bool discard = false;  // kDiscard does something
+  // BlockRequest::durable is obeyed: for one write alone that costs less than a flush after it.
+  bool durable_writes = false;
 };
 
 // Externally synchronised: by the lock of the device that uses it. Requests run concurrently and in

@@ -79,6 +79,7 @@ class DiskBoard {
   std::unique_ptr<virtio::Device> make_device() {
     auto disk = std::make_shared<test::RamDisk>(disk_ ? disk_->bytes.size() : kDiskSize);
     disk->limits_to_change().discard = true;
+    disk->limits_to_change().durable_writes = disk_ && !disk_->limits().durable_writes;
     disk_ = disk;
     return std::make_unique<virtio::Blk>(
         "disk0", virtio::Blk::Options{.backend = disk, .serial = "S", .queues = 2});

@@ -102,6 +102,15 @@ class DiskIo {
                 .length = bytes.size(),
                 .buffers = pieces.buffers()});
   }
+  int write_durably(std::uint64_t offset, const Bytes& bytes) {
+    Pieces pieces({bytes.size()});
+    pieces.fill(bytes);
+    return run({.op = BlockOp::kWrite,
+                .offset = offset,
+                .length = bytes.size(),
+                .buffers = pieces.buffers(),
+                .durable = true});
+  }
   // Empty when the read failed.
   Bytes read(std::uint64_t offset, std::size_t size) {
     Pieces pieces({size});

@@ -257,11 +257,19 @@ void Blk::begin_transfer(Slot& slot, bool in, std::uint64_t sector) {
   slot.memory.take(data, length);
   if (slot.memory.bytes() != length) return finish(slot, Status::kIoError, 1);
   if (in) slot.written = length + 1;
-  slot.flush_follows = !in && !writeback();
+  const bool write_through = !in && !writeback();
+  const bool durable = write_through && backend_->limits().durable_writes && alone(slot);
+  slot.flush_follows = write_through && !durable;
   submit(slot, {.op = in ? BlockOp::kRead : BlockOp::kWrite,
                 .offset = *offset,
                 .length = length,
-                .buffers = {slot.memory.pieces().begin(), slot.memory.pieces().end()}});
+                .buffers = {slot.memory.pieces().begin(), slot.memory.pieces().end()},
+                .durable = durable});
+}
+
+// Nothing else is under way or waits in its queue, so that nobody could share its flush.
+bool Blk::alone(const Slot& slot) const {
+  return under_way() == 1 && !host().queue(slot.request.queue).available();
 }
 
 void Blk::begin_range(Slot& slot, bool discard) {

@@ -111,6 +111,7 @@ class Blk final : public Device, private BlockClient {
   void start(std::uint16_t queue, Chain& chain);
   void begin(Slot& slot);
   void begin_transfer(Slot& slot, bool in, std::uint64_t sector);
+  bool alone(const Slot& slot) const;
   void begin_range(Slot& slot, bool discard);
   void answer_id(Slot& slot);
   void submit(Slot& slot, BlockRequest request);

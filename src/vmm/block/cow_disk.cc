@@ -48,6 +48,7 @@ CowDisk::CowDisk(std::unique_ptr<RawDisk> image, std::unique_ptr<RawDisk> overla
       limits_(image_->limits()),
       map_(std::move(map)) {
   limits_.read_only = false;
+  limits_.durable_writes = false;  // the map has to follow
   limits_.block_size = std::max(limits_.block_size, overlay_->limits().block_size);
 }
 

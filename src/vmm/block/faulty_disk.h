@@ -53,7 +53,12 @@ class FaultyDisk final : public BlockBackend, private BlockClient {
   // How many requests were hit.
   std::uint64_t hits() const noexcept { return hits_; }
 
-  BlockLimits limits() const noexcept override { return disk_->limits(); }
+  // Flushes are requests of their own here: what this is about.
+  BlockLimits limits() const noexcept override {
+    BlockLimits limits = disk_->limits();
+    limits.durable_writes = false;
+    return limits;
+  }
   void submit(BlockRequest request) override;
   void commit() override { disk_->commit(); }
   void poll() override;

@@ -42,6 +42,7 @@ struct IoTask {
   int mode = 0;                         // kFallocate
   std::span<const iovec> buffers = {};  // kRead, kWrite: at most IOV_MAX
   bool cached = false;                  // kRead: may lie in memory (the page cache) already
+  bool durable = false;                 // kWrite: RWF_DSYNC
 };
 
 // Externally synchronised. The destructor expects that nothing is under way: drain() comes first.

@@ -1,6 +1,8 @@
 #include "vmm/block/raw_disk.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <array>
@@ -57,6 +59,12 @@ std::uint64_t total(const std::vector<iovec>& buffers) {
   return sum;
 }
 
+// Whether a write with RWF_DSYNC is durable: a server behind FUSE may never hear of the flag.
+bool knows_dsync(int fd) {
+  struct statfs status {};
+  return ::fstatfs(fd, &status) == 0 && status.f_type != FUSE_SUPER_MAGIC;
+}
+
 bool aligned(std::span<const iovec> buffers, std::uint64_t alignment) {
   return std::all_of(buffers.begin(), buffers.end(), [&](const iovec& buffer) {
     return (reinterpret_cast<std::uintptr_t>(buffer.iov_base) | buffer.iov_len) % alignment == 0;
@@ -70,6 +78,7 @@ struct RawDisk::Operation : IoTask {
   std::uint64_t done = 0;   // bytes of the request
   std::vector<iovec> part;  // what the system call under way transfers, if not the whole request
   int error = 0;            // of an operation that is only told
+  int sync_error = 0;       // of a durable write whose data may have been taken all the same
   bool bounced = false;     // the part is `bounce` instead of the caller's memory
   std::unique_ptr<std::byte, Free> bounce;
 };
@@ -92,6 +101,7 @@ RawDisk::RawDisk(ImageFile image, std::shared_ptr<IoEngine> engine, const RawDis
   limits_.physical_block = image_.physical_block();
   limits_.read_only = image_.read_only();
   limits_.discard = options.discard && !image_.read_only();
+  limits_.durable_writes = !image_.read_only() && knows_dsync(image_.fd());
 }
 
 RawDisk::~RawDisk() = default;
@@ -127,6 +137,7 @@ void RawDisk::submit(BlockRequest request) {
   op.request = std::move(request);
   op.done = 0;
   op.error = 0;
+  op.sync_error = 0;
   start(op);
 }
 
@@ -182,6 +193,7 @@ void RawDisk::transfer(Operation& op) {
   op.offset = at;
   op.bounced = false;
   op.cached = true;
+  op.durable = request.durable && op.sync_error == 0;
   op.buffers = request.buffers;
   if (op.done != 0 || request.buffers.size() > IOV_MAX) {
     op.part = rest_of(request.buffers, op.done, left);
@@ -236,6 +248,7 @@ void RawDisk::write_zeroes(Operation& op) {
   op.fd = image_.fd();
   op.offset = op.request.offset + op.done;
   op.bounced = false;
+  op.durable = false;
   op.part.clear();
   std::uint64_t left = op.request.length - op.done;
   while (left != 0 && op.part.size() < kZeroPagesAtOnce) {
@@ -275,7 +288,7 @@ void RawDisk::io_done(IoTask& task, std::int64_t result) {
 }
 
 void RawDisk::transferred(Operation& op, std::int64_t result) {
-  if (result < 0) return finish(op, static_cast<int>(-result));
+  if (result < 0) return transfer_failed(op, static_cast<int>(-result));
   const bool read = op.op == IoOp::kRead;
   if (result == 0) {
     // The end of the file: of an unfinished last sector, or where none was when we looked.
@@ -291,8 +304,25 @@ void RawDisk::transferred(Operation& op, std::int64_t result) {
          [](std::byte* ours, void* theirs, std::size_t n) { std::memcpy(theirs, ours, n); });
   }
   op.done += bytes;
-  if (op.done >= op.request.length) return finish(op, 0);
-  return op.request.op == BlockOp::kWriteZeroes ? write_zeroes(op) : transfer(op);
+  if (op.done < op.request.length) {
+    return op.request.op == BlockOp::kWriteZeroes ? write_zeroes(op) : transfer(op);
+  }
+  if (not_supported(op.sync_error)) {
+    limits_.durable_writes = false;
+    op.request.op = BlockOp::kFlush;
+    return start(op);
+  }
+  if (flush_error_ == 0) flush_error_ = op.sync_error;
+  finish(op, op.request.durable ? flush_error_ : 0);
+}
+
+// A durable write fails like a write, of which only the guest has to hear, or like a flush, which
+// may have been told here of what others wrote. The same write without the flag tells which. A file
+// system that does not know the flag gets a flush.
+void RawDisk::transfer_failed(Operation& op, int error) {
+  if (op.op != IoOp::kWrite || !op.durable) return finish(op, error);
+  op.sync_error = error;
+  transfer(op);
 }
 
 void RawDisk::allocated(Operation& op, int error) {

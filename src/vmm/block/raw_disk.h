@@ -17,7 +17,7 @@ struct RawDiskOptions {
 // An image that does not end with a whole sector reads as if zeroes followed; a write to that
 // sector completes it. When the file is truncated while it is in use, what is missing is an I/O
 // error. Once a flush has failed, all later ones do: the kernel has forgotten what it could not
-// write.
+// write. So they do after a durable write whose data the kernel took but could not write out.
 class RawDisk final : public BlockBackend, private IoOwner {
  public:
   // Errors: kBadConfig for an empty image, kIo.
@@ -54,6 +54,7 @@ class RawDisk final : public BlockBackend, private IoOwner {
   void fallocate(Operation& op, int mode);
   void nothing(Operation& op, int error);
   void transferred(Operation& op, std::int64_t result);
+  void transfer_failed(Operation& op, int error);
   void allocated(Operation& op, int error);
   void finish(Operation& op, int error);
 

@@ -29,7 +29,8 @@ std::int64_t run(const IoTask& task) {
       result = ::preadv(task.fd, task.buffers.data(), count, offset);
       break;
     case IoOp::kWrite:
-      result = ::pwritev(task.fd, task.buffers.data(), count, offset);
+      result =
+          ::pwritev2(task.fd, task.buffers.data(), count, offset, task.durable ? RWF_DSYNC : 0);
       break;
     case IoOp::kSync:
       result = ::fdatasync(task.fd);

@@ -154,9 +154,10 @@ class UringEngine final : public IoEngine {
         if (count == 1) {
           const iovec& one = task.buffers.front();
           ::io_uring_prep_write(&entry, task.fd, one.iov_base, length_of(one), task.offset);
-          break;
+        } else {
+          ::io_uring_prep_writev(&entry, task.fd, task.buffers.data(), count, task.offset);
         }
-        ::io_uring_prep_writev(&entry, task.fd, task.buffers.data(), count, task.offset);
+        if (task.durable) entry.rw_flags = RWF_DSYNC;
         break;
       case IoOp::kSync:
         ::io_uring_prep_fsync(&entry, task.fd, IORING_FSYNC_DATASYNC);

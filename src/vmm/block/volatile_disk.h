@@ -38,7 +38,12 @@ class VolatileDisk final : public BlockBackend, private BlockClient {
   // Sectors that are in the cache only.
   std::uint64_t unflushed() const noexcept { return cache_.size(); }
 
-  BlockLimits limits() const noexcept override { return disk_->limits(); }
+  // Flushes are requests of their own here: what this is about.
+  BlockLimits limits() const noexcept override {
+    BlockLimits limits = disk_->limits();
+    limits.durable_writes = false;
+    return limits;
+  }
   void submit(BlockRequest request) override;
   void commit() override { disk_->commit(); }
   void poll() override;

@@ -24,6 +24,7 @@ class RamDisk final : public BlockBackend {
 
   std::vector<std::byte> bytes;
   std::vector<BlockOp> log;  // what was done, in order
+  int durable = 0;           // of these, writes that had to be
   bool held = false;         // nothing ends: a host that hangs
   bool at_once = false;      // what is committed has ended then, as ready() tells
   bool quiet = false;        // set_quiet()
@@ -76,6 +77,7 @@ class RamDisk final : public BlockBackend {
   }
   int run(const BlockRequest& request) {
     log.push_back(request.op);
+    if (request.durable) ++durable;
     if (auto& errors = errors_[request.op]; !errors.empty()) {
       const int error = errors.front();
       errors.pop_front();

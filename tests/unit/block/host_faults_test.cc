@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <limits>
 #include <map>
 #include <memory>
 #include <random>
@@ -100,6 +101,65 @@ TEST_F(HostFaults, FailedSync_failsAllLaterFlushes) {
   EXPECT_EQ(io.read(0, 512), pattern(512, 4));
 }
 
+TEST_F(HostFaults, DurableWrite_isOneSystemCall) {
+  const auto disk = raw();
+  ASSERT_TRUE(disk->limits().durable_writes);
+  std::vector<bool> durable;
+  engine_->on_start = [&](const IoTask& task) {
+    ASSERT_EQ(task.op, IoOp::kWrite);
+    durable.push_back(task.durable);
+  };
+  DiskIo io(*disk);
+  EXPECT_EQ(io.write_durably(4096, pattern(4096, 9)), 0);
+  EXPECT_EQ(io.write(8192, pattern(512, 9)), 0);
+  EXPECT_EQ(durable, (std::vector<bool>{true, false}));
+  engine_->on_start = nullptr;
+  EXPECT_EQ(io.read(4096, 4096), pattern(4096, 9));
+}
+
+TEST_F(HostFaults, DurableWriteCutShort_goesOnAsDurable) {
+  const auto disk = raw();
+  int durable = 0;
+  engine_->on_start = [&](const IoTask& task) { durable += task.durable ? 1 : 0; };
+  engine_->shorten_next(IoOp::kWrite, 1000);
+  DiskIo io(*disk);
+  EXPECT_EQ(io.write_durably(0, pattern(4096, 9)), 0);
+  EXPECT_EQ(durable, 2);
+  EXPECT_EQ(io.read(0, 4096), pattern(4096, 9));
+}
+
+TEST_F(HostFaults, DurableWriteWithoutSpace_isTheRequests_andTheDiskGoesOn) {
+  const auto disk = raw();
+  engine_->fail_next(IoOp::kWrite, ENOSPC);
+  engine_->fail_next(IoOp::kWrite, ENOSPC);  // and without the flag
+  DiskIo io(*disk);
+  EXPECT_EQ(io.write_durably(0, pattern(512, 3)), ENOSPC);
+  EXPECT_EQ(io.write_durably(0, pattern(512, 3)), 0);
+  EXPECT_EQ(io.flush(), 0);
+}
+
+// The kernel took the data and could not write something out: that may have been another's.
+TEST_F(HostFaults, DurableWriteThatFailsAsAFlush_failsAllLaterFlushes) {
+  const auto disk = raw();
+  engine_->fail_next(IoOp::kWrite, EIO);
+  DiskIo io(*disk);
+  EXPECT_EQ(io.write_durably(0, pattern(512, 4)), EIO);
+  EXPECT_EQ(io.flush(), EIO);
+  EXPECT_EQ(io.write_durably(0, pattern(512, 4)), EIO);
+  EXPECT_EQ(io.write(0, pattern(512, 4)), 0);
+}
+
+TEST_F(HostFaults, FileSystemWithoutDurableWrites_getsFlushes) {
+  const auto disk = raw();
+  engine_->fail_next(IoOp::kWrite, EOPNOTSUPP);
+  std::vector<IoOp> done;
+  engine_->on_end = [&](const IoTask& task, std::int64_t) { done.push_back(task.op); };
+  DiskIo io(*disk);
+  EXPECT_EQ(io.write_durably(0, pattern(512, 4)), 0);
+  EXPECT_EQ(done, (std::vector<IoOp>{IoOp::kWrite, IoOp::kWrite, IoOp::kSync}));
+  EXPECT_FALSE(disk->limits().durable_writes);
+}
+
 // What waits while one is under way is served together by the next, never by that one.
 TEST_F(HostFaults, FlushesAtOnce_shareSystemCalls) {
   const auto disk = raw();
@@ -189,14 +249,18 @@ TEST_F(HostFaults, OverlaysMapWithoutSpace_failsTheFlush_andTheNextOneMakesUpFor
 // ended before, each sector may have reached the medium or not.
 class PowerCut {
  public:
+  static constexpr off_t kEnd = std::numeric_limits<off_t>::max();
+
   PowerCut(FaultyEngine& engine, unsigned seed) : random_(seed) {
     engine.on_start = [this](const IoTask& task) {
       if (task.op == IoOp::kWrite) remember(task);
       // What is written from here on is not what this flush speaks of.
-      if (task.op == IoOp::kSync) synced_[&task] = undo_.size();
+      if (task.op == IoOp::kSync || task.durable) synced_[&task] = undo_.size();
     };
     engine.on_end = [this](const IoTask& task, std::int64_t result) {
-      if (task.op == IoOp::kSync && result == 0) forget(task.fd, synced_[&task]);
+      if (task.op == IoOp::kSync && result == 0) forget(task, 0, kEnd);
+      const auto at = static_cast<off_t>(task.offset);
+      if (task.durable && result > 0) forget(task, at, at + static_cast<off_t>(result));
     };
   }
 
@@ -227,9 +291,11 @@ class PowerCut {
       undo_.push_back(std::move(sector));
     }
   }
-  void forget(int fd, std::size_t until) {
-    for (std::size_t i = 0; i < until; ++i) {
-      if (undo_[i].fd == fd) undo_[i].fd = -1;
+  // What was written between two places of the file, before the task began, is on the medium.
+  void forget(const IoTask& task, off_t from, off_t until) {
+    for (std::size_t i = 0; i < synced_[&task]; ++i) {
+      Sector& sector = undo_[i];
+      if (sector.fd == task.fd && sector.offset >= from && sector.offset < until) sector.fd = -1;
     }
   }
 
@@ -273,9 +339,14 @@ class PowerCutTest : public HostFaults {
         DiskIo io(*disk);
         const auto operations = random() % 60;
         for (unsigned i = 0; i < operations; ++i) {
-          if (random() % 8 == 0) {
+          const auto kind = random() % 8;
+          if (kind == 0) {
             ASSERT_EQ(io.flush(), 0);
             flushed = written;
+          } else if (kind == 1 && disk->limits().durable_writes) {
+            const std::uint64_t sector = random() % kSectors;
+            ASSERT_EQ(io.write_durably(sector * 512, content(sector, ++generation)), 0);
+            flushed[sector] = written[sector] = generation;
           } else {
             const std::uint64_t sector = random() % kSectors;
             ASSERT_EQ(io.write(sector * 512, content(sector, ++generation)), 0);

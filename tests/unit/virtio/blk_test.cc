@@ -305,6 +305,34 @@ TYPED_TEST(BlkOn, DriverWithoutFlush_getsWritethrough) {
   EXPECT_EQ(this->run(kOut, 0, {{kDataAt, 512, false}}), kIoError);
 }
 
+// One system call instead of two, where nobody shares the second.
+TYPED_TEST(BlkOn, LoneWriteThrough_isDurableByItself) {
+  this->disk_->limits_to_change().durable_writes = true;
+  this->start(TypeParam::kFeatures);
+  EXPECT_EQ(this->run(kOut, 0, {{kDataAt, 512, false}}), kOk);
+  EXPECT_THAT(this->disk_->log, ElementsAre(BlockOp::kWrite));
+  EXPECT_EQ(this->disk_->durable, 1);
+  this->disk_->fail_next(BlockOp::kWrite, EIO);
+  EXPECT_EQ(this->run(kOut, 0, {{kDataAt, 512, false}}), kIoError);
+}
+
+TYPED_TEST(BlkOn, WriteThroughInCompany_sharesFlushes) {
+  this->disk_->limits_to_change().durable_writes = true;
+  this->start(TypeParam::kFeatures);
+  for (int i = 0; i < 2; ++i) this->ask(kOut, 0, {{kDataAt, 512, false}});
+  this->serve();
+  EXPECT_THAT(this->disk_->log,
+              ElementsAre(BlockOp::kWrite, BlockOp::kWrite, BlockOp::kFlush, BlockOp::kFlush));
+  EXPECT_EQ(this->disk_->durable, 0);
+}
+
+TYPED_TEST(BlkOn, WritesBack_areNotDurableByThemselves) {
+  this->disk_->limits_to_change().durable_writes = true;
+  this->start(TypeParam::kFeatures | kFlush);
+  EXPECT_EQ(this->run(kOut, 0, {{kDataAt, 512, false}}), kOk);
+  EXPECT_EQ(this->disk_->durable, 0);
+}
+
 TYPED_TEST(BlkOn, WritebackOff_flushesWhatIsThereAndEachWrite) {
   this->start(TypeParam::kFeatures | kFlush | kConfigWce);
   const std::array off{std::byte{0}};
