@@ -14,8 +14,13 @@ void TickGovernor::handled(Time run_time) {
   if (!handling_) return;
   handling_ = false;
   const Time seen = run_time - delivered_;
-  if (seen < kCheap || free_ticks_ > 0) {
-    if (seen >= kCheap) --free_ticks_;
+  if (seen < kCheap) {
+    const unsigned share = std::min(share_, 50U);
+    until_ = run_time + seen * share / (100 - share);
+    return;
+  }
+  if (free_ticks_ > 0) {
+    --free_ticks_;
     until_ = run_time;
     return;
   }

@@ -2,7 +2,8 @@
 //
 // On a host where handling a tick takes longer than the period of ticks, a guest that gets each
 // tick as it falls due does nothing else. This says how long the next one has to wait so that the
-// guest keeps a share of its time for its own work. A tick that is cheap holds nothing back.
+// guest keeps a share of its time for its own work. A tick that is cheap holds the next one back
+// only where that is due at once: for as long as it took itself at most.
 #pragma once
 
 #include <chrono>
@@ -16,7 +17,7 @@ class TickGovernor {
  public:
   using Time = std::chrono::nanoseconds;
 
-  // Ticks that take less than this are never worth holding the next one back.
+  // Ticks that take less than this do not have the next one wait for more than their own time.
   static constexpr Time kCheap = std::chrono::microseconds(500);
   // What is seen of a tick is how long the CPU takes no interrupts; what it does afterwards because
   // of the tick, with interrupts on (Linux: soft interrupts), is taken to be twice that.

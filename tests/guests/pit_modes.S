@@ -92,3 +92,5 @@ output:
   and $1, %al
   ret
 END_GUEST(pit_modes)
+
+.section .note.GNU-stack, "", @progbits

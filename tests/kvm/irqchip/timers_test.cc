@@ -1,4 +1,5 @@
-// An HPET beside a PIT, whoever plays the interrupt controllers (tests/guests/timers.S).
+// Timers, whoever plays the interrupt controllers: an HPET beside a PIT (tests/guests/timers.S),
+// one that leaves its CPU no time (tests/guests/tick_flood.S).
 #include <gtest/gtest.h>
 
 #include <array>
@@ -12,6 +13,7 @@ namespace vmm {
 namespace {
 
 DECLARE_GUEST(timers);
+DECLARE_GUEST(tick_flood);
 
 class TimersKvm : public testing::TestWithParam<IrqchipMode> {};
 INSTANTIATE_TEST_SUITE_P(Local, TimersKvm,
@@ -50,6 +52,31 @@ TEST_P(TimersKvm, TakeEachOthersPlaces) {
   EXPECT_TRUE(lines.contains(20));
   EXPECT_EQ(vectors.contains(kPic), GetParam() != IrqchipMode::kKernel);
   EXPECT_EQ(vectors.contains(kPin), GetParam() == IrqchipMode::kUser);
+}
+
+// Whether KVM executes the guest's code or the interpreter.
+class TickFloodKvm : public testing::TestWithParam<Toggle> {};
+INSTANTIATE_TEST_SUITE_P(Local, TickFloodKvm, testing::Values(Toggle::kOff, Toggle::kOn),
+                         [](const auto& with) {
+                           return with.param == Toggle::kOn ? "Interpreted" : "InKvm";
+                         });
+
+TEST_P(TickFloodKvm, LeavesTheGuestTimeForItsWork) {
+  VmConfig config;
+  config.memory.size = MiB(2);
+  config.irqchip = IrqchipMode::kUser;
+  config.boot = FlatBoot{.image = guest_code(guest_tick_flood_begin, guest_tick_flood_end)};
+  config.quirks.push_back({.name = "interpret-kernel", .value = GetParam()});
+  const auto vm = Vm::create(std::move(config));
+  if (!vm &&
+      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
+    GTEST_SKIP() << vm.error().message();
+  }
+  ASSERT_TRUE(vm) << vm.error().message();
+  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+  ASSERT_TRUE(stop) << stop.error().message();
+  EXPECT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
+  EXPECT_GT((*vm)->memory().read<std::uint32_t>(Gpa(0x2000)).value(), 1U);
 }
 
 }  // namespace

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+
 namespace vmm {
 namespace {
 
@@ -74,6 +76,18 @@ TEST(TickGovernor, CheapTicks_areNeverHeld) {
     EXPECT_EQ(governor.left(now), Time(0));
     governor.delivered(now);
     governor.handled(now + microseconds(10));
+  }
+}
+
+TEST(TickGovernor, CheapTicksWithoutEnd_leaveHalfOrTheShare) {
+  for (const auto& [share, after] :
+       {std::pair(10U, 11), std::pair(50U, 100), std::pair(95U, 100)}) {
+    TickGovernor governor(share);
+    governor.delivered(microseconds(0));
+    governor.handled(microseconds(100));
+    EXPECT_EQ(std::chrono::floor<microseconds>(governor.left(microseconds(100))).count(), after)
+        << share;
+    EXPECT_EQ(governor.left(microseconds(200)), Time(0)) << share;
   }
 }
 
