@@ -16,6 +16,8 @@ ARCHIVES = []
 ALLOWED = {
     "vmm::completion::load_zydis()::library":
         "a shared library, loaded once for the process and never changed",
+    "vmm::completion::XsaveLayout::host()::layout":
+        "where this processor keeps its state: the same for every machine of the process, written once",
     "vmm::host_quirks(vmm::kvm::System const&)::first":
         "what probing found out about this host: the same for every machine of the process, written once",
     "vmm::kvm::System::supported_cpuid() const::first":

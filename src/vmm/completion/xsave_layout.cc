@@ -6,19 +6,30 @@
 
 namespace vmm::completion {
 
-XsaveLayout XsaveLayout::host() noexcept {
+namespace {
+
+XsaveLayout read_host_layout() noexcept {
   XsaveLayout layout;
   layout.components[0] = {0, 160, false};
   layout.components[1] = {kXsaveXmm, kXsaveXmmEnd - kXsaveXmm, false};
-  for (unsigned i = 2; i < kComponents; ++i) {
+  if (__get_cpuid_max(0, nullptr) < 0x0d) return layout;
+  for (unsigned i = 2; i < XsaveLayout::kComponents; ++i) {
     unsigned eax = 0;
     unsigned ebx = 0;
     unsigned ecx = 0;
     unsigned edx = 0;
-    if (__get_cpuid_count(0x0d, i, &eax, &ebx, &ecx, &edx) == 0) continue;
+    __cpuid_count(0x0d, i, eax, ebx, ecx, edx);
     const bool supervisor = (ecx & 1) != 0;
     if (!supervisor) layout.components[i] = {ebx, eax, (ecx & 2) != 0};
   }
+  return layout;
+}
+
+}  // namespace
+
+// Where this process is itself in a virtual machine each of the leaves is an exit.
+XsaveLayout XsaveLayout::host() noexcept {
+  static const XsaveLayout layout = read_host_layout();
   return layout;
 }
 
