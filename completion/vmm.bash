@@ -35,7 +35,7 @@ _vmm_value() {
     --cpu) _vmm_words "$value" 'host' ;;
     --cpus) _vmm_words "$value" '1 2 4 8' ;;
     --irqchip) _vmm_words "$value" 'auto kernel split user none' ;;
-    --clock) _vmm_words "$value" 'host frozen base=utc base=localtime' ;;
+    --clock) _vmm_words "$value" 'host frozen base=utc base=localtime rate=' ;;
     --serial)
       case $value in
         file:* | unix:*) _vmm_files "${value#*:}" ;;

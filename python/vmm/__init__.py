@@ -162,6 +162,7 @@ class Vm:
 
     code: bytes that are put at `address` and entered there, in `mode` "real", "protected" or "long".
     kernel, initrd, cmdline: files. snapshot: goes on from there; all else is the snapshot's.
+    clock_rate: seconds of guest time in one of the host's; 0: it stands still until advance_time().
     hypercalls: {port: function}, which the guest calls by writing to the port: function(Hypercall), on a thread of
     the machine's. What it raises ends the run, which raises it. Clones have the same functions.
     """
@@ -179,6 +180,7 @@ class Vm:
         memory=None,
         cpus=None,
         irqchip=None,
+        clock_rate=None,
         hypercalls=None,
     ):
         lib = library()
@@ -201,6 +203,8 @@ class Vm:
                 lib.vmm_config_set_cpus(config, cpus)
             if irqchip is not None:
                 call("vmm_config_set_irqchip", config, irqchip.encode())
+            if clock_rate is not None:
+                lib.vmm_config_set_clock_rate(config, clock_rate)
             for port, entry in self._calls.entries.items():
                 call("vmm_config_add_hypercall", config, port, entry, None)
             self._handle = call("vmm_create", config)
@@ -270,6 +274,10 @@ class Vm:
 
     def resume(self):
         call("vmm_resume", self._vm())
+
+    def advance_time(self, seconds):
+        """Guest time is later by that; with another clock_rate than 1. Any time, from any thread."""
+        call("vmm_advance_time", self._vm(), _nanoseconds(seconds))
 
     # ---- console
 

@@ -263,10 +263,32 @@ std::optional<std::chrono::seconds> parse_date(std::string_view text) {
          std::chrono::minutes(*minute) + std::chrono::seconds(*second);
 }
 
+// strtod(3) reads more than decimal numbers. std::from_chars would not, but it alone would bring in
+// the shared mathematics library, which every start would wait for.
+std::optional<double> parse_decimal(std::string_view text) {
+  const std::string number(text);
+  char* end = nullptr;
+  const double value = std::strtod(number.c_str(), &end);
+  if (number.empty() || number.find_first_not_of("0123456789.eE+-") != std::string::npos ||
+      number.front() == '+' || end != number.c_str() + number.size()) {
+    return std::nullopt;
+  }
+  return value;
+}
+
+// Not 0: a command's guest has nobody who would move its time.
+Result<double> parse_rate(std::string_view text) {
+  const std::optional<double> rate = parse_decimal(text);
+  if (rate && *rate >= ClockConfig::kLeastRate && *rate <= ClockConfig::kMostRate) return *rate;
+  return fail(ErrorCode::kBadConfig,
+              "'{}' is no rate of a clock: {} to {} seconds in one of the host's", text,
+              ClockConfig::kLeastRate, ClockConfig::kMostRate);
+}
+
 }  // namespace
 
 Result<ClockConfig> parse_clock(std::string_view text, std::chrono::seconds now) {
-  constexpr std::string_view kBase = "base=";
+  constexpr std::string_view kBase = "base=", kRate = "rate=";
   ClockConfig clock;
   for (const std::string_view part : split(text, ',')) {
     if (part == "host" || part == "frozen") {
@@ -278,11 +300,13 @@ Result<ClockConfig> parse_clock(std::string_view text, std::chrono::seconds now)
     } else if (const auto date =
                    part.starts_with(kBase) ? parse_date(part.substr(kBase.size())) : std::nullopt) {
       clock.ahead = *date - now;
+    } else if (part.starts_with(kRate)) {
+      clock.rate = VMM_TRY(parse_rate(part.substr(kRate.size())));
     } else {
       return fail(
           ErrorCode::kBadConfig,
-          "'{}' is not host, frozen, base=utc, base=localtime, or base= with a date of 1970 "
-          "to 2199 like 2026-01-31T23:59:59",
+          "'{}' is not host, frozen, base=utc, base=localtime, base= with a date of 1970 to 2199 "
+          "like 2026-01-31T23:59:59, or rate= with a number",
           part);
     }
   }
@@ -291,21 +315,14 @@ Result<ClockConfig> parse_clock(std::string_view text, std::chrono::seconds now)
 
 Result<std::chrono::nanoseconds> parse_seconds(std::string_view text) {
   constexpr double kMost = 1e9;  // 31 years: further than a clock has to count
-  // strtod(3) reads more than decimal numbers. std::from_chars would not, but it alone would bring
-  // in the shared mathematics library, which every start would wait for.
-  const std::string number(text);
-  char* end = nullptr;
-  const double seconds = std::strtod(number.c_str(), &end);
-  if (number.empty() || number.find_first_not_of("0123456789.eE+-") != std::string::npos ||
-      number.front() == '+' || end != number.c_str() + number.size()) {
-    return fail(ErrorCode::kBadConfig, "'{}' is not a number of seconds", text);
-  }
-  if (!(seconds > 0 && seconds <= kMost)) {
+  const std::optional<double> seconds = parse_decimal(text);
+  if (!seconds) return fail(ErrorCode::kBadConfig, "'{}' is not a number of seconds", text);
+  if (!(*seconds > 0 && *seconds <= kMost)) {
     return fail(ErrorCode::kBadConfig, "{} seconds are not possible: more than 0, at most {:.0f}",
                 text, kMost);
   }
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
-      std::chrono::duration<double>(seconds));
+      std::chrono::duration<double>(*seconds));
 }
 
 Result<std::uint32_t> parse_io_thread(std::string_view text) {

@@ -47,8 +47,8 @@ Result<WatchdogConfig> parse_watchdog(std::string_view text);
 // --quirk name=on|off|auto
 Result<QuirkOverride> parse_quirk(std::string_view text);
 
-// --clock [host | frozen][,base=utc | ,base=localtime | ,base=DATE], where a DATE is 2026-01-31 or
-// 2026-01-31T23:59:59, in UTC. `now` is the host's UTC.
+// --clock [host | frozen][,base=utc | ,base=localtime | ,base=DATE][,rate=FACTOR], where a DATE is
+// 2026-01-31 or 2026-01-31T23:59:59, in UTC. `now` is the host's UTC.
 Result<ClockConfig> parse_clock(std::string_view text, std::chrono::seconds now);
 
 // --timeout: seconds, with a decimal fraction if wanted; more than 0.

@@ -94,7 +94,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"clock", kValue, "HOW",
      "Real-time clock: host (default: follows the host's, also across pauses) or frozen (stands "
      "still in pauses), with base=utc (default), localtime, or a date: "
-     "frozen,base=2026-01-31T23:59:59",
+     "frozen,base=2026-01-31T23:59:59; rate=N: time passes N times as fast",
      kDevices},
     {"watchdog", kOptionalValue, "action=ACTION",
      "Add a watchdog (Intel 6300ESB) for what happens when the guest stops feeding it: "

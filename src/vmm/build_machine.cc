@@ -15,6 +15,7 @@
 #include "vmm/kvm/irqfd.h"
 #include "vmm/kvm/pc_routing.h"
 #include "vmm/kvm/system.h"
+#include "vmm/kvm/tsc_rate.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/syscall_fixup.h"
@@ -100,6 +101,17 @@ void add_msi_routes(const HostPlan& plan, Machine& machine) {
       machine.loop);
 }
 
+// The guest's TSCs at the rate of its other clocks, where the host's processor can do that.
+Result<void> scale_tscs(double rate, const kvm::Capabilities& caps,
+                        std::span<const kvm::VcpuFd> cpus) {
+  if (rate == 0 || rate == 1 || !caps.tsc_control) return {};
+  for (const kvm::VcpuFd& cpu : cpus) {
+    const std::uint32_t khz = VMM_TRY(cpu.tsc_khz());
+    VMM_TRY(kvm::set_tsc_khz(cpu, static_cast<std::uint32_t>(khz * rate)));
+  }
+  return {};
+}
+
 // Joins the fabric's lines to the controllers that this machine has.
 Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> cpus,
                              unsigned tick_share, Machine& machine) {
@@ -122,7 +134,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
     auto chip = std::make_unique<UserIrqchip>(
         UserIrqchip::Options{.cpus = static_cast<std::uint32_t>(cpus.size()),
                              .clock = &machine.clock,
-                             .tsc_khz = plan.apic_msrs ? VMM_TRY(cpus.front().tsc_khz()) : 0,
+                             .tsc_khz = plan.tsc_deadline ? VMM_TRY(cpus.front().tsc_khz()) : 0,
                              .x2apic = plan.apic_msrs,
                              .tick_share = tick_share});
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
@@ -232,8 +244,11 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   std::vector<kvm::VcpuFd> cpus = VMM_TRY(create_cpus(config.cpus.count, machine->vm));
 
   // Devices, now that their interrupt lines lead somewhere.
-  machine->clock.set_time_of_day(config.clock);  // a real-time clock looks at it when it is made
-  VMM_TRY(connect_irqchip(plan, cpus, config.tick_share, *machine));
+  machine->clock.configure(config.clock);  // a real-time clock looks at it when it is made
+  VMM_TRY(scale_tscs(config.clock.rate, host->capabilities(), cpus));
+  // Where time stands still nobody could let a tick wait.
+  const unsigned tick_share = config.clock.rate == 0 ? 0 : config.tick_share;
+  VMM_TRY(connect_irqchip(plan, cpus, tick_share, *machine));
   VMM_TRY(build_devices(config, *machine));
   if (!chips_in_kvm) VMM_TRY(slots.get());
 

@@ -1,5 +1,6 @@
 #include "vmm/c_api.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdlib>
@@ -267,6 +268,10 @@ int vmm_config_set_irqchip(vmm_config* config, const char* mode, vmm_error** err
   });
 }
 
+void vmm_config_set_clock_rate(vmm_config* config, double rate) {
+  config->config.clock.rate = rate;
+}
+
 void vmm_config_boot_builtin(vmm_config* config, const char* cmdline) {
   change(config, [&] { config->config.boot = vmm::BuiltinGuest{.cmdline = text_of(cmdline)}; });
 }
@@ -408,6 +413,13 @@ int vmm_pause(vmm_vm* vm, vmm_error** error) {
 }
 int vmm_resume(vmm_vm* vm, vmm_error** error) {
   return guarded(error, [&]() -> int { return done(vm->vm->resume(), error); });
+}
+int vmm_advance_time(vmm_vm* vm, uint64_t nanoseconds, vmm_error** error) {
+  return guarded(error, [&]() -> int {
+    constexpr uint64_t kMost = std::numeric_limits<std::int64_t>::max();
+    const auto by = static_cast<std::int64_t>(std::min(nanoseconds, kMost));
+    return done(vm->vm->advance_time(std::chrono::nanoseconds(by)), error);
+  });
 }
 
 const char* vmm_stop_reason(const vmm_stop* stop) { return stop->reason.c_str(); }

@@ -41,6 +41,9 @@ void vmm_config_set_memory(vmm_config* config, uint64_t bytes);
 void vmm_config_set_cpus(vmm_config* config, uint32_t count);
 /* "auto", "none", "kernel", "split" or "user". */
 int vmm_config_set_irqchip(vmm_config* config, const char* mode, vmm_error** error);
+/* Seconds of guest time in one of the host's, 0: it stands still, and vmm_advance_time() moves it.
+   ClockConfig::rate in vmm/config.h. */
+void vmm_config_set_clock_rate(vmm_config* config, double rate);
 void vmm_config_boot_builtin(vmm_config* config, const char* cmdline);
 /* `initrd` may be NULL. */
 void vmm_config_boot_kernel(vmm_config* config, const char* kernel, const char* initrd,
@@ -78,6 +81,8 @@ vmm_stop* vmm_step(vmm_vm* vm, uint32_t cpu, uint64_t deadline_ns, vmm_error** e
 void vmm_cancel(vmm_vm* vm);
 int vmm_pause(vmm_vm* vm, vmm_error** error);
 int vmm_resume(vmm_vm* vm, vmm_error** error);
+/* Any time, from any thread; with another clock rate than 1. */
+int vmm_advance_time(vmm_vm* vm, uint64_t nanoseconds, vmm_error** error);
 
 /* Why it stopped: "power-off", "deadline", "condition met", ... (vmm/stop_reason.h). */
 const char* vmm_stop_reason(const vmm_stop* stop);

@@ -358,6 +358,22 @@ void check_hypercalls(const std::vector<HypercallPort>& hypercalls,
   }
 }
 
+void check_rate(const VmConfig& config, std::vector<std::string>& problems) {
+  const double rate = config.clock.rate;
+  const bool possible =
+      rate == 0 || (rate >= ClockConfig::kLeastRate && rate <= ClockConfig::kMostRate);
+  if (!possible) {  // nor is what is no number
+    problems.push_back(
+        fmt::format("A clock at {} times the host's rate: {} to {} are possible, or 0", rate,
+                    ClockConfig::kLeastRate, ClockConfig::kMostRate));
+  }
+  if (rate != 1 &&
+      (config.irqchip == IrqchipMode::kKernel || config.irqchip == IrqchipMode::kSplit)) {
+    problems.emplace_back(
+        "A clock at another rate than the host's needs all timers here: --irqchip user or none");
+  }
+}
+
 }  // namespace
 
 std::vector<std::string> validate(const VirtioConfig& device) {
@@ -440,6 +456,7 @@ std::vector<std::string> validate(const VmConfig& config) {
     problems.push_back(fmt::format("A clock {} days from the host's is not possible",
                                    config.clock.ahead / std::chrono::hours(24)));
   }
+  check_rate(config, problems);
   check_own_devices(config.devices, problems);
   check_hypercalls(config.hypercalls, problems);
   check_boot(config, problems);

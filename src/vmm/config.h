@@ -122,14 +122,22 @@ struct SnapshotBoot {
 
 using BootSource = std::variant<BuiltinGuest, KernelBoot, FlatBoot, SnapshotBoot>;
 
-// What the guest's real-time clock shows. Guest time itself (timers, the HPET, the PM timer) always
-// stands still while the guest is paused.
+// What the guest's real-time clock shows, and how fast guest time passes: that of all timers and
+// clocks of this process (PIT, RTC, HPET, PM timer, local APICs). It always stands still while the
+// guest is paused.
 struct ClockConfig {
   // Before or after the host's UTC, when the machine is created.
   std::chrono::seconds ahead{0};
   // Goes on from where it stood when the guest is resumed, and knows nothing of changes of the
   // host's clock; else it keeps its distance from that one, pauses or not.
   bool frozen = false;
+  // Seconds of guest time in a second of the host's: kLeastRate to kMostRate; 0: it stands still,
+  // and Vm::advance_time() moves it. With any but 1 the time of day is guest time, as if frozen;
+  // the timers must not be KVM's (IrqchipMode::kUser, which kAuto is then, or kNone); and the guest
+  // is not told of kvmclock. Its TSC counts at this rate where the host can scale it, and else at
+  // the host's: the guest is not told how fast, and finds out by a timer.
+  double rate = 1;
+  static constexpr double kLeastRate = 0.001, kMostRate = 1000;
 };
 
 struct SerialConfig {

@@ -21,8 +21,12 @@ x86::CpuidPolicy policy_for(const VmConfig& config, const HostPlan& plan,
   policy.local_apic = local_apic(plan.irqchip);
   const bool user = plan.irqchip == IrqchipMode::kUser;
   policy.x2apic = !user || plan.apic_msrs;
-  policy.tsc_deadline = user ? plan.apic_msrs : caps.tsc_deadline_timer;
+  policy.tsc_deadline = user ? plan.tsc_deadline : caps.tsc_deadline_timer;
   if (plan.hide_hypercalls) policy.hidden_kvm_features = x86::kvm_feature::kHypercalls;
+  if (config.clock.rate != 1) {
+    policy.hidden_kvm_features |= x86::kvm_feature::kClocks;  // they show the host's time
+    policy.tsc_rate = caps.tsc_control && config.clock.rate != 0;
+  }
   policy.add_features = config.cpus.add_features;
   policy.remove_features = config.cpus.remove_features;
   policy.brand = x86::host_cpu_brand();

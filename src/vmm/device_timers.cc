@@ -29,6 +29,10 @@ void DeviceTimers::stop() {
   for (const auto& slot : slots_) slot->stop();
 }
 
+void DeviceTimers::look_again() {
+  for (const auto& slot : slots_) slot->rearm();
+}
+
 void DeviceTimers::Slot::bind(DeviceRef device, TimedDevice* timed) {
   std::lock_guard<std::mutex> lock(mutex_);
   device_ = std::move(device);
@@ -93,13 +97,14 @@ void DeviceTimers::Slot::look() {
     if (due && *due <= clock_.now()) timed->on_time();
     return timed->next_event();
   });
-  if (!next) return;
+  const auto at = next ? clock_.host_time(*next) : std::nullopt;
+  if (!at) return;
   std::lock_guard<std::mutex> lock(mutex_);
   // A device whose next event is always in the past may not keep the thread busy.
   constexpr std::chrono::nanoseconds kLeastWait = std::chrono::microseconds(100);
   // A guest that touched the device meanwhile has made a newer timer: it stays.
   if (running_ && rearmed == rearmed_)
-    schedule(std::chrono::steady_clock::now() + std::max(*next - clock_.now(), kLeastWait));
+    schedule(std::max(*at, std::chrono::steady_clock::now() + kLeastWait));
 }
 
 }  // namespace vmm

@@ -34,6 +34,8 @@ class DeviceTimers {
   // Guest time runs from now on, or stands still.
   void start();
   void stop();
+  // The clock has been moved. Any thread.
+  void look_again();
 
  private:
   EventLoop& loop_;

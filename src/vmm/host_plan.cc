@@ -28,9 +28,12 @@ constexpr std::array<PlanField, 5> kPlanFields{{
 }};
 
 // What a guest is given that did not say. `quirks` is there when the host was probed.
-void choose_automatically(const kvm::Capabilities& caps, const std::optional<HostQuirks>& quirks,
-                          HostPlan& plan) {
-  if (quirks && quirks->interpreted_kernel) {
+void choose_automatically(const VmConfig& config, const kvm::Capabilities& caps,
+                          const std::optional<HostQuirks>& quirks, HostPlan& plan) {
+  if (config.clock.rate != 1) {
+    plan.irqchip = IrqchipMode::kUser;
+    plan.decisions.emplace_back("irqchip user: KVM's timers know the host's time only");
+  } else if (quirks && quirks->interpreted_kernel) {
     plan.irqchip = IrqchipMode::kUser;
     plan.decisions.push_back(fmt::format(
         "irqchip user: kernel code is interpreted here ({}), and only a timer of ours can wait "
@@ -48,7 +51,7 @@ void choose_automatically(const kvm::Capabilities& caps, const std::optional<Hos
 Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& caps,
                             const std::optional<HostQuirks>& quirks, HostPlan& plan) {
   plan.irqchip = config.irqchip;
-  if (config.irqchip == IrqchipMode::kAuto) choose_automatically(caps, quirks, plan);
+  if (config.irqchip == IrqchipMode::kAuto) choose_automatically(config, caps, quirks, plan);
   if (plan.irqchip == IrqchipMode::kKernel && !(caps.irqchip && caps.pit2)) {
     return fail(ErrorCode::kUnsupported,
                 "This host's KVM has no in-kernel interrupt controllers (irqchip kernel)");
@@ -59,6 +62,7 @@ Result<void> choose_irqchip(const VmConfig& config, const kvm::Capabilities& cap
   }
   if (plan.irqchip == IrqchipMode::kUser) {
     plan.apic_msrs = caps.user_space_msr && caps.msr_filter;
+    plan.tsc_deadline = plan.apic_msrs && config.clock.rate == 1;
   }
   return {};
 }

@@ -17,6 +17,8 @@ class System;
 struct HostPlan {
   IrqchipMode irqchip = IrqchipMode::kKernel;  // never kAuto
   bool apic_msrs = false;  // in user mode: MSRs of local APICs can come to us (x2APIC, deadlines)
+  // In user mode: there are deadlines. They are counted by the TSC, which has to go with the clock.
+  bool tsc_deadline = false;
   bool complete_instructions = false;
   bool syscall_fixup = false;
   bool hide_hypercalls = false;

@@ -335,6 +335,21 @@ Result<void> Vm::resume() { return impl_->control->resume(); }
 
 bool Vm::paused() const { return impl_->control->paused(); }
 
+Result<void> Vm::advance_time(std::chrono::nanoseconds by) {
+  constexpr std::chrono::nanoseconds kMost = std::chrono::hours(24 * 365);
+  if (by < by.zero() || by > kMost) {
+    return fail(ErrorCode::kBadConfig, "Time goes on by a year at most, and not by {} ns",
+                by.count());
+  }
+  if (!impl_->shape.clock_rate) {
+    return fail(ErrorCode::kBadState, "The guest's time is the host's (ClockConfig::rate)");
+  }
+  impl_->machine->clock.advance(by);
+  impl_->machine->timers.look_again();
+  for (const auto& vcpu : impl_->vcpus) vcpu->nudge();  // their local APICs' timers
+  return {};
+}
+
 void Vm::cancel() {
   impl_->machine->stops.post(
       StopInfo{.reason = StopReason::kCancelled, .detail = "the caller asked for an end"});

@@ -129,6 +129,12 @@ class Vm {
   Result<void> resume();
   bool paused() const;
 
+  // Guest time is later by `by` (ClockConfig::rate, which is not 1): what becomes due fires as soon
+  // as the guest runs, or at once when it does. What a periodic timer missed is one tick, so
+  // advance in steps of less than its period. Any time, any thread. Errors: kBadState where guest
+  // time is the host's; kBadConfig for what is negative, or more than a year.
+  Result<void> advance_time(std::chrono::nanoseconds by);
+
   // Bytes for the guest's COM1 receiver: how many fit. When fewer than given, serial_input_space()
   // is signalled as soon as there is room again.
   std::size_t push_serial_input(std::span<const std::byte> bytes);

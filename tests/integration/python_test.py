@@ -144,6 +144,27 @@ class Python(unittest.TestCase):
                     vm.save_increment(path, path)
                 self.assertEqual(refused.exception.code, "BadConfig")
 
+    def test_time_that_stands_still(self):
+        # mov dx, 0x608 (the PM timer); 1: in eax, dx; mov [0x2008], rax; inc qword [COUNTER]; jmp 1b
+        watch = bytes.fromhex("66ba0806" "ed" "4889042508200000" "48ff0425") + COUNTER.to_bytes(4, "little") + b"\xeb\xed"
+
+        def timer(vm):
+            before = self.count(vm)
+            while self.count(vm) < before + 2:
+                vm.run(0.001)
+            return struct.unpack("<I", vm.read(0x2008, 4))[0]
+
+        with vmm.Vm(code=watch, memory=4 << 20, clock_rate=0) as vm:
+            self.assertEqual(timer(vm), 0)
+            vm.advance_time(2)
+            self.assertEqual(timer(vm), 2 * 3_579_545)
+            with vm.clone() as clone:
+                clone.advance_time(1)
+                self.assertEqual(timer(clone), 3 * 3_579_545)
+        with machine(TALK) as vm, self.assertRaises(vmm.Error) as refused:
+            vm.advance_time(1)
+        self.assertEqual(refused.exception.code, "BadState")
+
     def test_events_and_local_apic(self):
         with vmm.Vm(code=EXIT, memory=2 << 20, irqchip="user") as vm:
             events = vm.events()

@@ -15,6 +15,8 @@
 namespace vmm {
 namespace {
 
+constexpr double kBillion = 1e9;
+
 VirtioShape shape_of(const VirtioRngConfig& rng) {
   return {.kind = "rng", .serial = rng.seed ? fmt::format("{}", *rng.seed) : std::string()};
 }
@@ -109,6 +111,9 @@ Result<VirtioConfig> config_of(const VirtioShape& shape) {
 }  // namespace
 
 Result<void> MachineShape::validate() const {
+  if (clock_rate && static_cast<double>(*clock_rate) > ClockConfig::kMostRate * kBillion) {
+    return fail(ErrorCode::kBadState, "A clock at {} billionths of the host's rate", *clock_rate);
+  }
   constexpr std::size_t kMostVirtio = 64;
   constexpr std::uint64_t kMostSeconds = 3600;
   if (irqchip == IrqchipMode::kAuto || irqchip > IrqchipMode::kUser ||
@@ -133,13 +138,16 @@ MachineShape shape_of(const VmConfig& config, const HostPlan& plan,
                      .irqchip = plan.irqchip,
                      .apic_msrs = plan.apic_msrs,
                      .tick_share = config.tick_share,
-                     .frozen_clock = config.clock.frozen,
+                     .frozen_clock = config.clock.frozen || config.clock.rate != 1,
                      .clock_ahead = config.clock.ahead.count(),
                      .debug_exit_port = config.debug_exit_port,
                      .test_device = config.test_device,
                      .uuid = config.uuid,
                      .transport = config.virtio_transport,
                      .hotplug_slots = config.hotplug_slots};
+  if (config.clock.rate != 1) {
+    shape.clock_rate = static_cast<std::uint64_t>(config.clock.rate * kBillion + 0.5);
+  }
   if (config.watchdog) shape.watchdog = config.watchdog->action;
   for (const VirtioConfig& device : config.virtio) {
     std::visit(
@@ -163,6 +171,7 @@ VmConfig config_of(const MachineShape& shape) {
   config.tick_share = shape.tick_share;
   config.clock.frozen = shape.frozen_clock;
   config.clock.ahead = std::chrono::seconds(shape.clock_ahead);
+  if (shape.clock_rate) config.clock.rate = static_cast<double>(*shape.clock_rate) / kBillion;
   config.debug_exit_port = shape.debug_exit_port;
   config.test_device = shape.test_device;
   config.uuid = shape.uuid;
@@ -179,13 +188,17 @@ VmConfig config_of(const MachineShape& shape) {
 Result<void> check_fits(const MachineShape& machine, const MachineShape& saved) {
   if (machine == saved) return {};
   const StateDocument own = fields_of(machine), other = fields_of(saved);
-  const nlohmann::json& ours = own.json();
-  const nlohmann::json& theirs = other.json();
-  for (const auto& [name, value] : theirs.items()) {
-    if (ours.at(name) == value) continue;
+  // What only one of them has is a name in one of the documents.
+  const nlohmann::json ours = own.json(), theirs = other.json();
+  nlohmann::json names = ours;
+  names.update(theirs);
+  for (const auto& [name, value] : names.items()) {
+    const std::string mine = ours.contains(name) ? ours.at(name).dump() : "none";
+    const std::string saved_one = theirs.contains(name) ? theirs.at(name).dump() : "none";
+    if (mine == saved_one) continue;
     return fail(ErrorCode::kBadConfig,
                 "The machine is not the one of the snapshot: '{}' is {}, in the snapshot {}", name,
-                ours.at(name).dump(), value.dump());
+                mine, saved_one);
   }
   return {};
 }

@@ -53,6 +53,8 @@ struct MachineShape {
   std::uint32_t tick_share = 0;
   bool frozen_clock = false;
   std::int64_t clock_ahead = 0;  // seconds
+  // ClockConfig::rate in billionths; nothing: 1.
+  std::optional<std::uint64_t> clock_rate = {};
   std::optional<std::uint16_t> debug_exit_port = {};
   bool test_device = false;
   std::array<std::uint8_t, 16> uuid{};
@@ -71,6 +73,7 @@ struct MachineShape {
     f("tick_share", &MachineShape::tick_share);
     f("frozen_clock", &MachineShape::frozen_clock);
     f("clock_ahead", &MachineShape::clock_ahead);
+    f("clock_rate", &MachineShape::clock_rate);
     f("debug_exit_port", &MachineShape::debug_exit_port);
     f("test_device", &MachineShape::test_device);
     f("uuid", &MachineShape::uuid);

@@ -17,6 +17,7 @@ constexpr std::uint32_t kKvmSignatureLeaf = 0x4000'0000;
 constexpr std::uint32_t kKvmFeatureLeaf = 0x4000'0001;
 constexpr std::uint32_t kBrandLeaf = 0x8000'0002;  // and the two after it
 constexpr std::uint32_t kXsaveLeaf = 0xd;
+constexpr std::uint32_t kTscLeaf = 0x15, kFrequencyLeaf = 0x16;
 
 // What a guest may know of; others are for hypervisors that answer the hypercalls behind them.
 constexpr std::uint32_t kKnownKvmFeatures =
@@ -181,6 +182,11 @@ Result<std::vector<CpuidEntry>> guest_cpuid(std::span<const CpuidEntry> host,
   apply_topology(table, policy.vcpus);
   apply_kvm_leaves(table, policy);
   apply_brand(table, policy.brand);
+  if (!policy.tsc_rate) {
+    std::erase_if(table, [](const CpuidEntry& entry) {
+      return entry.function == kTscLeaf || entry.function == kFrequencyLeaf;
+    });
+  }
 
   for (const std::string& name : policy.remove_features) {
     // Dependents first, while the state components that they stand for are still there.

@@ -39,6 +39,9 @@ inline constexpr std::uint32_t kPvSchedYield = 1U << 13;
 inline constexpr std::uint32_t kAsyncPfInt = 1U << 14;
 inline constexpr std::uint32_t kClocksourceStable = 1U << 24;
 
+// What has KVM write times to the guest's memory.
+inline constexpr std::uint32_t kClocks =
+    kClocksource | kClocksource2 | kStealTime | kClocksourceStable;
 // What makes a guest issue hypercalls, which some hosts cannot complete.
 inline constexpr std::uint32_t kHypercalls = kPvUnhalt | kPvTlbFlush | kPvSendIpi | kPvSchedYield;
 }  // namespace kvm_feature
@@ -48,6 +51,7 @@ struct CpuidPolicy {
   LocalApic local_apic = LocalApic::kKernel;
   bool x2apic = true;                             // whoever plays them answers the x2APIC's MSRs
   bool tsc_deadline = false;                      // and has the TSC-deadline timer
+  bool tsc_rate = true;                           // the guest may know how fast its TSC counts
   std::uint32_t hidden_kvm_features = 0;          // kvm_feature bits not to tell the guest of
   std::vector<std::string> add_features = {};     // refused when the guest would not have them
   std::vector<std::string> remove_features = {};  // with all that depend on them

@@ -195,6 +195,22 @@ TEST(CApi, GuestCallsTheProgram) {
   EXPECT_EQ(vmm_stop_value(in_call.get()), 5U);
 }
 
+TEST(CApi, TimeThatIsNotTheHostsIsMoved) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  const Own<vmm_config> config = machine();
+  const Own<vmm_vm> of_the_host = create(config.get());
+  if (of_the_host == nullptr) return;
+  vmm_error* raw = nullptr;
+  EXPECT_FALSE(vmm_advance_time(of_the_host.get(), kSecond, &raw));
+  const Own<vmm_error> error(raw);
+  EXPECT_STREQ(vmm_error_code(error.get()), "BadState");
+  vmm_config_set_clock_rate(config.get(), 0);
+  const Own<vmm_vm> still = create(config.get());
+  ASSERT_NE(still, nullptr);
+  EXPECT_TRUE(vmm_advance_time(still.get(), kSecond, nullptr));
+  EXPECT_FALSE(vmm_advance_time(still.get(), ~std::uint64_t{0}, nullptr));
+}
+
 TEST(CApi, HypercallWithoutAFunctionIsRefused) {
   const Own<vmm_config> config = machine();
   ASSERT_TRUE(vmm_config_add_hypercall(config.get(), 0x640, nullptr, nullptr, nullptr));

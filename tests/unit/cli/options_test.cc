@@ -162,6 +162,16 @@ TEST(Options, ClockBeginsAtADate) {
   EXPECT_EQ(parse_clock("base=1970-01-01T00:00:00", kNow)->ahead, -kNow);
 }
 
+TEST(Options, ClockHasARate) {
+  EXPECT_EQ(run({}).config.clock.rate, 1);
+  EXPECT_EQ(run({"--clock", "rate=0.25"}).config.clock.rate, 0.25);
+  EXPECT_EQ(run({"--clock", "frozen,rate=10"}).config.clock.rate, 10);
+  // Nobody could move a clock that stands still.
+  for (const char* bad : {"rate=", "rate=0", "rate=-1", "rate=1e9", "rate=0x10", "rate=nan"}) {
+    EXPECT_FALSE(parse_clock(bad, {})) << bad;
+  }
+}
+
 TEST(Options, ClockRefusesWhatIsNoDate) {
   for (const std::string_view text :
        {"", "now", "base=", "base=2023-02-29", "base=2023-11-14T24:00:00",

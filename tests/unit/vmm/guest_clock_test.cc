@@ -72,11 +72,12 @@ TEST(GuestClock, HostTime_isStableAndLeavesPausesOut) {
   const auto first = clock.host_time(milliseconds(500));
   wait_a_little();
   EXPECT_EQ(clock.host_time(milliseconds(500)), first);
-  EXPECT_EQ(clock.host_time(milliseconds(700)) - first, milliseconds(200));
+  EXPECT_EQ(*clock.host_time(milliseconds(700)) - *first, milliseconds(200));
   clock.stop();
+  EXPECT_EQ(clock.host_time(milliseconds(500)), std::nullopt);
   wait_a_little();
   clock.start();
-  EXPECT_GE(clock.host_time(milliseconds(500)) - first, milliseconds(2));
+  EXPECT_GE(*clock.host_time(milliseconds(500)) - *first, milliseconds(2));
 }
 
 TEST(GuestClock, WallClockIsTheHosts) {
@@ -90,7 +91,7 @@ TEST(GuestClock, WallClockIsTheHosts) {
 
 TEST(GuestClock, TimeOfDay_canBeAheadOfTheHosts) {
   GuestClock clock;
-  clock.set_time_of_day({.ahead = std::chrono::hours(-24)});
+  clock.configure({.ahead = std::chrono::hours(-24)});
   const auto host = [] { return std::chrono::system_clock::now().time_since_epoch(); };
   const auto before = host();
   const auto utc = clock.utc() + std::chrono::hours(24);
@@ -100,7 +101,7 @@ TEST(GuestClock, TimeOfDay_canBeAheadOfTheHosts) {
 
 TEST(GuestClock, FrozenTimeOfDay_isPartOfGuestTime) {
   GuestClock clock;
-  clock.set_time_of_day({.ahead = std::chrono::hours(1), .frozen = true});
+  clock.configure({.ahead = std::chrono::hours(1), .frozen = true});
   const auto begin = clock.utc();
   wait_a_little();
   EXPECT_EQ(clock.utc(), begin);  // not started yet
@@ -134,13 +135,67 @@ TEST(GuestClock, Set_goesOnFromThere) {
 
 TEST(GuestClock, Set_movesAFrozenTimeOfDayAndNoOther) {
   GuestClock frozen;
-  frozen.set_time_of_day({.frozen = true});
+  frozen.configure({.frozen = true});
   frozen.set(std::chrono::hours(5), std::chrono::hours(100));
   EXPECT_EQ(frozen.utc(), std::chrono::hours(100));
   GuestClock clock;
   const auto before = clock.utc();
   clock.set(std::chrono::hours(5), std::chrono::hours(100));
   EXPECT_GE(clock.utc(), before);
+}
+
+TEST(GuestClock, Rate_isThatOfHostTime) {
+  GuestClock slow;
+  slow.configure({.rate = 0.5});
+  const auto before = std::chrono::steady_clock::now();
+  slow.start();
+  wait_a_little();
+  const auto shown = slow.now();
+  EXPECT_LE(shown * 2, std::chrono::steady_clock::now() - before);
+  EXPECT_GE(shown, milliseconds(1));
+  EXPECT_EQ(*slow.host_time(milliseconds(700)) - *slow.host_time(milliseconds(500)),
+            milliseconds(400));
+}
+
+TEST(GuestClock, NoRate_makesTimeGoBackInPauses) {
+  for (const double rate : {0.001, 0.3, 1.0, 2.7, 1000.0}) {
+    GuestClock clock;
+    clock.configure({.rate = rate});
+    auto last = clock.now();
+    for (int i = 0; i < 1000; ++i) {
+      clock.start();
+      ASSERT_GE(clock.now(), last) << rate;
+      last = clock.now();
+      clock.stop();
+      ASSERT_GE(clock.now(), last) << rate;
+      last = clock.now();
+    }
+  }
+}
+
+TEST(GuestClock, RateOfZero_standsStillUntilItIsAdvanced) {
+  GuestClock clock;
+  clock.configure({.rate = 0});
+  const auto utc = clock.utc();
+  clock.start();
+  wait_a_little();
+  EXPECT_EQ(clock.now(), milliseconds(0));
+  EXPECT_EQ(clock.host_time(milliseconds(1)), std::nullopt);
+  clock.advance(std::chrono::hours(1));
+  EXPECT_EQ(clock.now(), std::chrono::hours(1));
+  EXPECT_EQ(clock.utc() - utc, std::chrono::hours(1));
+  clock.stop();
+  clock.advance(milliseconds(1));
+  EXPECT_EQ(clock.now(), std::chrono::hours(1) + milliseconds(1));
+}
+
+TEST(GuestClock, Advance_ofAClockThatRuns) {
+  GuestClock clock;
+  clock.configure({.rate = 3});
+  clock.start();
+  clock.advance(std::chrono::hours(1));
+  EXPECT_GE(clock.now(), std::chrono::hours(1));
+  EXPECT_LT(clock.now(), std::chrono::hours(1000));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "tests/unit/x86/cpuid_samples.h"
@@ -63,6 +64,18 @@ TEST(Cpuid, HidesKvmFeaturesOnRequest) {
   EXPECT_EQ(features & (1U << 7 | 1U << 9 | 1U << 11 | 1U << 13), 0U);
   EXPECT_NE(features & kvm_feature::kClocksource2, 0U);
   EXPECT_NE(features & kvm_feature::kClocksourceStable, 0U);
+}
+
+TEST(Cpuid, ATscOfAnotherRate_isNotDescribed) {
+  auto host = intel_host();
+  host.push_back({.function = 0x15, .eax = 2, .ebx = 200, .ecx = 25'000'000});
+  host.push_back({.function = 0x16, .eax = 2500});
+  const auto with = guest_cpuid(host, {}).value();
+  EXPECT_EQ(leaf(with, 0x15).ebx, 200U);
+  const auto without = guest_cpuid(host, {.tsc_rate = false}).value();
+  EXPECT_TRUE(std::none_of(without.begin(), without.end(), [](const CpuidEntry& entry) {
+    return entry.function == 0x15 || entry.function == 0x16;
+  }));
 }
 
 TEST(Cpuid, TscDeadlineNeedsALocalApicThatHasIt) {
@@ -149,9 +162,9 @@ TEST(Cpuid, RefusesToAddWhatTheHostLacks) {
 }
 
 TEST(Cpuid, RefusesToAddWhatTheApicCannotDo) {
-  EXPECT_FALSE(guest_cpuid(intel_host(), {.local_apic = LocalApic::kUserSpace,
-                                          .x2apic = false,
-                                          .add_features = {"x2apic"}}));
+  EXPECT_FALSE(guest_cpuid(
+      intel_host(),
+      {.local_apic = LocalApic::kUserSpace, .x2apic = false, .add_features = {"x2apic"}}));
 }
 
 TEST(Cpuid, RefusesImpossibleNumbersOfCpus) {
