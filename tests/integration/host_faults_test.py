@@ -1,5 +1,5 @@
 """Hosts that fail while a guest runs: a file system without space, images that are truncated or removed, a block device
-whose medium has gone. The guest sees errors of its requests and nothing else, goes on when the host is well again, and finds
+whose medium has gone, a process that serves the disk and is killed. The guest sees errors of its requests and nothing else, goes on when the host is well again, and finds
 what it had flushed.
 
     host_faults_test.py PATH-OF-VMM PATH-OF-GUEST
@@ -16,7 +16,7 @@ import tempfile
 import unittest
 
 import vmm_process
-from vmm_process import Running, needs_kvm, read_until
+from vmm_process import Running, eventually, listens, needs_kvm, read_until
 
 PAGE = 4096
 PAGES = 64
@@ -219,6 +219,48 @@ class HostFaults(unittest.TestCase):
         self.assertEqual(guest.read(50), FINE + "b")  # the overlay's
         self.assertEqual(guest.read(51), FAILED)
         self.assertEqual(guest.read(7), FINE + ".")
+
+    def storage_daemon(self):
+        """Serves the image as a disk of another process; its socket's path."""
+        program = shutil.which("qemu-storage-daemon")
+        if program is None:
+            self.skipTest("there is no qemu-storage-daemon: install the package qemu-utils")
+        socket = self.folder / "socket"
+        socket.unlink(missing_ok=True)
+        daemon = subprocess.Popen([program, "--blockdev", f"driver=file,node-name=image,filename={self.image}",
+                                   "--export", f"type=vhost-user-blk,id=disk,node-name=image,writable=on,"
+                                   f"addr.type=unix,addr.path={socket}"])
+        self.addCleanup(daemon.wait)
+        self.addCleanup(daemon.kill)
+        self.assertTrue(eventually(lambda: listens(socket)))
+        return daemon, socket
+
+    def test_killed_back_end(self):
+        self.make_image()
+        daemon, socket = self.storage_daemon()
+        guest = self.start(f"vhost-user-blk={socket}")
+        for i in range(100):
+            letter = chr(ord("a") + i % 26)
+            self.assertEqual(guest.write(i % PAGES, letter), FINE)
+            self.assertEqual(guest.read(i % PAGES), FINE + letter)
+        self.assertEqual(guest.flush(), FINE)
+        daemon.kill()
+        daemon.wait()
+        self.assertEqual(guest.read(0), FAILED)
+        self.assertEqual(guest.write(0, "z"), FAILED)
+        self.assertEqual(self.image.read_bytes()[99 % PAGES * PAGE:][:PAGE], page(chr(ord("a") + 99 % 26)))
+
+    def test_back_end_that_comes_back(self):
+        self.make_image()
+        daemon, socket = self.storage_daemon()
+        guest = self.start(f"vhost-user-blk={socket},reconnect")
+        self.assertEqual(guest.write(0, "a"), FINE)
+        self.assertEqual(guest.flush(), FINE)
+        daemon.kill()
+        daemon.wait()
+        self.storage_daemon()
+        self.assertEqual(guest.read(0), FINE + "a")
+        self.assertEqual(guest.write(1, "b"), FINE)
 
     def test_removed_image(self):
         self.make_image()
