@@ -91,6 +91,21 @@ TYPED_TEST(DiskConformance, Write_isReadBack_andNothingElseChanges) {
 }
 
 // Who looks by himself misses nothing when he goes back to being told.
+// From one piece of memory and from several, which are different calls of an engine.
+TYPED_TEST(DiskConformance, DurableWrite_isReadBack) {
+  EXPECT_EQ(this->io().write_durably(4096, pattern(1024, 8)), 0);
+  Pieces pieces({512, 1024, 512});
+  pieces.fill(pattern(2048, 9));
+  EXPECT_EQ(this->io().run({.op = BlockOp::kWrite,
+                            .offset = 8192,
+                            .length = 2048,
+                            .buffers = pieces.buffers(),
+                            .durable = true}),
+            0);
+  EXPECT_EQ(this->io().read(4096, 1024), pattern(1024, 8));
+  EXPECT_EQ(this->io().read(8192, 2048), pattern(2048, 9));
+}
+
 TYPED_TEST(DiskConformance, WhatEndsWhileTheDiskIsQuiet_isToldOfAfterwards) {
   struct Client final : BlockClient {
     void block_done(std::uint64_t, int error) override { answer = error; }
