@@ -334,6 +334,15 @@ Outcome Interpreter::enter() noexcept {
 
 namespace {
 
+// What KVM does about these MSRs it does when it enters the guest the next time, which after a step
+// over WRMSR nothing here may ever need: it writes to the guest's memory (kvmclock, time stolen),
+// or sets its clock by the TSC.
+bool takes_effect_later(const Cpu& cpu) {
+  constexpr std::uint32_t kTsc = 0x10, kTscAdjust = 0x3b, kOldSystemTime = 0x12, kOfKvm = 0x4b56'4d;
+  const auto msr = static_cast<std::uint32_t>(cpu.file[x86::kRcx]);
+  return msr == kTsc || msr == kTscAdjust || msr == kOldSystemTime || msr >> 8 == kOfKvm;
+}
+
 // All exceptions that KVM tells about but #DB are faults (SDM volume 3, table 6-1).
 Event as_event(const kvm::PendingException& exception) {
   return {.vector = static_cast<std::uint8_t>(exception.vector),
@@ -382,6 +391,7 @@ Result<Outcome> Interpreter::run(kvm::VcpuFd& cpu,
       std::exchange(step_next_, false) ? Outcome::kEnterStep : execute(deadline);
   if (outcome == Outcome::kEnter) (void)enter();
   if (outcome == Outcome::kEnterStep) stepped_from_ = cpu_.rip;
+  if (outcome == Outcome::kEnterStep && cpu_.writes_msr) step_next_ = takes_effect_later(cpu_);
   executed_.add(count_ - before);
   const bool events_changed =
       events.any() || cpu_.nmi_blocked != events.nmi_blocked || cpu_.shadow != events.shadow;

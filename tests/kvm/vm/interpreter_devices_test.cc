@@ -155,6 +155,37 @@ TEST(InterpreterDevicesKvm, AccessesAreWhatTheyAreInKvm) {
   EXPECT_EQ(in_kvm.interpreted, 0U);
 }
 
+// The guest's clock is there as soon as it was asked for: KVM writes it when it enters the guest.
+VMM_GUEST_CODE(kAsksForTheClock, R"(
+  mov $0x4b564d01, %ecx
+  mov $0x2001, %eax
+  xor %edx, %edx
+  wrmsr
+  mov 0x2018, %eax  # the multiplier
+  mov %eax, 0x2100
+  mov $7, %al
+  out %al, $0xf4
+  jmp .
+)");
+
+TEST(InterpreterDevicesKvm, ClockIsThereAtOnce) {
+  VmConfig config;
+  config.memory.size = MiB(2);
+  config.irqchip = IrqchipMode::kUser;
+  config.boot = FlatBoot{.image = kAsksForTheClock.image()};
+  config.quirks.push_back({.name = "interpret-kernel", .value = Toggle::kOn});
+  const auto vm = Vm::create(std::move(config));
+  if (!vm &&
+      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
+    GTEST_SKIP() << "needs KVM with MSR filters: " << vm.error().message();
+  }
+  ASSERT_TRUE(vm) << vm.error().message();
+  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+  ASSERT_TRUE(stop) << stop.error().message();
+  EXPECT_EQ(stop->value, 7U) << stop->detail << stop->report;
+  EXPECT_NE((*vm)->memory().read<std::uint32_t>(Gpa(0x2100)).value(), 0U);
+}
+
 // A CPU that does nothing but go to devices is paused like any other.
 VMM_GUEST_CODE(kNeverEnds, "1: in $0x61, %al\n jmp 1b");
 
