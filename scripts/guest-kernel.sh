@@ -4,9 +4,9 @@
 #   scripts/guest-kernel.sh [--tiny|--debug] [OUTPUT_DIR]
 #
 # The result is OUTPUT_DIR/bzImage, vmlinux and System.map beside it (default build/guest-kernel, with --tiny
-# build/guest-kernel-tiny). With --debug (build/guest-kernel-debug) vmlinux has debug information, and
-# OUTPUT_DIR/vmlinux-gdb.py gives gdb the kernel's own commands. A kernel that was built from the same configuration
-# and the same source package is kept; nothing is rebuilt then.
+# build/guest-kernel-tiny). With --debug (build/guest-kernel-debug) vmlinux has debug information,
+# OUTPUT_DIR/vmlinux-gdb.py gives gdb the kernel's own commands, and crc4.ko is a module to load. A kernel
+# that was built from the same configuration and the same source package is kept; nothing is rebuilt then.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -48,7 +48,7 @@ export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=vmm KBUILD_BUILD_HO
   (cd "$work" && ARCH=x86_64 scripts/kconfig/merge_config.sh -m .config "${configs[@]}")
   make -C "$work" ARCH=x86_64 olddefconfig
   make -C "$work" ARCH=x86_64 -j"$(nproc)" bzImage
-  [ "$variant" != guest-kernel-debug ] || make -C "$work" ARCH=x86_64 scripts_gdb
+  [ "$variant" != guest-kernel-debug ] || make -C "$work" ARCH=x86_64 -j"$(nproc)" scripts_gdb modules
 } >"$out/build.log" 2>&1 || {
   say "the build failed; the end of $out/build.log:"
   tail -n 30 "$out/build.log" >&2
@@ -64,6 +64,7 @@ install -m 644 "$work/vmlinux" "$out/vmlinux"
 install -m 644 "$work/System.map" "$out/System.map"
 install -m 644 "$work/.config" "$out/config"
 if [ "$variant" = guest-kernel-debug ]; then
+  install -m 644 "$work/lib/crc4.ko" "$out/crc4.ko"
   # The script looks for its modules beside itself, under scripts/gdb.
   mkdir -p "$out/scripts/gdb/linux"
   install -m 644 "$work"/scripts/gdb/linux/*.py "$out/scripts/gdb/linux/"

@@ -1,8 +1,9 @@
 """gdb on a Linux kernel with debug information at an address chosen at random, in one boot: source lines from the kernel's first
-function on, and in user space the commands that the kernel brings for gdb. See guest.py for the environment; and
+function on, and in user space the commands that the kernel brings for gdb, and those that the server has for Linux. See guest.py for
+the environment; and
 
     GUEST_KERNEL_DEBUG   the kernel to boot; build/guest-kernel-debug/bzImage when it is not set, where
-                         scripts/guest-kernel.sh --debug puts it, with vmlinux and vmlinux-gdb.py beside it
+                         scripts/guest-kernel.sh --debug puts it, with vmlinux, vmlinux-gdb.py and crc4.ko beside it
 """
 import os
 import pathlib
@@ -29,9 +30,10 @@ class Kernel(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.socket = pathlib.Path(folder.name) / "gdb"
-        initramfs = guest.make_initramfs(folder.name, "--shell")
+        initramfs = guest.make_initramfs(folder.name, "--shell", "--add", f"{KERNEL.with_name('crc4.ko')}:crc4.ko")
+        control, snapshot = f"{folder.name}/control", f"{folder.name}/snapshot"
         with guest.Machine(["--kernel", str(KERNEL), "--initrd", str(initramfs), "--mem", "256M", "--kaslr", "--gdb", f"unix:{cls.socket}",
-                            "--gdb-wait", "--symbols", str(KERNEL.with_name("vmlinux"))]) as machine:
+                            "--gdb-wait", "--symbols", str(KERNEL.with_name("vmlinux")), "--control", control]) as machine:
             while not listens(cls.socket):
                 pass
             cls.early = cls.gdb("monitor kaslr", "break start_kernel", "continue", "next", "next", "next", "next", "info symbol $pc",
@@ -42,10 +44,20 @@ class Kernel(unittest.TestCase):
             cls.moved = cls.gdb("symbol-file", f"add-symbol-file {KERNEL.with_name('vmlinux')} {slide}",
                                 "echo CURRENT:", "print $lx_current().pid >= 0", "echo RUNQUEUE:", "print $lx_per_cpu(\"runqueues\", 0).cpu",
                                 "detach")
-            # It says so, and loads the kernel's own symbols anew; this kernel has no modules.
+            # It says so, and loads the kernel's own symbols anew; no module is loaded.
             cls.modules = cls.gdb("lx-symbols", "detach")
-            machine.type("echo still $((6 * 7))\n")
+            machine.type("busybox insmod crc4.ko && sleep 1000 &\necho still $((6 * 7))\n")
             machine.wait_for("still 42")
+            while "crc4" not in (told := cls.gdb("monitor lsmod", "detach")):
+                pass
+            cls.named = told + cls.gdb("monitor dmesg", "monitor dmesg 1", "monitor ps", "detach")
+            subprocess.run([guest.program(), "snapshot", control, snapshot], check=True)
+        # The same guest, of which nobody has a file now.
+        with guest.Machine(["--restore", snapshot, "--gdb", f"unix:{cls.socket}2"]) as machine:
+            while not listens(f"{cls.socket}2"):
+                pass
+            cls.nameless = cls.gdb_alone(f"{cls.socket}2", "monitor lsmod", "monitor dmesg", "monitor dmesg 1", "monitor ps",
+                                         "detach")
 
     @classmethod
     def gdb(cls, *commands):
@@ -58,6 +70,16 @@ class Kernel(unittest.TestCase):
         text = done.stdout.decode() + done.stderr.decode()
         print(text)
         return text
+
+    @classmethod
+    def gdb_alone(cls, socket, *commands):
+        words = ["gdb", "--batch", "-nx", "-ex", "set pagination off", "-ex", f"set remotetimeout {guest.PATIENCE_SECONDS}",
+                 "-ex", f"target remote {socket}"]
+        for command in commands:
+            words += ["-ex", command]
+        done = subprocess.run(words, capture_output=True, timeout=guest.PATIENCE_SECONDS)
+        print(done.stdout.decode(), done.stderr.decode())
+        return done.stdout.decode() + done.stderr.decode()
 
     def test_slide_is_known_before_the_first_instruction(self):
         self.assertRegex(self.early, "The kernel lies 0x[1-9a-f][0-9a-f]* behind its symbols")
@@ -79,6 +101,28 @@ class Kernel(unittest.TestCase):
         self.assertRegex(self.late, r"\[ +\d+\.\d+\] Linux version 6\.")
         self.assertRegex(self.late, r'BANNER:\$1 = .*"Linux version 6\.')
         self.assertIn("loading vmlinux", self.modules)
+
+    def check_linux(self, told):
+        lines = re.findall(r"^\[ *\d+\.\d{6}\] .*$", told, re.M)
+        self.assertRegex(lines[0], r"\] Linux version 6\.")
+        self.assertGreater(len(lines), 50, "a boot says more than that")
+        self.assertRegex(told, r"\n\[ .*Run /init as init process")
+        self.assertEqual(lines[-1], lines[-2], "the last one alone was asked for as well")
+        self.assertNotIn(lines[-1], lines[:-2])
+        self.assertRegex(told, r"0x[0-9a-f]+ +0 +0 +0 +\d+.? [RI] \[swapper/0\]")
+        self.assertRegex(told, r"0x[0-9a-f]+ +1 +1 +0 +\d+.? S init")
+        self.assertRegex(told, r"0x[0-9a-f]+ +2 +2 +0 +\d+.? S \[kthreadd\]")
+        shell = re.search(r"0x[0-9a-f]+ +(\d+) +\d+ +\d+ +\d+.? . (?:sh|cttyhack|busybox)\n", told)
+        self.assertRegex(told, rf"0x[0-9a-f]+ +\d+ +\d+ +{shell[1]} +\d+.? . ", "the shell has a child")
+        self.assertRegex(told, r"0xffffffff[0-9a-f]{8} +\d+ +0 crc4\n")
+
+    def test_log_tasks_and_modules_by_symbols(self):
+        self.check_linux(self.named)
+
+    def test_log_tasks_and_modules_by_memory_alone(self):
+        if "CONFIG_DEBUG_INFO_BTF=y" not in KERNEL.with_name("config").read_text():
+            self.skipTest("the kernel was built without BTF: pahole (package dwarves) was missing")
+        self.check_linux(self.nameless)
 
     def test_variables_of_a_cpu(self):
         self.assertRegex(self.moved, r"CURRENT:\$1 = 1")
