@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <mutex>
 
 #include "devices/irq.h"
@@ -13,7 +14,11 @@ namespace vmm {
 struct TickHold {
   std::atomic<bool> held{false};
   std::atomic<bool> on_its_way{
-      false};  // a tick has gone through, and no CPU has been seen to take it
+      false};                      // a tick has gone through, and no CPU has been seen to take it
+  std::atomic<bool> waits{false};  // a tick is being held
+  // Called when one begins to wait, with a device's lock held: must not wait itself, nor come back.
+  // Set before the first gate is used; may be empty.
+  std::function<void()> on_wait = {};
 };
 
 // Any thread; in the lock order behind devices and before what the line leads to.
@@ -25,7 +30,11 @@ class TickGate final : public IrqPin {
     const std::lock_guard guard(mutex_);
     const bool rises = asserted && !level_;
     level_ = asserted;
-    if (rises && hold_.held.load(std::memory_order_acquire)) waits_ = true;
+    if (rises && !waits_ && hold_.held.load(std::memory_order_acquire)) {
+      waits_ = true;
+      hold_.waits.store(true, std::memory_order_release);
+      if (hold_.on_wait) hold_.on_wait();
+    }
     if (waits_) return;
     if (rises) hold_.on_its_way.store(true, std::memory_order_relaxed);
     out_.set_level(asserted);

@@ -29,7 +29,10 @@ void TickGovernor::handled(Time run_time) {
   until_ = run_time + (whole - seen) + whole * share_ / (100 - share_);
 }
 
-void TickGovernor::idle() noexcept { until_ = Time(0); }
+void TickGovernor::idle() noexcept {
+  handling_ = false;
+  until_ = Time(0);
+}
 
 TickGovernor::Time TickGovernor::left(Time run_time) const noexcept {
   return std::max(until_ - run_time, Time(0));

@@ -36,7 +36,7 @@ class TickGovernor {
   bool handling() const noexcept { return handling_; }
   // The CPU takes interrupts again.
   void handled(Time run_time);
-  // The CPU has nothing of its own to do.
+  // The CPU has nothing of its own to do, and is through with its tick.
   void idle() noexcept;
   // How much longer the CPU is to run before the next tick; 0: it may come.
   Time left(Time run_time) const noexcept;

@@ -43,6 +43,9 @@ UserIrqchip::UserIrqchip(const Options& options)
               .tsc_khz = options.tsc_khz,
               .x2apic = options.x2apic})),
       chips_({.messages = this, .routes_changed = {}}, IrqLine(&intr_)) {
+  tick_hold_.on_wait = [this] {
+    if (wake_) wake_(kBootCpu);
+  };
   for (std::uint32_t i = 0; i < options.cpus; ++i) {
     cpus_.push_back(std::make_unique<Cpu>(options.tick_share));
   }
@@ -260,6 +263,7 @@ void UserIrqchip::let_go(VcpuId id) {
   for (const auto& gate : tick_gates_) {
     if (gate->let_go()) held_ticks_.fetch_add(1, std::memory_order_relaxed);
   }
+  tick_hold_.waits.store(false, std::memory_order_relaxed);
 }
 
 void UserIrqchip::release_ticks(VcpuId id) { let_go(id); }
@@ -291,6 +295,14 @@ void UserIrqchip::restored(VcpuId id) {
   return step;
 }
 
+// A local APIC's own timer has its end among the events; a tick that waits on its wire has none.
+[[gnu::hot]] void UserIrqchip::end_hold_in_time(VcpuId id, NextStep& step) {
+  Cpu& mine = cpu(id);
+  if (!mine.holding || id != kBootCpu || !tick_hold_.waits.load(std::memory_order_acquire)) return;
+  const auto end = std::chrono::steady_clock::now() + mine.governor.left(run_time());
+  if (!step.deadline || *step.deadline > end) step.deadline = end;
+}
+
 [[gnu::hot]] Result<NextStep> UserIrqchip::before_entry(kvm::VcpuFd& fd, bool hold) {
   const VcpuId id = id_of(fd);
   pace(fd);
@@ -313,6 +325,7 @@ void UserIrqchip::restored(VcpuId id) {
   fd.set_cr8(now.cr8);
   cpu(id).cr8 = now.cr8;
   NextStep step = next_step(true, now);
+  end_hold_in_time(id, step);
   step.interrupt = vector;
   step.other_event = other_event;
   step.nmi = nmi;

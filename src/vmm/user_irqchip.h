@@ -144,6 +144,7 @@ class UserIrqchip final : public IrqController, public MsiSink {
   // Holds this CPU's next tick back, or lets it go, as its governor says.
   void pace(kvm::VcpuFd& fd);
   void hold(VcpuId id, TickGovernor::Time left);
+  void end_hold_in_time(VcpuId id, NextStep& step);
   void let_go(VcpuId id);
 
   const GuestClock* clock_;

@@ -4,6 +4,7 @@
 //
 // Leaves at LOG a letter for each step:
 //   r  a far call returned         t  three ticks interrupted HLT
+//   w  many more, a loop that does nothing but wait for them
 //   f  the program did what only the kernel may, and was told so
 //   e  it went on behind that, and did it once more
 // Ends with 1.
@@ -93,8 +94,13 @@ in_own_segments:
   hlt
   cmp $3, %ebp
   jb 0b
-  cli
   note 't'
+0:
+  pause
+  cmp $100, %ebp
+  jb 0b
+  cli
+  note 'w'
 
   push $USER_DATA
   push $USER_STACK

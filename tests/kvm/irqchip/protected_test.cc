@@ -33,7 +33,7 @@ TEST_P(ProtectedKvm, InterruptsCallsAndFaults_areReturnedFrom) {
   const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
   ASSERT_TRUE(stop) << stop.error().message();
   const auto log = (*vm)->memory().read<std::array<char, 16>>(Gpa(0x20000)).value();
-  EXPECT_STREQ(log.data(), "rtfe");
+  EXPECT_STREQ(log.data(), "rtwfe");
   EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == 1) << stop->detail << '\n'
                                                                           << stop->report;
 }

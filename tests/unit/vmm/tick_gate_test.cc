@@ -36,6 +36,20 @@ TEST_F(TickGateTest, HeldEdges_becomeOneThatComesLater) {
   EXPECT_FALSE(gate.let_go());
 }
 
+TEST_F(TickGateTest, WhoWaits_isTold) {
+  int told = 0;
+  hold.on_wait = [&told] { ++told; };
+  gate.set_level(true);
+  gate.set_level(false);
+  EXPECT_EQ(told, 0);
+  hold.held = true;
+  gate.set_level(true);
+  gate.set_level(false);
+  gate.set_level(true);
+  EXPECT_EQ(told, 1);
+  EXPECT_TRUE(hold.waits);
+}
+
 TEST_F(TickGateTest, LevelThatWasHeld_staysUpAfterwards) {
   hold.held = true;
   gate.set_level(true);

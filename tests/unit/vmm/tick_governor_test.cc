@@ -107,6 +107,16 @@ TEST(TickGovernor, IdleCpu_getsItsTickAtOnce) {
   EXPECT_EQ(governor.left(milliseconds(2)), Time(0));
 }
 
+// It has been handled although nobody has seen the end of it: nothing is held back afterwards.
+TEST(TickGovernor, CpuThatHaltsBehindATick_getsItsNextOneAtOnce) {
+  TickGovernor governor = governor_of(50);
+  governor.delivered(milliseconds(0));
+  governor.idle();
+  EXPECT_FALSE(governor.handling());
+  governor.handled(milliseconds(2));
+  EXPECT_EQ(governor.left(milliseconds(2)), Time(0));
+}
+
 TEST(TickGovernor, TickBeingHandled_isNotHandledTwice) {
   TickGovernor governor(50);
   governor.handled(milliseconds(5));
