@@ -14,8 +14,10 @@
 // std::array, std::vector (bounded by kMaxStateElements), std::optional, BoundedQueue, std::string,
 // and structures with a field list, nested as deep as the types are. A structure whose values must
 // fit together, or that holds enums, also has `Result<void> validate() const`; a reader calls it,
-// so that what it returns is sound. A type with a form of its own has `write_state(StateSlot, const
-// T&)` and `read_state(StateView, T&)` beside it.
+// so that what it returns is sound. A field that states of before do not have is named by
+// `static constexpr bool added_later(std::string_view field)`: where it is missing it reads as if
+// it were new. A type with a form of its own has `write_state(StateSlot, const T&)` and
+// `read_state(StateView, T&)` beside it.
 //
 // For a device's .cc; its header needs only devices/state_id.h.
 #pragma once
@@ -29,6 +31,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <typeinfo>
 #include <utility>
@@ -51,6 +54,11 @@ struct FieldProbe {
 template <typename T>
 concept HasFields = requires(FieldProbe probe) {
   T::fields(probe);
+};
+
+template <typename T>
+concept HasLaterFields = requires {
+  { T::added_later(std::string_view()) } -> std::same_as<bool>;
 };
 
 template <typename T>
@@ -195,6 +203,13 @@ Result<void> read_state(StateView view, T& value) {
       ++known;
       if (!result) return;
       const Result<StateView> found = view.member(name);
+      if constexpr (HasLaterFields<T>) {
+        if (!found && T::added_later(name)) {
+          value.*member = {};
+          --known;
+          return;
+        }
+      }
       if (!found) {
         result = tl::unexpected<Error>(found.error());
         return;

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -65,6 +66,7 @@ struct MachineShape {
 
   bool operator==(const MachineShape&) const = default;
   Result<void> validate() const;
+  static constexpr bool added_later(std::string_view field) { return field == "clock_rate"; }
   static void fields(auto&& f) {
     f("memory", &MachineShape::memory);
     f("cpus", &MachineShape::cpus);

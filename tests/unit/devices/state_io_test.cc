@@ -173,5 +173,32 @@ TEST(StateIo, WhatIsNoStateAtAll_isRefused) {
   EXPECT_FALSE(read({{"type", "everything"}, {"version", 3}}));
 }
 
+struct Grown {
+  static constexpr StateId kId{"grown", 1};
+  std::uint8_t old = 0;
+  std::optional<std::uint8_t> later = {};
+  bool operator==(const Grown&) const = default;
+  static constexpr bool added_later(std::string_view field) { return field == "later"; }
+  static void fields(auto&& f) {
+    f("old", &Grown::old);
+    f("later", &Grown::later);
+  }
+};
+
+TEST(StateIo, FieldAddedLater_mayBeMissing) {
+  StateWriter writer;
+  writer.put(Grown{.old = 5, .later = 6});
+  nlohmann::json document = writer.document();
+  EXPECT_EQ(StateReader(document).get<Grown>().value(), (Grown{.old = 5, .later = 6}));
+  document["state"].erase("later");
+  EXPECT_EQ(StateReader(document).get<Grown>().value(), (Grown{.old = 5}));
+  // Still nothing else may be in its place, or missing.
+  document["state"]["other"] = 1;
+  EXPECT_FALSE(StateReader(document).get<Grown>());
+  document["state"].erase("other");
+  document["state"].erase("old");
+  EXPECT_FALSE(StateReader(document).get<Grown>());
+}
+
 }  // namespace
 }  // namespace vmm
