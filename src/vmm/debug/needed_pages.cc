@@ -39,19 +39,21 @@ class Tables {
       : memory_(memory), pages_(pages), shape_(shape) {}
 
   void add(std::uint64_t root) {
+    if (!pages_.insert(page_of(root)).second) return;
+    // Each table once, however many entries lead to it: that bounds the list.
     std::vector<std::pair<std::uint64_t, unsigned>> open{{root, shape_.levels}};
-    while (!open.empty() && pages_.size() < kMostTables) {
+    while (!open.empty()) {
       const auto [table, level] = open.back();
       open.pop_back();
-      if (level == 0 || !pages_.insert(page_of(table)).second) continue;
-      if (level == 1) continue;
       std::array<std::byte, kPage> bytes;
-      if (!memory_.read(page_of(table), bytes)) continue;
+      if (level == 1 || !memory_.read(page_of(table), bytes)) continue;
       const std::size_t width = shape_.wide ? 8 : 4;
-      for (std::size_t at = 0; at < kPage; at += width) {
+      for (std::size_t at = 0; at < kPage && pages_.size() < kMostTables; at += width) {
         const std::uint64_t entry = load_le(std::span(bytes).subspan(at, width));
         const bool leaf = level <= 3 && (entry & kEntryLarge) != 0;
-        if ((entry & kEntryPresent) != 0 && !leaf) open.emplace_back(entry & mask(), level - 1);
+        if ((entry & kEntryPresent) == 0 || leaf) continue;
+        const std::uint64_t next = entry & mask();
+        if (pages_.insert(page_of(next)).second) open.emplace_back(next, level - 1);
       }
     }
   }
