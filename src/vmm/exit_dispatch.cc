@@ -294,7 +294,11 @@ Result<void> ExitDispatch::on(kvm::VcpuFd& cpu, EmulationFailureExit& exit) {
   }
   if (const auto* injected = std::get_if<completion::Injected>(&outcome)) {
     count_completed(injected->mnemonic, 0);
-    if (interpreter_) interpreter_->event_queued();
+    if (interpreter_ && injected->software_interrupt) {
+      interpreter_->software_interrupt_queued(injected->vector);
+    } else if (interpreter_) {
+      interpreter_->event_queued();
+    }
   } else {
     const auto& cannot = std::get<completion::Cannot>(outcome);
     stop(cpu, StopReason::kEmulationFailure, cannot.reason, 0, cannot.report);

@@ -134,7 +134,7 @@ Result<Outcome> Completion::take_event(const Step& step) {
   VMM_TRY(context_.flush());
   VMM_TRY(context_.cpu().set_registers(context_.registers));
   VMM_TRY(context_.cpu().inject(step.event));
-  return Outcome(Injected{name_, step.event.vector});
+  return Outcome(Injected{name_, step.event.vector, step.event.software_interrupt});
 }
 
 Outcome Completion::cannot(const std::string& reason) {

@@ -28,6 +28,7 @@ struct Finished {
 struct Injected {
   std::string_view mnemonic;  // static storage; "fetch" or "invalid" when there was none
   std::uint8_t vector = 0;
+  bool software_interrupt = false;  // INT n
 };
 
 // The CPU is as it was and cannot go on.

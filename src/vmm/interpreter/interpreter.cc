@@ -36,6 +36,8 @@ Interpreter::Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap&
 void Interpreter::forget() noexcept {
   root_ = ~0ULL;
   kvm_ran_kernel_ = true;
+  // KVM has it, if it is still to be delivered at all.
+  if (std::exchange(software_interrupt_, std::nullopt)) event_queued_ = true;
 }
 
 std::optional<std::uint64_t> Interpreter::msr(std::uint32_t index) {
@@ -376,7 +378,9 @@ bool Interpreter::deliver_events(const kvm::PendingEvents& events) {
 
 Result<Outcome> Interpreter::run(kvm::VcpuFd& cpu,
                                  std::optional<std::chrono::steady_clock::time_point> deadline) {
-  const kvm::PendingEvents events = VMM_TRY(cpu.pending_events());
+  kvm::PendingEvents events = VMM_TRY(cpu.pending_events());
+  const auto queued = std::exchange(software_interrupt_, std::nullopt);
+  if (queued) events.software_interrupt = queued;
   if (!VMM_TRY(load(cpu))) return enter();
   cpu_.nmi_blocked = events.nmi_blocked;
   cpu_.shadow = events.shadow;

@@ -59,6 +59,9 @@ class Interpreter final : HostState {
 
   // An exception was given to KVM for delivery: some of those it does not tell about.
   void event_queued() noexcept { event_queued_ = true; }
+  // The same for INT n, of which it never tells, and which it drops when its events are set before
+  // it has delivered it: it is delivered here.
+  void software_interrupt_queued(std::uint8_t vector) noexcept { software_interrupt_ = vector; }
 
   std::uint64_t executed() const noexcept { return executed_.value(); }
 
@@ -105,6 +108,7 @@ class Interpreter final : HostState {
   // KVM has run the user since the last interrupt: however fast they come, it gets on.
   bool user_ran_ = true;
   bool event_queued_ = false;
+  std::optional<std::uint8_t> software_interrupt_ = {};
   bool nmi_taken_ = false;  // in this run
   bool nmi_waits_ = false;  // until they are no longer blocked
   Insn last_{};             // the instruction that stopped

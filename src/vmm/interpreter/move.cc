@@ -183,7 +183,8 @@ Next pop_flags(Cpu& cpu, const Insn&) noexcept {
   const std::uint64_t rsp = get<std::uint64_t>(cpu, kRsp);
   std::uint64_t value = 0;
   if (!load(cpu, rsp, value)) return missed(cpu);
-  if ((value & x86::kFlagTf) != 0) return cpu.leave_harmless();
+  // Not as a step: KVM, which steps by TF itself, would not tell of the guest's.
+  if ((value & x86::kFlagTf) != 0) return cpu.leave(Stop::kKvmToUser);
   // At CPL 0 (SDM volume 2, POPF): all but VIP, VIF and VM; RF is cleared.
   constexpr std::uint64_t kChanged = kStatusFlags | kFlagDf | x86::kFlagIf | x86::kFlagIopl |
                                      kFlagNt | x86::kFlagAc | std::uint64_t{1} << 21;

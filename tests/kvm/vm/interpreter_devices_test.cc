@@ -259,5 +259,62 @@ TEST(InterpreterTrace, CpuidThatKvmAnswers_isRefused) {
   EXPECT_THAT(vm.error().message(), ::testing::HasSubstr("CPUID"));
 }
 
+// INT 0x20 five thousand times, each counted by its handler; then one step by TF, which its handler
+// counts and ends. The counts go to 0x2000 and 0x2008.
+VMM_GUEST_CODE(kInterruptItself, R"(
+  mov $0x9000, %esp
+  mov $0x4000, %edi
+  lea interrupted(%rip), %rax
+  movw %ax, 0x20 * 16(%rdi)
+  movw $0x08, 0x20 * 16 + 2(%rdi)
+  movw $0x8e00, 0x20 * 16 + 4(%rdi)
+  lea stepped(%rip), %rax
+  movw %ax, 1 * 16(%rdi)
+  movw $0x08, 1 * 16 + 2(%rdi)
+  movw $0x8e00, 1 * 16 + 4(%rdi)
+  lidt pointer(%rip)
+  xor %ebx, %ebx
+  xor %ebp, %ebp
+  mov $5000, %ecx
+again:
+  int $0x20
+  dec %ecx
+  jnz again
+  mov %rbx, 0x2000
+  pushf
+  orq $0x100, (%rsp)
+  popf
+  nop
+  nop
+  mov %rbp, 0x2008
+  out %al, $0xf4
+interrupted:
+  inc %rbx
+  iretq
+stepped:
+  inc %rbp
+  andq $~0x100, 16(%rsp)
+  iretq
+pointer:
+  .word 0x21 * 16 - 1
+  .quad 0x4000
+)");
+
+TEST(InterpreterEvents, SoftwareInterruptsAndStepsOfTheGuests_arrive) {
+  VmConfig config;
+  config.memory.size = MiB(2);
+  config.irqchip = IrqchipMode::kUser;
+  config.quirks = {{.name = "interpret-kernel", .value = Toggle::kOn}};
+  config.boot = FlatBoot{.image = kInterruptItself.image()};
+  const auto vm = Vm::create(std::move(config));
+  if (!vm && vm.error().code() == ErrorCode::kNoKvm) GTEST_SKIP() << vm.error().message();
+  ASSERT_TRUE(vm) << vm.error().message();
+  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(2)});
+  ASSERT_TRUE(stop) << stop.error().message();
+  ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << stop->report;
+  EXPECT_EQ((*vm)->memory().read<std::uint64_t>(Gpa(0x2000)).value(), 5000U);
+  EXPECT_EQ((*vm)->memory().read<std::uint64_t>(Gpa(0x2008)).value(), 1U);
+}
+
 }  // namespace
 }  // namespace vmm

@@ -32,9 +32,9 @@ class MemoryTest : public testing::Test, protected CoreGuest {
     EXPECT_EQ(cpu.fault.address, address);
     EXPECT_EQ(cpu.fault.error_code, error_code);
   }
-  void is_kvms(Next next) {
+  void is_kvms(Next next, Stop stop = Stop::kKvm) {
     ASSERT_EQ(next, Next::kStop);
-    EXPECT_TRUE(cpu.stop == Stop::kKvm);
+    EXPECT_TRUE(cpu.stop == stop);
   }
   void set_cr4(std::uint64_t cr4) {
     cpu.system.cr4 = cr4;
@@ -156,7 +156,7 @@ TEST_F(MemoryTest, FlagsOnTheStack) {
   EXPECT_EQ(cpu.rflags(), x86::kFlagAc | x86::kFlagZf | 2);
   cpu.file[x86::kRsp] = kStack - 8;
   put<std::uint64_t>(kStack - 8, x86::kFlagTf | 2);
-  is_kvms(step({0x9d}));
+  is_kvms(step({0x9d}), Stop::kKvmToUser);
 }
 
 TEST_F(MemoryTest, JumpsCallsAndReturns) {
