@@ -321,7 +321,7 @@ class Gdb(Debugged):
                 guest.raw([0xBE, 0x00, 0x30, 0, 0, 0xAD])  # mov esi, 0x3000; lodsd
                 fourth = START + len(guest.code)
                 guest.raw([0x90]).exit(5)
-                self.start(guest, "--gdb-wait", "--irqchip", chips)
+                running = self.start(guest, "--gdb-wait", "--irqchip", chips)
                 text = self.gdb("rwatch *(int*)0x3000", "continue", "print/x $rip", "print $ebx", "delete", "awatch *(int*)0x3000",
                                 "continue", "print/x $rip", "continue", "print/x $rip", "continue", "print/x $rip", "print $eax",
                                 "delete", "continue")
@@ -338,6 +338,7 @@ class Gdb(Debugged):
                 self.assertIn(f"$5 = {fourth:#x}", text)
                 self.assertIn("$6 = 9", text)
                 self.assertIn("exited with code 013", text)
+                self.assertEqual(running.wait(), 11)  # and its socket has gone
 
     def test_large_range_is_watched_for_reads(self):
         guest = Guest()
