@@ -40,7 +40,8 @@ ExitDispatch::ExitDispatch(VcpuId id, Machine& machine, Options options)
   if (options_.interpret_kernel) {
     interpreter_ = std::make_unique<interpreter::Interpreter>(
         static_cast<std::uint32_t>(id), machine.memory, *machine.page_tables,
-        *options_.decoded_lines, options_.is_device_msr, options_.no_hypercalls);
+        *options_.decoded_lines, options_.physical_bits, options_.is_device_msr,
+        options_.no_hypercalls);
   }
 }
 

@@ -37,6 +37,7 @@ class ExitDispatch final : public ExitHandler {
   static bool no_msr(std::uint32_t) { return false; }
   struct Options {
     bool complete_instructions = false;
+    std::uint8_t physical_bits = 52;  // the guest's MAXPHYADDR
     bool syscall_fixup = false;
     bool interpret_kernel = false;  // Machine::page_tables is there
     // With that: what CPUs share of decoded code, borrowed, and the MSRs that exits are made of.
@@ -194,7 +195,10 @@ class ExitDispatch final : public ExitHandler {
   // What finishing instructions needs; made when the first one has to be finished.
   struct Completion {
     Completion(Machine& machine, ExitDispatch& dispatch)
-        : bus(dispatch), sandbox(*machine.system), completer(machine.memory, bus, &sandbox) {}
+        : bus(dispatch),
+          sandbox(*machine.system),
+          completer(machine.memory, bus, &sandbox,
+                    {.physical_bits = dispatch.options_.physical_bits}) {}
     CompletionBus bus;
     completion::Sandbox sandbox;
     completion::Completer completer;

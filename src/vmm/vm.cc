@@ -94,6 +94,9 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
     impl->decoded_lines = saved != nullptr ? saved->snapshot->decoded_lines()
                                            : std::make_shared<interpreter::SharedLines>();
   }
+  // Each process asks once.
+  const std::uint8_t physical_bits =
+      x86::physical_address_bits(VMM_TRY(impl->machine->system->supported_cpuid()));
   const bool shared = impl->machine->system->capabilities().sync_registers;
   std::shared_ptr<SyscallTrace> syscalls;
   if (config.trace_syscalls) {
@@ -108,6 +111,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
         id, *impl->machine,
         ExitDispatch::Options{
             .complete_instructions = impl->plan.complete_instructions,
+            .physical_bits = physical_bits,
             .syscall_fixup = impl->plan.syscall_fixup,
             .interpret_kernel = impl->plan.interpret_kernel,
             .decoded_lines = impl->decoded_lines.get(),

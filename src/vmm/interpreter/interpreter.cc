@@ -22,10 +22,11 @@ Next for_kvm(Cpu& cpu, const Insn&) noexcept { return cpu.leave(Stop::kKvm); }
 }  // namespace
 
 Interpreter::Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables,
-                         SharedLines& lines, bool (*device_msr)(std::uint32_t index),
-                         bool no_hypercalls)
+                         SharedLines& lines, std::uint8_t physical_bits,
+                         bool (*device_msr)(std::uint32_t index), bool no_hypercalls)
     : number_(cpu),
       memory_(memory),
+      physical_bits_(physical_bits),
       is_device_msr_(device_msr),
       no_hypercalls_(no_hypercalls),
       tables_(tables),
@@ -129,7 +130,9 @@ Result<bool> Interpreter::load(kvm::VcpuFd& cpu) {
   cpu_.kernel_gs_changed = false;
   cpu_.shadow = false;
   VMM_TRY(after_kvm());
-  tlb_.set_context(x86::paging_context(loaded_, 0));
+  PagingContext paging = x86::paging_context(loaded_, 0);
+  paging.physical_bits = physical_bits_;
+  tlb_.set_context(paging);
   cpu_.set_rflags(registers.rflags);
   if (root_ != loaded_.cr3) {
     constexpr std::uint64_t kLa57 = x86::kCr4La57;

@@ -35,10 +35,11 @@ enum class Outcome : std::uint8_t {
 class Interpreter final : HostState {
  public:
   // All are borrowed.
-  // `device_msr` says which MSRs are answered by who handles exits; `no_hypercalls`, that VMCALL is
-  // not KVM's (quirk hide-hypercalls).
+  // `physical_bits` is the guest's MAXPHYADDR; `device_msr` says which MSRs are answered by who
+  // handles exits; `no_hypercalls`, that VMCALL is not KVM's (quirk hide-hypercalls).
   Interpreter(std::uint32_t cpu, const GuestMemory& memory, TableMap& tables, SharedLines& lines,
-              bool (*device_msr)(std::uint32_t index), bool no_hypercalls);
+              std::uint8_t physical_bits, bool (*device_msr)(std::uint32_t index),
+              bool no_hypercalls);
 
   // Executes until something else has to happen. The CPU's state is taken from KVM, and put there
   // before this returns. An interrupt that KVM holds for it is delivered here. Errors: host
@@ -88,6 +89,7 @@ class Interpreter final : HostState {
 
   const std::uint32_t number_;
   const GuestMemory& memory_;
+  const std::uint8_t physical_bits_;
   bool (*const is_device_msr_)(std::uint32_t index);
   const bool no_hypercalls_;
   TableMap& tables_;

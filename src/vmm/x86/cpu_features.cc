@@ -337,4 +337,12 @@ std::vector<std::string_view> dependent_features(std::string_view name) {
   return found;
 }
 
+std::uint8_t physical_address_bits(std::span<const CpuidEntry> cpuid) noexcept {
+  constexpr std::uint32_t kSizes = 0x80000008;
+  constexpr std::uint8_t kWithoutLeaf = 36;
+  const auto sizes = std::find_if(cpuid.begin(), cpuid.end(),
+                                  [](const CpuidEntry& e) { return e.function == kSizes; });
+  return sizes == cpuid.end() ? kWithoutLeaf : static_cast<std::uint8_t>(sizes->eax & 0xff);
+}
+
 }  // namespace vmm::x86

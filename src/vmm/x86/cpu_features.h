@@ -29,6 +29,10 @@ struct CpuidEntry {
   }
 };
 
+// MAXPHYADDR: how many bits a guest-physical address has (SDM volume 2, CPUID; 36 without the
+// leaf).
+std::uint8_t physical_address_bits(std::span<const CpuidEntry> cpuid) noexcept;
+
 enum class CpuidRegister : std::uint8_t { kEax, kEbx, kEcx, kEdx };
 
 // Where a feature's bit is.

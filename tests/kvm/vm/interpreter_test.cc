@@ -5,6 +5,7 @@
 
 #include "tests/guests/guest.h"
 #include "tests/kvm/vm/quirk_guest.h"
+#include "vmm_testing/guest_code.h"
 
 namespace vmm {
 namespace {
@@ -15,7 +16,7 @@ constexpr std::uint64_t kFlagTf = 1U << 8;
 
 class InterpreterKvm : public QuirkGuest {};
 
-INSTANTIATE_TEST_SUITE_P(Quirk, InterpreterKvm, testing::Values(Toggle::kOff, Toggle::kOn),
+INSTANTIATE_TEST_SUITE_P(Quirk, InterpreterKvm, ::testing::Values(Toggle::kOff, Toggle::kOn),
                          InterpreterKvm::name_of);
 
 TEST_P(InterpreterKvm, ExceptionsAndPageTables) {
@@ -45,6 +46,67 @@ TEST_P(InterpreterKvm, ExceptionsAndPageTables) {
   } else {
     EXPECT_EQ(interpreted_, 0U);
   }
+}
+
+// A read by way of an entry with bit 51 set, which is beyond MAXPHYADDR or not; then a step by TF,
+// counted by a handler that ends it.
+VMM_GUEST_CODE(kTraps, R"(
+  .set RESULTS, 0x2000
+  .set IDT, 0x4000
+  .macro gate vector, handler
+    lea \handler(%rip), %rax
+    movw %ax, IDT + \vector * 16
+    movw $0x08, IDT + \vector * 16 + 2
+    movw $0x8e00, IDT + \vector * 16 + 4
+  .endm
+  mov $0x9000, %esp
+  gate 1, stepped
+  gate 14, faulted
+  lidt pointer(%rip)
+  mov $0x80000008, %eax
+  cpuid
+  movzbl %al, %eax
+  mov %rax, RESULTS + 8
+  mov %cr3, %rbx
+  mov (%rbx), %rbx
+  and $~0xfff, %rbx
+  mov (%rbx), %rbx
+  and $~0xfff, %rbx
+  btsq $51, 8(%rbx)       # the second 2 MiB
+  mov %cr3, %rax
+  mov %rax, %cr3
+  mov 0x200000, %al
+read:
+
+  pushf
+  orq $0x100, (%rsp)
+  popf
+  nop
+  nop
+  out %al, $0xf4
+stepped:
+  incq RESULTS
+  andq $~0x100, 16(%rsp)
+  iretq
+faulted:
+  pop RESULTS + 16
+  lea read(%rip), %rax
+  mov %rax, (%rsp)
+  iretq
+pointer:
+  .word 0xf * 16 - 1
+  .quad IDT
+)");
+
+TEST_P(InterpreterKvm, ReservedBitsAndSteps_areTheGuests) {
+  struct {
+    std::uint64_t steps, physical_bits, error_code;
+  } results{};
+  run(kTraps.image(), IrqchipMode::kUser, results);
+  if (IsSkipped() || HasFatalFailure()) return;
+  EXPECT_EQ(results.steps, 1U);
+  constexpr std::uint64_t kReservedBit = 9;  // and the page is there
+  EXPECT_EQ(results.error_code, results.physical_bits <= 51 ? kReservedBit : 0U);
 }
 
 TEST(InterpreterConfig, OtherInterruptChips_AreRefused) {

@@ -66,5 +66,12 @@ TEST(CpuFeatures, EveryDependencyIsAFeature) {
   }
 }
 
+TEST(PhysicalAddressBits, AreThoseOfTheLeaf) {
+  const std::vector<CpuidEntry> with{{.function = 1, .eax = 7},
+                                     {.function = 0x80000008, .eax = 0x3030}};
+  EXPECT_EQ(physical_address_bits(with), 48);
+  EXPECT_EQ(physical_address_bits(std::span(with).first(1)), 36);
+}
+
 }  // namespace
 }  // namespace vmm::x86
