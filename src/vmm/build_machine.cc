@@ -1,6 +1,7 @@
 #include "vmm/build_machine.h"
 
 #include <future>
+#include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -106,8 +107,12 @@ Result<void> scale_tscs(double rate, const kvm::Capabilities& caps,
                         std::span<const kvm::VcpuFd> cpus) {
   if (rate == 0 || rate == 1 || !caps.tsc_control) return {};
   for (const kvm::VcpuFd& cpu : cpus) {
-    const std::uint32_t khz = VMM_TRY(cpu.tsc_khz());
-    VMM_TRY(kvm::set_tsc_khz(cpu, static_cast<std::uint32_t>(khz * rate)));
+    const double khz = VMM_TRY(cpu.tsc_khz()) * rate;
+    if (khz > std::numeric_limits<std::uint32_t>::max()) {
+      return fail(ErrorCode::kUnsupported, "A TSC of {:.0f} GHz is too fast: a lower clock rate",
+                  khz / 1e6);
+    }
+    VMM_TRY(kvm::set_tsc_khz(cpu, static_cast<std::uint32_t>(khz)));
   }
   return {};
 }

@@ -39,6 +39,10 @@ std::chrono::nanoseconds GuestClock::to_host(Nanoseconds guest) const noexcept {
       static_cast<std::int64_t>(std::min<Wide>((product + rate_ - 1) / rate_, kLatest.count())));
 }
 
+std::chrono::nanoseconds GuestClock::latest() const noexcept {
+  return rate_ == 0 ? kLatest : std::min(kLatest, to_guest(kLatest));
+}
+
 [[gnu::hot]] std::chrono::nanoseconds GuestClock::now() const {
   const Pace pace = pace_of(pace_.load(std::memory_order_acquire));
   return pace.running ? to_guest(steady() - pace.at) : pace.at;
@@ -75,8 +79,10 @@ void GuestClock::stop() {
 void GuestClock::advance(std::chrono::nanoseconds by) {
   std::lock_guard<std::mutex> lock(changes_);
   const Pace pace = pace_of(pace_.load(std::memory_order_relaxed));
-  const Pace later = pace.running ? Pace{true, steady() - to_host(now() + by)}
-                                  : Pace{false, std::min(pace.at + by, kLatest)};
+  // At its end time stands still; it never goes back.
+  const Nanoseconds end = std::max(latest(), pace.running ? now() : pace.at);
+  const Pace later = pace.running ? Pace{true, steady() - to_host(std::min(now() + by, end))}
+                                  : Pace{false, std::min(pace.at + by, end)};
   pace_.store(word_of(later), std::memory_order_release);
 }
 

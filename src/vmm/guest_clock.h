@@ -42,6 +42,8 @@ class GuestClock final : public Clock {
   // never less than it was, so that guest time never goes back.
   Nanoseconds to_guest(Nanoseconds host) const noexcept;
   Nanoseconds to_host(Nanoseconds guest) const noexcept;  // rounded up; rate_ is not 0
+  // Guest time that the host's clock can still tell at this rate.
+  Nanoseconds latest() const noexcept;
 
   std::chrono::nanoseconds ahead_{0};  // of the host's UTC, or of now() when frozen
   bool frozen_ = false;

@@ -198,5 +198,20 @@ TEST(GuestClock, Advance_ofAClockThatRuns) {
   EXPECT_LT(clock.now(), std::chrono::hours(1000));
 }
 
+// Not even where the host's clock could not tell so late a time at this rate.
+TEST(GuestClock, Advance_neverMakesTimeGoBack) {
+  for (const double rate : {0.0, 0.001, 1.0, 1000.0}) {
+    GuestClock clock;
+    clock.configure({.rate = rate});
+    auto last = clock.now();
+    for (int year = 0; year < 200; ++year) {
+      year % 2 == 0 ? clock.start() : clock.stop();
+      clock.advance(std::chrono::hours(24 * 365));
+      ASSERT_GE(clock.now(), last) << rate << " in year " << year;
+      last = clock.now();
+    }
+  }
+}
+
 }  // namespace
 }  // namespace vmm
