@@ -1,4 +1,4 @@
-// For as long as a thread is being made.
+// For as long as a thread or a process is being made.
 #pragma once
 
 #include <pthread.h>
@@ -12,13 +12,14 @@ namespace vmm {
 // New threads inherit the mask; the old one comes back also when no thread could be made.
 class SignalsBlocked {
  public:
-  SignalsBlocked() {
+  // A thread's own faults stay what they are, for whoever reports crashes; a process that must not
+  // run the handlers that it inherits does without.
+  enum class Faults : bool { kBlocked, kDelivered };
+
+  explicit SignalsBlocked(Faults faults = Faults::kDelivered) {
     sigset_t mask;
     sigfillset(&mask);
-    // A thread's own faults stay what they are, for whoever reports crashes.
-    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
-      sigdelset(&mask, own);
-    }
+    if (faults == Faults::kDelivered) allow_faults(mask);
     pthread_sigmask(SIG_SETMASK, &mask, &before_);
   }
   SignalsBlocked(const SignalsBlocked&) = delete;
@@ -26,6 +27,12 @@ class SignalsBlocked {
   ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
 
  private:
+  static void allow_faults(sigset_t& mask) {
+    for (const int own : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) {
+      sigdelset(&mask, own);
+    }
+  }
+
   sigset_t before_;
 };
 

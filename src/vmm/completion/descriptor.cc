@@ -8,17 +8,15 @@
 namespace vmm::completion {
 namespace {
 
-const x86::Segment& local_table(const Context& context) noexcept { return context.system.ldt; }
-
 std::uint64_t address_of(const Context& context, std::uint16_t selector) noexcept {
   const bool local = (selector & 4) != 0;
-  const std::uint64_t base = local ? local_table(context).base : context.system.gdt.base;
+  const std::uint64_t base = local ? context.system.ldt.base : context.system.gdt.base;
   return base + (selector & ~7U);
 }
 
 std::uint64_t limit_for(const Context& context, std::uint16_t selector) noexcept {
   if ((selector & 4) == 0) return context.system.gdt.limit;
-  const x86::Segment& table = local_table(context);
+  const x86::Segment& table = context.system.ldt;
   return table.unusable || !table.present ? 0 : table.limit;
 }
 

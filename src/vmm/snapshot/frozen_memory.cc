@@ -14,6 +14,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/signals_blocked.h"
 #include "base/size.h"
 #include "vmm/snapshot/zero_page.h"
 
@@ -21,22 +22,6 @@ namespace vmm {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-
-// Signals for this process are not for that one: it has inherited the handlers.
-class AllBlocked {
- public:
-  AllBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  AllBlocked(const AllBlocked&) = delete;
-  AllBlocked& operator=(const AllBlocked&) = delete;
-  ~AllBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-
- private:
-  sigset_t before_;
-};
 
 Result<std::vector<FrozenMemory::Piece>> private_ram(const GuestMemory& memory) {
   std::vector<FrozenMemory::Piece> pieces;
@@ -143,7 +128,7 @@ Result<FrozenMemory> FrozenMemory::create(const GuestMemory& memory) {
   UniqueFd theirs(ends[0]), ours(ends[1]);
   pid_t process = -1;
   {
-    const AllBlocked blocked;
+    const SignalsBlocked blocked(SignalsBlocked::Faults::kBlocked);
     // As fork(2), but nobody is signalled when it ends: a program that embeds this may wait for
     // children of its own.
     process = static_cast<pid_t>(::syscall(SYS_clone, 0, nullptr, nullptr, nullptr, nullptr));

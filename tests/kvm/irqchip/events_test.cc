@@ -6,7 +6,6 @@
 
 #include "tests/guests/guest.h"
 #include "tests/kvm/irqchip/irqchip_fixture.h"
-#include "vmm/vm.h"
 
 namespace vmm {
 namespace {
@@ -26,19 +25,12 @@ TEST_P(EventsKvm, ComeOnceAndInTheirOrder) {
   config.irqchip = GetParam();
   config.test_device = true;
   config.boot = FlatBoot{.image = guest_code(guest_events_begin, guest_events_end)};
-  const auto vm = Vm::create(std::move(config));
-  if (!vm &&
-      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-    GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message();
-  }
-  ASSERT_TRUE(vm) << vm.error().message();
-  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-  ASSERT_TRUE(stop) << stop.error().message();
-  const auto log = (*vm)->memory().read<std::array<char, 64>>(Gpa(0x2000)).value();
+  const auto [vm, stop] = test::run_to_its_end(std::move(config));
+  if (!vm) return;
+  const auto log = vm->memory().read<std::array<char, 64>>(Gpa(0x2000)).value();
   EXPECT_STREQ(log.data(), "EaBbScIdILeSLfgIhLiNSjMmMmk");
-  EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == kPassed)
-      << stop->detail << '\n'
-      << stop->report;
+  EXPECT_TRUE(stop.reason == StopReason::kDebugExit && stop.value == kPassed) << stop.detail << '\n'
+                                                                              << stop.report;
 }
 
 }  // namespace

@@ -5,12 +5,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/kvm/irqchip/script_machine.h"
+#include "vmm/vm.h"
 
 namespace vmm::test {
 
@@ -47,6 +50,30 @@ class IrqchipKvm : public testing::TestWithParam<IrqchipMode> {
 
   std::unique_ptr<ScriptMachine> machine;
 };
+
+// A guest that has run until it ended. No machine: the test is skipped, or has failed.
+struct Ended {
+  std::unique_ptr<Vm> vm = {};
+  StopInfo stop = {};
+};
+
+inline Ended run_to_its_end(VmConfig config) {
+  auto vm = Vm::create(std::move(config));
+  if (!vm) {
+    if (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported) {
+      [&] { GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message(); }();
+    } else {
+      ADD_FAILURE() << vm.error().message();
+    }
+    return {};
+  }
+  auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
+  if (!stop) {
+    ADD_FAILURE() << stop.error().message();
+    return {};
+  }
+  return {.vm = *std::move(vm), .stop = *std::move(stop)};
+}
 
 inline std::string mode_name(const testing::TestParamInfo<IrqchipMode>& info) {
   return info.param == IrqchipMode::kKernel  ? "kernel"

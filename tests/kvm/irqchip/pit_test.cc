@@ -5,7 +5,6 @@
 
 #include "tests/guests/guest.h"
 #include "tests/kvm/irqchip/irqchip_fixture.h"
-#include "vmm/vm.h"
 
 namespace vmm {
 namespace {
@@ -32,16 +31,10 @@ class PitKvm : public testing::TestWithParam<IrqchipMode> {
     config.memory.size = MiB(2);
     config.irqchip = GetParam();
     config.boot = FlatBoot{.image = guest_code(guest_pit_modes_begin, guest_pit_modes_end)};
-    const auto vm = Vm::create(std::move(config));
-    if (!vm &&
-        (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-      GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message();
-    }
-    ASSERT_TRUE(vm) << vm.error().message();
-    const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-    ASSERT_TRUE(stop) << stop.error().message();
-    ASSERT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
-    seen = (*vm)->memory().read<std::array<Seen, 6>>(Gpa(0x2000)).value();
+    const auto [vm, stop] = test::run_to_its_end(std::move(config));
+    if (!vm) return;
+    ASSERT_EQ(stop.reason, StopReason::kDebugExit) << stop.detail << '\n' << stop.report;
+    seen = vm->memory().read<std::array<Seen, 6>>(Gpa(0x2000)).value();
   }
 
   std::array<Seen, 6> seen{};

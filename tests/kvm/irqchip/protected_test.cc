@@ -5,7 +5,6 @@
 
 #include "tests/guests/guest.h"
 #include "tests/kvm/irqchip/irqchip_fixture.h"
-#include "vmm/vm.h"
 
 namespace vmm {
 namespace {
@@ -24,18 +23,12 @@ TEST_P(ProtectedKvm, InterruptsCallsAndFaults_areReturnedFrom) {
   config.irqchip = GetParam();
   config.boot = FlatBoot{.image = guest_code(guest_protected_begin, guest_protected_end),
                          .mode = FlatMode::kProtected};
-  const auto vm = Vm::create(std::move(config));
-  if (!vm &&
-      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-    GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message();
-  }
-  ASSERT_TRUE(vm) << vm.error().message();
-  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-  ASSERT_TRUE(stop) << stop.error().message();
-  const auto log = (*vm)->memory().read<std::array<char, 16>>(Gpa(0x20000)).value();
+  const auto [vm, stop] = test::run_to_its_end(std::move(config));
+  if (!vm) return;
+  const auto log = vm->memory().read<std::array<char, 16>>(Gpa(0x20000)).value();
   EXPECT_STREQ(log.data(), "rtwfe");
-  EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == 1) << stop->detail << '\n'
-                                                                          << stop->report;
+  EXPECT_TRUE(stop.reason == StopReason::kDebugExit && stop.value == 1) << stop.detail << '\n'
+                                                                        << stop.report;
 }
 
 }  // namespace

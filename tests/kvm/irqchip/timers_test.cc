@@ -7,7 +7,6 @@
 
 #include "tests/guests/guest.h"
 #include "tests/kvm/irqchip/irqchip_fixture.h"
-#include "vmm/vm.h"
 
 namespace vmm {
 namespace {
@@ -27,24 +26,17 @@ TEST_P(TimersKvm, TakeEachOthersPlaces) {
   config.memory.size = MiB(2);
   config.irqchip = GetParam();
   config.boot = FlatBoot{.image = guest_code(guest_timers_begin, guest_timers_end)};
-  const auto vm = Vm::create(std::move(config));
-  if (!vm &&
-      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-    GTEST_SKIP() << "needs KVM with this irqchip: " << vm.error().message();
-  }
-  ASSERT_TRUE(vm) << vm.error().message();
-  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-  ASSERT_TRUE(stop) << stop.error().message();
-  const auto log = (*vm)->memory().read<std::array<char, 16>>(Gpa(0x2000)).value();
+  const auto [vm, stop] = test::run_to_its_end(std::move(config));
+  if (!vm) return;
+  const auto log = vm->memory().read<std::array<char, 16>>(Gpa(0x2000)).value();
   EXPECT_STREQ(log.data(), "pqhro");
-  EXPECT_TRUE(stop->reason == StopReason::kDebugExit && stop->value == kPassed)
-      << stop->detail << '\n'
-      << stop->report;
+  EXPECT_TRUE(stop.reason == StopReason::kDebugExit && stop.value == kPassed) << stop.detail << '\n'
+                                                                              << stop.report;
 
   // The flight recorder has the lines that are driven here, and the vectors that are given away
   // here: KVM's own local APICs tell of none, its PIC neither.
   std::set<std::uint64_t> lines, vectors;
-  for (const DeviceEvent& event : (*vm)->last_events()) {
+  for (const DeviceEvent& event : vm->last_events()) {
     if (event.kind == DeviceEventKind::kLine) lines.insert(event.address);
     if (event.kind == DeviceEventKind::kInterrupt) vectors.insert(event.value);
   }
@@ -67,16 +59,10 @@ TEST_P(TickFloodKvm, LeavesTheGuestTimeForItsWork) {
   config.irqchip = IrqchipMode::kUser;
   config.boot = FlatBoot{.image = guest_code(guest_tick_flood_begin, guest_tick_flood_end)};
   config.quirks.push_back({.name = "interpret-kernel", .value = GetParam()});
-  const auto vm = Vm::create(std::move(config));
-  if (!vm &&
-      (vm.error().code() == ErrorCode::kNoKvm || vm.error().code() == ErrorCode::kUnsupported)) {
-    GTEST_SKIP() << vm.error().message();
-  }
-  ASSERT_TRUE(vm) << vm.error().message();
-  const auto stop = (*vm)->run({.deadline = std::chrono::minutes(1)});
-  ASSERT_TRUE(stop) << stop.error().message();
-  EXPECT_EQ(stop->reason, StopReason::kDebugExit) << stop->detail << '\n' << stop->report;
-  EXPECT_GT((*vm)->memory().read<std::uint32_t>(Gpa(0x2000)).value(), 1U);
+  const auto [vm, stop] = test::run_to_its_end(std::move(config));
+  if (!vm) return;
+  EXPECT_EQ(stop.reason, StopReason::kDebugExit) << stop.detail << '\n' << stop.report;
+  EXPECT_GT(vm->memory().read<std::uint32_t>(Gpa(0x2000)).value(), 1U);
 }
 
 }  // namespace
