@@ -117,6 +117,7 @@ void Ioapic::eoi(std::uint8_t vector) {
     std::uint64_t& entry = s_.redirection[pin];
     if ((entry & kRemoteIrr) == 0 || vector_of(entry) != vector) continue;
     entry &= ~kRemoteIrr;
+    if (ports_.ended && ports_.ended(pin)) s_.asserted &= ~(std::uint32_t{1} << pin);
     settle(pin);
   }
 }

@@ -89,7 +89,10 @@ class Ioapic final : public Device {
     MsiSink* messages = nullptr;  // borrowed; where interrupts go
     // Called after a redirection entry, and with it perhaps a route(), has changed; with the
     // device's lock held.
-    std::function<void()> routes_changed;
+    std::function<void()> routes_changed = {};
+    // Called when the guest has ended the interrupt of a level-triggered pin, with the device's
+    // lock held. True: the source has let go of the pin with it.
+    std::function<bool(std::uint32_t pin)> ended = {};
     bool extended_destinations = false;  // take 15 bits of destination from an entry, not 8
   };
 

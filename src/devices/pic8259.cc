@@ -110,16 +110,6 @@ void write_icw1(Pic8259::Chip& chip, std::uint8_t value) {
   chip = fresh;
 }
 
-// Into service, unless the end of the interrupt is automatic.
-void take(Pic8259::Chip& chip, unsigned input) {
-  chip.requests = static_cast<std::uint8_t>(chip.requests & ~bit(input));
-  if (!chip.auto_eoi) {
-    chip.in_service = static_cast<std::uint8_t>(chip.in_service | bit(input));
-  } else if (chip.rotate_on_auto_eoi) {
-    chip.lowest = static_cast<std::uint8_t>(input);
-  }
-}
-
 void write_elcr(Pic8259::Chip& chip, std::uint8_t value) {
   chip.elcr = value;
   chip.requests = static_cast<std::uint8_t>(chip.requests & ~value);
@@ -144,7 +134,26 @@ Result<void> Pic8259::State::validate() const {
   return {};
 }
 
-Pic8259::Pic8259(std::string id, Ports ports) : ports_(ports), id_(std::move(id)) {}
+Pic8259::Pic8259(std::string id, Ports ports) : ports_(std::move(ports)), id_(std::move(id)) {}
+
+void Pic8259::take(Chip& chip, unsigned input) {
+  chip.requests = static_cast<std::uint8_t>(chip.requests & ~bit(input));
+  if (!chip.auto_eoi) {
+    chip.in_service = static_cast<std::uint8_t>(chip.in_service | bit(input));
+    return;
+  }
+  if (chip.rotate_on_auto_eoi) chip.lowest = static_cast<std::uint8_t>(input);
+  let_go(chip, bit(input));
+}
+
+void Pic8259::let_go(Chip& chip, unsigned inputs) {
+  if (!ports_.ended) return;
+  const std::uint32_t first = &chip == &s_.slave ? 8 : 0;
+  for (unsigned input = 0; input < 8; ++input) {
+    if ((inputs & chip.elcr & bit(input)) == 0 || !ports_.ended(first + input)) continue;
+    chip.inputs = static_cast<std::uint8_t>(chip.inputs & ~bit(input));
+  }
+}
 
 std::uint8_t Pic8259::irr(const Chip& chip) const {
   unsigned bits = chip.requests | (chip.inputs & chip.elcr);
@@ -221,7 +230,9 @@ void Pic8259::write_even_port(Chip& chip, std::uint8_t value) {
   } else if ((value & kOcw3) != 0) {
     write_ocw3(chip, value);
   } else {
+    const unsigned before = chip.in_service;
     write_ocw2(chip, value);
+    let_go(chip, before & ~unsigned{chip.in_service});
   }
 }
 

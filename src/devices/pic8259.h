@@ -18,6 +18,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -91,6 +92,9 @@ class Pic8259 final : public Device {
 
   struct Ports {
     IrqLine intr;  // the master's INT output, to the CPU's INTR or a local APIC's LINT0
+    // Called when the interrupt of a level-triggered input has ended, with the device's lock held.
+    // True: the source has let go of the input with it.
+    std::function<bool(std::uint32_t pin)> ended = {};
   };
 
   Pic8259(std::string id, Ports ports);
@@ -119,6 +123,10 @@ class Pic8259 final : public Device {
   void write_even_port(Chip& chip, std::uint8_t value);
   void write_odd_port(Chip& chip, std::uint8_t value);
   bool is_cascade(const Chip& chip, unsigned input) const;
+  // Into service, unless the end of the interrupt is automatic.
+  void take(Chip& chip, unsigned input);
+  // The interrupts of these inputs have ended.
+  void let_go(Chip& chip, unsigned inputs);
   // IRR as the guest sees it: latched edges, level-triggered inputs as they are, and the slave's
   // output.
   std::uint8_t irr(const Chip& chip) const;

@@ -117,6 +117,24 @@ Result<void> scale_tscs(double rate, const kvm::Capabilities& caps,
   return {};
 }
 
+// Before the chips: those of ours tell it of the ends of interrupts.
+void make_interrupt_eventfds(const VmConfig& config, const HostPlan& plan, Machine& machine) {
+  if (config.interrupt_eventfds.empty()) return;
+  machine.interrupt_eventfds = std::make_unique<InterruptEventFds>(
+      config.interrupt_eventfds,
+      InterruptEventFds::Host{.loop = machine.loop,
+                              .irqs = machine.irqs,
+                              .system = *machine.system,
+                              .vm = machine.vm,
+                              .chips_in_kvm = plan.irqchip == IrqchipMode::kKernel});
+}
+
+template <typename Irqchip>
+void tell_of_ends(Irqchip& chip, const std::unique_ptr<InterruptEventFds>& eventfds) {
+  if (eventfds == nullptr) return;
+  chip.set_level_end([&all = *eventfds](std::uint32_t gsi) { return all.on_end(gsi); });
+}
+
 // Joins the fabric's lines to the controllers that this machine has.
 Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> cpus,
                              unsigned tick_share, Machine& machine) {
@@ -130,6 +148,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
         .messages = machine.messages,
         .set_routes = [&table = *machine.gsis](auto routes) { return table.set_pins(routes); },
         .host_error = [&stops = machine.stops](Error error) { stops.post(std::move(error)); }});
+    tell_of_ends(*chip, machine.interrupt_eventfds);
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
     machine.add(chip->ioapic());
     machine.add(chip->pic());
@@ -142,6 +161,7 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
                              .tsc_khz = plan.tsc_deadline ? VMM_TRY(cpus.front().tsc_khz()) : 0,
                              .x2apic = plan.apic_msrs,
                              .tick_share = tick_share});
+    tell_of_ends(*chip, machine.interrupt_eventfds);
     VMM_TRY(chip->insert_into(machine.pio, machine.mmio));
     machine.add(chip->ioapic());
     machine.add(chip->pic());
@@ -253,7 +273,12 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   VMM_TRY(scale_tscs(config.clock.rate, host->capabilities(), cpus));
   // Where time stands still nobody could let a tick wait.
   const unsigned tick_share = config.clock.rate == 0 ? 0 : config.tick_share;
+  make_interrupt_eventfds(config, plan, *machine);
   VMM_TRY(connect_irqchip(plan, cpus, tick_share, *machine));
+  if (machine->interrupt_eventfds) {
+    machine->interrupt_eventfds->connect();
+    machine->add(machine->interrupt_eventfds->lines());
+  }
   VMM_TRY(build_devices(config, *machine));
   if (!chips_in_kvm) VMM_TRY(slots.get());
 

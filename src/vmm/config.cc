@@ -18,7 +18,9 @@ constexpr std::uint64_t kMostMemory = std::uint64_t{1}
                                       << 46;  // 46 physical address bits, as most hosts have
 constexpr std::size_t kMostVirtioPci = 31;    // a device number each, and one for the host bridge
 constexpr std::size_t kMostVirtioMmio = 32;
-constexpr std::uint32_t kMostCpus = 255;  // local APIC IDs of 8 bits, less the broadcast
+constexpr std::uint32_t kInterruptLines = 24;  // pins of the I/O APIC
+constexpr std::uint32_t kCascadeLine = 2;      // of the two 8259A: leads nowhere
+constexpr std::uint32_t kMostCpus = 255;       // local APIC IDs of 8 bits, less the broadcast
 
 // With the host's own 50 years and more since 1970 still nanoseconds in 64 bits.
 constexpr std::chrono::seconds kFarthestClock = std::chrono::hours(24 * 365 * 200);
@@ -320,17 +322,31 @@ void check_vsock(const VirtioVsockConfig& vsock, std::vector<std::string>& probl
 
 void check_own_devices(const std::vector<EmbedderDevice>& devices,
                        std::vector<std::string>& problems) {
-  constexpr std::uint32_t kPins = 24;  // of the I/O APIC
   for (const EmbedderDevice& device : devices) {
     const auto number = &device - &devices[0];
     if (!device.make) {
       problems.push_back(fmt::format("The program's device {} has no function to make it", number));
     }
     for (const std::uint32_t irq : device.irqs) {
-      if (irq < kPins) continue;
+      if (irq < kInterruptLines) continue;
       problems.push_back(
           fmt::format("The program's device {} wants the interrupt line {}: choose 0 to {}", number,
-                      irq, kPins - 1));
+                      irq, kInterruptLines - 1));
+    }
+  }
+}
+
+void check_interrupt_eventfds(const std::vector<InterruptEventFd>& wanted,
+                              std::vector<std::string>& problems) {
+  for (const InterruptEventFd& interrupt : wanted) {
+    const auto number = &interrupt - &wanted[0];
+    if (interrupt.trigger == nullptr) {
+      problems.push_back(fmt::format("The interrupt eventfd {} is none", number));
+    }
+    if (interrupt.irq >= kInterruptLines || interrupt.irq == kCascadeLine) {
+      problems.push_back(
+          fmt::format("The interrupt eventfd {} is for line {}: choose 0 to {}, but not {}", number,
+                      interrupt.irq, kInterruptLines - 1, kCascadeLine));
     }
   }
 }
@@ -458,6 +474,10 @@ std::vector<std::string> validate(const VmConfig& config) {
   }
   check_rate(config, problems);
   check_own_devices(config.devices, problems);
+  check_interrupt_eventfds(config.interrupt_eventfds, problems);
+  if (!config.interrupt_eventfds.empty() && config.irqchip == IrqchipMode::kNone) {
+    problems.emplace_back("Interrupt eventfds need interrupt controllers: an irqchip but none");
+  }
   check_hypercalls(config.hypercalls, problems);
   check_boot(config, problems);
   return problems;

@@ -24,6 +24,7 @@
 #include "vmm/embedder_device.h"
 #include "vmm/embedder_virtio.h"
 #include "vmm/hypercall.h"
+#include "vmm/interrupt_eventfd.h"
 
 namespace vmm {
 
@@ -310,7 +311,9 @@ struct VmConfig {
   std::vector<VirtioConfig> virtio = {};
   VirtioTransport virtio_transport = VirtioTransport::kPci;
   std::optional<WatchdogConfig> watchdog = {};
-  std::vector<EmbedderDevice> devices = {};    // the program's own
+  std::vector<EmbedderDevice> devices = {};  // the program's own
+  // Interrupts that whoever has a descriptor raises. They need interrupt controllers.
+  std::vector<InterruptEventFd> interrupt_eventfds = {};
   std::vector<HypercallPort> hypercalls = {};  // ports by which the guest calls the program
   // How many more devices than it starts with the machine has room for while it runs: PCI only. A
   // guest spends time on each.

@@ -28,6 +28,7 @@
 #include "vmm/guest_clock.h"
 #include "vmm/hypercall.h"
 #include "vmm/interpreter/table_map.h"
+#include "vmm/interrupt_eventfds.h"
 #include "vmm/irq_fabric.h"
 #include "vmm/kvm/chip_state.h"
 #include "vmm/kvm/msi_sink.h"
@@ -135,6 +136,7 @@ struct Machine final : MachineEvents {
   EventLoop& loop;                      // the first of them, its own
   DeviceTimers timers;
   DoorbellBoard doorbells;
+  std::unique_ptr<InterruptEventFds> interrupt_eventfds;  // only where the program has some
   // How far behind its linked addresses the kernel was loaded, if that was chosen here (KASLR).
   std::optional<std::uint64_t> kernel_slide;
   std::optional<DeviceHandle<Uart16550>> com1;

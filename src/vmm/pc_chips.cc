@@ -18,9 +18,16 @@ std::optional<std::uint32_t> ioapic_pin(std::uint32_t gsi) {
 
 }  // namespace
 
+Ioapic::Ports PcChips::with_ends(Ioapic::Ports ports) const {
+  ports.ended = [this](std::uint32_t pin) { return falls(pin == kTimerPin ? kTimerGsi : pin); };
+  return ports;
+}
+
 PcChips::PcChips(Ioapic::Ports ioapic, IrqLine intr)
-    : ioapic_(make_device<Ioapic>("ioapic", std::move(ioapic))),
-      pic_(make_device<Pic8259>("pic", Pic8259::Ports{.intr = intr})) {}
+    : ioapic_(make_device<Ioapic>("ioapic", with_ends(std::move(ioapic)))),
+      pic_(make_device<Pic8259>(
+          "pic", Pic8259::Ports{.intr = intr,
+                                .ended = [this](std::uint32_t pin) { return falls(pin); }})) {}
 
 Result<void> PcChips::insert_into(Bus& pio, Bus& mmio) const {
   VMM_TRY(mmio.insert({Ioapic::kDefaultBase, Ioapic::kWindowSize, Widths{1, 4}}, ioapic_));

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "base/result.h"
 #include "devices/bus.h"
@@ -18,6 +19,12 @@ class PcChips {
  public:
   // `intr` is where the PIC's output leads.
   PcChips(Ioapic::Ports ioapic, IrqLine intr);
+  PcChips(const PcChips&) = delete;
+  PcChips& operator=(const PcChips&) = delete;
+
+  // `falls` is asked when the guest has ended a level-triggered interrupt, with a chip's lock held:
+  // whether the sources of that GSI let go of it then. It must not wait. Before the guest runs.
+  void set_level_end(std::function<bool(std::uint32_t gsi)> falls) { falls_ = std::move(falls); }
 
   // The chips' windows.
   Result<void> insert_into(Bus& pio, Bus& mmio) const;
@@ -35,6 +42,10 @@ class PcChips {
   std::uint8_t acknowledge_pic() const;
 
  private:
+  Ioapic::Ports with_ends(Ioapic::Ports ports) const;
+  bool falls(std::uint32_t gsi) const { return falls_ && falls_(gsi); }
+
+  std::function<bool(std::uint32_t gsi)> falls_;
   DeviceHandle<Ioapic> ioapic_;
   DeviceHandle<Pic8259> pic_;
 };

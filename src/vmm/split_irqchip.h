@@ -40,6 +40,10 @@ class SplitIrqchip final : public IrqController {
   Result<void> insert_into(Bus& pio, Bus& mmio) const { return chips_.insert_into(pio, mmio); }
   const DeviceHandle<Ioapic>& ioapic() const noexcept { return chips_.ioapic(); }
   const DeviceHandle<Pic8259>& pic() const noexcept { return chips_.pic(); }
+  // PcChips::set_level_end().
+  void set_level_end(std::function<bool(std::uint32_t gsi)> falls) {
+    chips_.set_level_end(std::move(falls));
+  }
 
   void set_gsi(std::uint32_t gsi, bool asserted) override { chips_.set_gsi(gsi, asserted); }
 

@@ -56,6 +56,10 @@ class UserIrqchip final : public IrqController, public MsiSink {
   Result<void> insert_into(Bus& pio, Bus& mmio) const { return chips_.insert_into(pio, mmio); }
   const DeviceHandle<Ioapic>& ioapic() const noexcept { return chips_.ioapic(); }
   const DeviceHandle<Pic8259>& pic() const noexcept { return chips_.pic(); }
+  // PcChips::set_level_end().
+  void set_level_end(std::function<bool(std::uint32_t gsi)> falls) {
+    chips_.set_level_end(std::move(falls));
+  }
   const DeviceHandle<LapicBank>& lapics() const noexcept { return lapics_; }
 
   void set_gsi(std::uint32_t gsi, bool asserted) override;

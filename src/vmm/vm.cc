@@ -136,6 +136,7 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   if (const auto* const saved = std::get_if<SnapshotBoot>(&config.boot)) {
     VMM_TRY(impl->go_on_from(saved->snapshot));
   }
+  if (impl->machine->interrupt_eventfds) VMM_TRY(impl->machine->interrupt_eventfds->start());
   return std::unique_ptr<Vm>(new Vm(std::move(impl)));
 }
 

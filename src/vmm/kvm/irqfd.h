@@ -17,4 +17,13 @@ std::uint32_t irqfd_routes(const System& system);
 // what KVM refuses.
 Result<void> attach_irqfd(const VmFd& vm, int eventfd, std::uint32_t gsi);
 
+// Level-triggered, for a pin of KVM's own chips: up from a signal of `eventfd` until the guest has
+// ended the interrupt, when KVM lets go of the pin and signals `resample`. Errors: what KVM
+// refuses; kUnsupported where it has no such irqfds.
+Result<void> attach_level_irqfd(const System& system, const VmFd& vm, int eventfd, int resample,
+                                std::uint32_t gsi);
+
+// Takes back either kind.
+void detach_irqfd(const VmFd& vm, int eventfd, std::uint32_t gsi);
+
 }  // namespace vmm::kvm

@@ -12,6 +12,7 @@ namespace {
 
 using testing::ElementsAre;
 using testing::IsEmpty;
+using testing::SizeIs;
 
 constexpr std::uint32_t kMasked = 0x1'0000;
 constexpr std::uint32_t kLevel = 0x8000;
@@ -183,6 +184,30 @@ TEST_F(IoapicTest, Level_sendsOnceUntilEoi) {
   EXPECT_EQ(low(10), kLevel | 0x5aU);
   chip.eoi(0x5a);
   EXPECT_THAT(sink.take(), IsEmpty());
+}
+
+TEST_F(IoapicTest, SourceThatLetsGoAtTheEnd_isNotSentAgain) {
+  std::vector<std::uint32_t> ended;
+  bool lets_go = true;
+  Ioapic asks("asks", {.messages = &sink, .ended = [&](std::uint32_t pin) {
+                         ended.push_back(pin);
+                         return lets_go;
+                       }});
+  write32(asks, Ioapic::kIoregsel, Ioapic::kRedirection + 20);
+  write32(asks, Ioapic::kIowin, kLevel | 0x5a);
+  asks.set_pin(10, true);
+  EXPECT_THAT(sink.take(), SizeIs(1));
+  asks.eoi(0x5b);
+  EXPECT_THAT(ended, IsEmpty()) << "another vector";
+  asks.eoi(0x5a);
+  EXPECT_THAT(ended, ElementsAre(10));
+  EXPECT_THAT(sink.take(), IsEmpty()) << "the pin has fallen";
+  asks.set_pin(10, true);
+  EXPECT_THAT(sink.take(), SizeIs(1)) << "and rises anew";
+  lets_go = false;
+  write32(asks, Ioapic::kEoi, 0x5a);
+  EXPECT_THAT(ended, ElementsAre(10, 10));
+  EXPECT_THAT(sink.take(), SizeIs(1)) << "it is up still";
 }
 
 TEST_F(IoapicTest, Eoi_ofAnotherVectorDoesNothing) {

@@ -50,6 +50,53 @@ class Pic : public testing::Test {
   Pic8259 chip{"pic", {.intr = IrqLine(&intr)}};
 };
 
+// What is asked about ends, of a chip whose inputs 5 and 11 are level-triggered.
+struct PicEnds : Pic {
+  void SetUp() override {
+    chip = Pic8259("pic", {.intr = IrqLine(&intr), .ended = [this](std::uint32_t pin) {
+                             ended.push_back(pin);
+                             return pin == 11;
+                           }});
+    init();
+    out(Pic8259::kElcr, 1 << 5);
+    out(Pic8259::kElcr + 1, 1 << 3);
+  }
+  std::vector<std::uint32_t> ended;
+};
+
+TEST_F(PicEnds, SourceThatLetsGo_interruptsOnce) {
+  chip.set_pin(11, true);
+  EXPECT_EQ(chip.acknowledge(), 0x3b);
+  EXPECT_THAT(ended, testing::IsEmpty());
+  out(kSlave, kEoi);
+  out(kMaster, kEoi);
+  EXPECT_THAT(ended, testing::ElementsAre(11));
+  EXPECT_FALSE(intr.level());
+}
+
+TEST_F(PicEnds, SourceThatStaysUp_interruptsAgain) {
+  chip.set_pin(5, true);
+  EXPECT_EQ(chip.acknowledge(), 0x35);
+  out(kMaster, kSpecificEoi | 5);
+  EXPECT_THAT(ended, testing::ElementsAre(5));
+  EXPECT_TRUE(intr.level());
+}
+
+TEST_F(PicEnds, EdgesAreNotAskedAbout) {
+  pulse(3);
+  EXPECT_EQ(chip.acknowledge(), 0x33);
+  out(kMaster, kEoi);
+  EXPECT_THAT(ended, testing::IsEmpty());
+}
+
+TEST_F(PicEnds, AutomaticEnd_isOneToo) {
+  init(0x03, 0x03);
+  chip.set_pin(11, true);
+  EXPECT_EQ(chip.acknowledge(), 0x3b);
+  EXPECT_THAT(ended, testing::ElementsAre(11));
+  EXPECT_FALSE(intr.level());
+}
+
 TEST_F(Pic, PowerOn_nothingPends) {
   EXPECT_FALSE(intr.level());
   EXPECT_EQ(in(kMaster), 0);
