@@ -14,9 +14,32 @@ class LevelKvm : public IrqchipKvm {
   static std::vector<Step> let_them_come() {
     return {interrupts_on(), loop(1000), interrupts_off()};
   }
+  // A software KVM may report the end of an interrupt when it delivers it: if it leaves the guest
+  // before the handler has done anything (it does on a busy host), the level is still up, and comes
+  // once more. Such a run says nothing of us.
   Events run(std::initializer_list<std::vector<Step>> parts) {
-    machine->start(join(parts));
-    return machine->finish_without_eois();
+    constexpr int kMostRuns = 20;
+    const std::vector<Step> steps = join(parts);
+    const ScriptMachine::Actions actions = machine->actions();
+    machine->start(steps);
+    Events events = machine->finish();
+    for (int runs = 1; runs < kMostRuns && ended_before_handled(events); ++runs) {
+      machine = ScriptMachine::create(GetParam()).value();
+      line = machine->line(kPin);
+      machine->set_actions(actions);
+      machine->start(steps);
+      events = machine->finish();
+    }
+    return ScriptMachine::without_eois(std::move(events));
+  }
+  static bool ended_before_handled(const Events& events) {
+    int handled = 0;
+    for (const std::string& event : events) {
+      if (event.starts_with("interrupt ")) ++handled;
+      if (event.starts_with("report ")) handled = 0;  // those of edges, too, which have no end
+      if (event.starts_with("eoi ") && handled-- == 0) return true;
+    }
+    return false;
   }
   void SetUp() override {
     IrqchipKvm::SetUp();

@@ -147,8 +147,7 @@ Events ScriptMachine::finish() {
   return events_;
 }
 
-Events ScriptMachine::finish_without_eois() {
-  Events events = finish();
+Events ScriptMachine::without_eois(Events events) {
   std::erase_if(events, [](const std::string& event) { return event.starts_with("eoi "); });
   return events;
 }
@@ -171,14 +170,14 @@ void ScriptMachine::on_write(std::uint16_t port, std::uint32_t value) {
   switch (port) {
     case kReportPort: {
       note(fmt::format("report {:#x}", value));
-      const auto action = on_report_.find(value);
-      if (action != on_report_.end()) action->second();
+      const auto action = actions_.on_report.find(value);
+      if (action != actions_.on_report.end()) action->second();
       break;
     }
     case kInterruptPort: {
       note(fmt::format("interrupt {:#x}", value));
-      const auto action = on_interrupt_.find(value);
-      if (action != on_interrupt_.end()) action->second();
+      const auto action = actions_.on_interrupt.find(value);
+      if (action != actions_.on_interrupt.end()) action->second();
       break;
     }
     case kEndPort:

@@ -69,20 +69,27 @@ class ScriptMachine final : public ExitHandler {
   static Result<std::unique_ptr<ScriptMachine>> create(IrqchipMode mode);
   ~ScriptMachine() override;
 
-  // Called on the vCPU's thread when the guest reports this value, before it goes on.
+  // What happens on the vCPU's thread, before the guest goes on.
+  struct Actions {
+    std::map<std::uint32_t, std::function<void()>> on_report, on_interrupt;
+  };
+  const Actions& actions() const { return actions_; }
+  void set_actions(Actions actions) { actions_ = std::move(actions); }
+  // Called when the guest reports this value.
   void on_report(std::uint32_t value, std::function<void()> action) {
-    on_report_[value] = std::move(action);
+    actions_.on_report[value] = std::move(action);
   }
-  // Called on the vCPU's thread in this interrupt's handler, before it ends the interrupt.
+  // Called in this interrupt's handler, before it ends the interrupt.
   void on_interrupt(std::uint32_t vector, std::function<void()> action) {
-    on_interrupt_[vector] = std::move(action);
+    actions_.on_interrupt[vector] = std::move(action);
   }
   // Starts the guest on these steps and an end.
   void start(std::vector<Step> steps);
   // Waits for the end, a minute at most (the host may be slow), and tells what happened.
   Events finish();
   // The same without EOI exits, which only split mode has.
-  Events finish_without_eois();
+  Events finish_without_eois() { return without_eois(finish()); }
+  static Events without_eois(Events events);
   // Waits until that event has happened, a minute at most.
   bool wait_for(const std::string& event);
 
@@ -125,8 +132,7 @@ class ScriptMachine final : public ExitHandler {
   Bus mmio_{BusKind::kMmio};
   BusCache pio_cache_{VcpuId{0}};
   BusCache mmio_cache_{VcpuId{0}};
-  std::map<std::uint32_t, std::function<void()>> on_report_;
-  std::map<std::uint32_t, std::function<void()>> on_interrupt_;
+  Actions actions_;
   std::size_t route_changes_ = 0;
 
   std::mutex mutex_;  // guards the next two
