@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { kLoadAddress = 0x1000, kDebugExit = 0xf4, kMostMsrs = 16 };
+enum { kLoadAddress = 0x1000, kDebugExit = 0xf4, kMostMsrs = 16, kMostLeaves = 256 };
 
 // What a 64-bit guest's CPU is entered and left by, and its clocks.
 static const unsigned kMsrs[] = {0x10,       0x174,      0x175,      0x176,
@@ -47,6 +47,17 @@ static int must(int result, const char* what) {
   return result;
 }
 
+// The host's, read once: no machine that a real guest goes on in is without.
+static struct kvm_cpuid2* supported_cpuid(int kvm) {
+  static struct kvm_cpuid2* cpuid;
+  if (cpuid) return cpuid;
+  cpuid = calloc(1, sizeof *cpuid + kMostLeaves * sizeof(struct kvm_cpuid_entry2));
+  must(cpuid ? 0 : -1, "memory");
+  cpuid->nent = kMostLeaves;
+  must(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid), "KVM_GET_SUPPORTED_CPUID");
+  return cpuid;
+}
+
 struct floor_vm* floor_create(size_t memory, int fd, long offset, const void* code,
                               size_t code_size) {
   struct floor_vm* vm = calloc(1, sizeof *vm);
@@ -65,6 +76,7 @@ struct floor_vm* floor_create(size_t memory, int fd, long offset, const void* co
   vm->run_size = (size_t)must(ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0), "KVM_GET_VCPU_MMAP_SIZE");
   vm->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
   must(vm->run == MAP_FAILED ? -1 : 0, "mmap of the vCPU");
+  must(ioctl(vm->vcpu, KVM_SET_CPUID2, supported_cpuid(vm->kvm)), "KVM_SET_CPUID2");
   struct kvm_sregs sregs;
   must(ioctl(vm->vcpu, KVM_GET_SREGS, &sregs), "KVM_GET_SREGS");
   sregs.cs.base = 0;
