@@ -184,6 +184,11 @@ class Writer {
 
 RamImage::View::~View() { ::munmap(address, size); }
 
+RamImage::RamImage(std::vector<GpaRange> regions, std::uint64_t offset)
+    : regions_(std::move(regions)), layers_(1), pages_(pages_of(regions_)) {
+  layers_.back().offset = offset;
+}
+
 Result<UniqueFd> RamImage::create_memory_file(std::uint64_t bytes) {
   UniqueFd file(::memfd_create("vmm-snapshot", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file) return fail_errno(errno, "Create a memfd for a snapshot");
@@ -226,17 +231,13 @@ PageSet touched_pages(const Pieces& pieces, const TouchedPages& finder) {
 Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
                                    CopyOptions options) {
   const Pieces pieces = pieces_of(memory);
-  RamImage image;
-  image.offset_ = options.offset;
-  image.regions_ = ranges_of(pieces);
-  image.pages_ = PageSet(pages_of(image.regions_));
-  Writer writer(file.get(), options, image.pages_, image.extents_);
+  RamImage image(ranges_of(pieces), options.offset);
+  Writer writer(file.get(), options, image.pages_, image.layers_.back().extents);
   VMM_TRY(for_each_page(
       pieces, touched_pages(pieces, TouchedPages(base)),
       [&](std::uint64_t number, const std::byte* page) { return writer.add(number, page); }));
   VMM_TRY(writer.flush());
-  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
-  VMM_TRY(image.open_view());
+  VMM_TRY(image.finish(std::move(file)));
   return image;
 }
 
@@ -300,19 +301,15 @@ class FrozenCopy {
 
 Result<RamImage> RamImage::copy_of(const FrozenMemory& frozen, const RamImage* base, UniqueFd file,
                                    CopyOptions options) {
-  RamImage image;
-  image.offset_ = options.offset;
-  image.regions_ = ranges_of(frozen.pieces());
-  image.pages_ = PageSet(pages_of(image.regions_));
+  RamImage image(ranges_of(frozen.pieces()), options.offset);
   VMM_TRY(frozen.set_file(file.get()));
-  FrozenCopy copy(frozen, options, image.pages_, image.extents_);
+  FrozenCopy copy(frozen, options, image.pages_, image.layers_.back().extents);
   const TouchedPages finder(base, fmt::format("{}", frozen.process()));
   VMM_TRY(for_each_page(
       frozen.pieces(), touched_pages(frozen.pieces(), finder),
       [&](std::uint64_t number, const std::byte* page) { return copy.add(number, page); }));
   VMM_TRY(copy.flush());
-  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
-  VMM_TRY(image.open_view());
+  VMM_TRY(image.finish(std::move(file)));
   return image;
 }
 
@@ -320,11 +317,8 @@ Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage*
                                       const RamImage& earlier, const PageSet* candidates,
                                       UniqueFd file, CopyOptions options) {
   const Pieces pieces = pieces_of(memory);
-  RamImage image;
-  image.offset_ = options.offset;
-  image.regions_ = ranges_of(pieces);
+  RamImage image(ranges_of(pieces), options.offset);
   VMM_TRY(image.check_regions(earlier));
-  image.pages_ = PageSet(pages_of(image.regions_));
   PageSet possible(image.pages_.pages());
   if (candidates != nullptr) {
     possible.add(*candidates);
@@ -332,7 +326,7 @@ Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage*
     possible = touched_pages(pieces, TouchedPages(base));
     possible.add(earlier.pages_);  // some may have become zeroes, and been given back
   }
-  Writer writer(file.get(), options, image.pages_, image.extents_);
+  Writer writer(file.get(), options, image.pages_, image.layers_.back().extents);
   VMM_TRY(for_each_page(pieces, possible,
                         [&](std::uint64_t number, const std::byte* page) -> Result<void> {
                           const auto was = earlier.contents(number);
@@ -340,57 +334,99 @@ Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage*
                           return same ? Result<void>() : writer.add_any(number, page);
                         }));
   VMM_TRY(writer.flush());
-  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
-  VMM_TRY(image.open_view());
+  VMM_TRY(image.finish(std::move(file)));
   return image;
 }
 
-Result<RamImage> RamImage::on(const RamImage& earlier) const {
+namespace {
+
+using Run = RamImage::Run;
+
+// A list of runs that grows at its end.
+void append(std::vector<Run>& runs, const Run& run) {
+  if (run.pages == 0) return;
+  if (!runs.empty() && runs.back().layer == run.layer && runs.back().end() == run.first) {
+    runs.back().pages += run.pages;
+  } else {
+    runs.push_back(run);
+  }
+}
+
+// What of `below` is left, and what lies over it; both in order.
+std::vector<Run> laid_over(const std::vector<Run>& below, const std::vector<Run>& over) {
+  std::vector<Run> runs;
+  auto next = over.begin();
+  for (Run run : below) {
+    while (next != over.end() && next->first < run.end()) {
+      if (next->first > run.first) {
+        append(runs, {.first = run.first, .pages = next->first - run.first, .layer = run.layer});
+      }
+      if (next->end() > run.end()) {  // covers more than this one
+        run.pages = 0;
+        break;
+      }
+      append(runs, *next);
+      const std::uint64_t from = std::max(run.first, next->end());
+      run.pages = run.end() - from;
+      run.first = from;
+      ++next;
+    }
+    append(runs, run);
+  }
+  for (; next != over.end(); ++next) append(runs, *next);
+  return runs;
+}
+
+}  // namespace
+
+Result<RamImage> RamImage::on(const RamImage& earlier, std::size_t most) const {
   VMM_TRY(check_regions(earlier));
-  PageSet either(pages_.pages());
-  either.add(pages_);
-  either.add(earlier.pages_);
-  RamImage image;
-  image.regions_ = regions_;
-  image.pages_ = PageSet(pages_.pages());
+  RamImage image = earlier;
+  const auto layer = static_cast<std::uint32_t>(image.layers_.size());
+  image.layers_.push_back(layers_.back());
+  std::vector<Run> mine = runs_;
+  for (Run& run : mine) run.layer = layer;
+  image.runs_ = laid_over(earlier.runs_, mine);
+  image.pages_.add(pages_);
+  if (image.mappings().size() <= most) return image;
+  VMM_TRY(image.verify());
   UniqueFd file = VMM_TRY(create_memory_file(bytes()));
-  const CopyOptions options{.checksums = true};
-  Writer writer(file.get(), options, image.pages_, image.extents_);
-  Result<void> written;
-  either.for_each([&](std::uint64_t number) {
-    const RamImage& from = pages_.has(number) ? *this : earlier;
-    if (written) written = writer.add(number, from.page(number).data());
-  });
-  VMM_TRY(std::move(written));
-  VMM_TRY(writer.flush());
-  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
-  VMM_TRY(image.open_view());
-  return image;
+  return image.copy(std::move(file), {.checksums = true});
+}
+
+std::vector<RamImage::Run> RamImage::mappings() const {
+  std::vector<Run> mappings;
+  const Run* before = nullptr;
+  for (const Run& run : runs_) {
+    const bool same = before != nullptr && before->layer == run.layer;
+    before = &run;
+    if (run.layer == 0) continue;
+    // What lies between, if anything, is a hole in all files: one mapping does for both.
+    if (same) {
+      mappings.back().pages = run.end() - mappings.back().first;
+    } else {
+      mappings.push_back(run);
+    }
+  }
+  return mappings;
 }
 
 Result<RamImage> RamImage::copy(UniqueFd file, CopyOptions options) const {
-  RamImage image;
-  image.offset_ = options.offset;
-  image.regions_ = regions_;
-  image.pages_ = PageSet(pages_.pages());
-  Writer writer(file.get(), options, image.pages_, image.extents_);
+  RamImage image(regions_, options.offset);
+  Writer writer(file.get(), options, image.pages_, image.layers_.back().extents);
   Result<void> written;
   pages_.for_each([&](std::uint64_t number) {
     if (written) written = writer.add(number, page(number).data());
   });
   VMM_TRY(std::move(written));
   VMM_TRY(writer.flush());
-  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
-  VMM_TRY(image.open_view());
+  VMM_TRY(image.finish(std::move(file)));
   return image;
 }
 
 Result<RamImage> RamImage::open(UniqueFd file, std::uint64_t offset, std::vector<GpaRange> regions,
-                                std::vector<Extent> extents) {
-  RamImage image;
-  image.offset_ = offset;
-  image.regions_ = std::move(regions);
-  image.pages_ = PageSet(pages_of(image.regions_));
+                                std::vector<Extent> extents, std::string name) {
+  RamImage image(std::move(regions), offset);
   std::uint64_t next = 0;
   for (const Extent& extent : extents) {
     if (extent.first < next || extent.pages == 0 || extent.pages > kMostPages ||
@@ -402,47 +438,92 @@ Result<RamImage> RamImage::open(UniqueFd file, std::uint64_t offset, std::vector
     next = extent.first + extent.pages;
     for (std::uint64_t page = extent.first; page < next; ++page) image.pages_.add(page);
   }
-  image.extents_ = std::move(extents);
-  image.file_ = std::make_shared<const UniqueFd>(std::move(file));
-  VMM_TRY(image.open_view());
+  image.layers_.back().extents = std::move(extents);
+  image.layers_.back().name = std::move(name);
+  VMM_TRY(image.finish(std::move(file)));
   return image;
 }
 
-Result<void> RamImage::open_view() {
+Result<void> RamImage::finish(UniqueFd file) {
   const auto size = static_cast<std::size_t>(bytes());
   if (size == 0) return fail(ErrorCode::kBadState, "A snapshot without memory");
+  Layer& layer = layers_.back();
   // A memfd can be made constant; other files stay as they are because nobody changes them.
-  (void)::fcntl(file_->get(), F_ADD_SEALS,
-                F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+  (void)::fcntl(file.get(), F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
   void* const address =
-      ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file_->get(), static_cast<off_t>(offset_));
+      ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), static_cast<off_t>(layer.offset));
   if (address == MAP_FAILED) return fail_errno(errno, "Map {} of a snapshot", format_size(size));
   (void)::madvise(address, size, MADV_DONTDUMP);
-  view_ = std::make_shared<const View>(address, size);
+  layer.view = std::make_shared<const View>(address, size);
+  layer.file = std::make_shared<const UniqueFd>(std::move(file));
+  for (const Extent& extent : layer.extents) {
+    append(runs_, {.first = extent.first, .pages = extent.pages, .layer = 0});
+  }
   return {};
 }
 
-Result<GuestMemory> RamImage::map() const {
+// The region is a mapping of the lowest file, and begins with page `first`.
+Result<void> RamImage::map_over(const GuestRegion& region, std::uint64_t first,
+                                const std::vector<Run>& mappings) const {
+  const std::uint64_t end = first + region.range().size() / kPage;
+  auto next = std::partition_point(mappings.begin(), mappings.end(),
+                                   [&](const Run& run) { return run.end() <= first; });
+  for (; next != mappings.end() && next->first < end; ++next) {
+    const Layer& layer = layers_[next->layer];
+    const std::uint64_t from = std::max(next->first, first);
+    const auto size = static_cast<std::size_t>((std::min(next->end(), end) - from) * kPage);
+    std::byte* const at = region.hva() + (from - first) * kPage;
+    if (::mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED,
+               layer.file->get(), static_cast<off_t>(layer.offset + from * kPage)) == MAP_FAILED) {
+      return fail_errno(errno, "Map {} of guest memory from an increment", format_size(size));
+    }
+  }
+  // They are mappings of their own.
+  (void)::madvise(region.hva(), region.range().size(), MADV_DONTDUMP);
+  return {};
+}
+
+Result<GuestMemory> RamImage::map_files() const {
+  const std::vector<Run> over = mappings();
   std::vector<GuestRegion> regions;
-  std::uint64_t at = offset_;
+  std::uint64_t first = 0;
   for (const GpaRange& range : regions_) {
-    regions.push_back(VMM_TRY(GuestRegion::map_private(range, file_->get(), at)));
-    at += range.size();
+    const Layer& lowest = layers_.front();
+    regions.push_back(VMM_TRY(
+        GuestRegion::map_private(range, lowest.file->get(), lowest.offset + first * kPage)));
+    VMM_TRY(map_over(regions.back(), first, over));
+    first += range.size() / kPage;
   }
   return GuestMemory::create(std::move(regions));
 }
 
+Result<GuestMemory> RamImage::map() const {
+  auto memory = map_files();
+  if (memory || layers_.size() == 1 || memory.error().code() != ErrorCode::kResource) return memory;
+  // Too many machines from such images at once.
+  UniqueFd file = VMM_TRY(create_memory_file(bytes()));
+  const RamImage whole = VMM_TRY(copy(std::move(file), {}));
+  return whole.map_files();
+}
+
+const RamImage::Layer& RamImage::layer_of(std::uint64_t number) const noexcept {
+  if (layers_.size() == 1) return layers_.front();
+  const auto run = std::partition_point(runs_.begin(), runs_.end(),
+                                        [&](const Run& r) { return r.end() <= number; });
+  return layers_[run->layer];
+}
+
 std::span<const std::byte, RamImage::kPage> RamImage::page(std::uint64_t number) const noexcept {
-  const auto* const begin = static_cast<const std::byte*>(view_->address);
-  return std::span<const std::byte, kPage>(begin + number * kPage, kPage);
+  return std::span<const std::byte, kPage>(layer_of(number).page(number), kPage);
 }
 
 Result<void> RamImage::verify() const {
-  for (const Extent& extent : extents_) {
-    const auto* const begin = page(extent.first).data();
-    if (crc32c({begin, static_cast<std::size_t>(extent.pages * kPage)}) != extent.crc) {
-      return fail(ErrorCode::kBadState, "The memory in pages {} to {} is damaged", extent.first,
-                  extent.first + extent.pages - 1);
+  for (const Layer& layer : layers_) {
+    for (const Extent& extent : layer.extents) {
+      const std::byte* const begin = layer.page(extent.first);
+      if (crc32c({begin, static_cast<std::size_t>(extent.pages * kPage)}) == extent.crc) continue;
+      return fail(ErrorCode::kBadState, "The memory in pages {} to {}{}{} is damaged", extent.first,
+                  extent.first + extent.pages - 1, layer.name.empty() ? "" : " of ", layer.name);
     }
   }
   return {};

@@ -1,8 +1,10 @@
 // The RAM of a snapshot: a file, of memory or on a disk, that has the pages which are not all
-// zeroes, each at its place.
+// zeroes, each at its place; that of an increment: such files one over the other, each with what
+// has changed since the one below.
 //
 // Regions lie one behind the other; what no page was written for is a hole. So a machine can map it
-// privately at once and read each page when it is needed.
+// privately at once and read each page when it is needed: the lowest file whole, and over it, run
+// by run, what the others have.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -36,6 +39,18 @@ class RamImage {
   };
   // As many pages as an extent has at most.
   static constexpr std::uint32_t kMostPages = 256;
+  // Neighbouring pages that come from one file.
+  struct Run {
+    std::uint64_t first = 0;
+    std::uint64_t pages = 0;
+    std::uint32_t layer = 0;  // the file: 0 is the lowest
+
+    std::uint64_t end() const noexcept { return first + pages; }
+    bool operator==(const Run&) const = default;
+  };
+  // So many mappings over the lowest file a machine's memory has at most: every one is a part of
+  // the process's address space, of which there may be 65530 (vm.max_map_count).
+  static constexpr std::size_t kMostMappings = 8192;
 
   // An anonymous file for an image of `bytes`.
   static Result<UniqueFd> create_memory_file(std::uint64_t bytes);
@@ -61,29 +76,38 @@ class RamImage {
   static Result<RamImage> changes_of(const GuestMemory& memory, const RamImage* base,
                                      const RamImage& earlier, const PageSet* candidates,
                                      UniqueFd file, CopyOptions options);
-  // The image, in memory, of which this holds what has changed since `earlier`; with checksums.
-  // Errors: as above.
-  Result<RamImage> on(const RamImage& earlier) const;
+  // The image of which this, of one file, holds what has changed since `earlier`. Nothing is read,
+  // unless it came to more than `most` mappings: then all is verified, and copied to a file in
+  // memory. Errors: as above; kBadState as verify().
+  Result<RamImage> on(const RamImage& earlier, std::size_t most = kMostMappings) const;
   // The same from an image.
   Result<RamImage> copy(UniqueFd file, CopyOptions options) const;
 
-  // What a file says that it has. `extents` are in order, and inside of `regions`.
+  // What a file says that it has. `extents` are in order, and inside of `regions`. Errors call the
+  // file `name`, when it has one.
   static Result<RamImage> open(UniqueFd file, std::uint64_t offset, std::vector<GpaRange> regions,
-                               std::vector<Extent> extents);
+                               std::vector<Extent> extents, std::string name = {});
 
   const std::vector<GpaRange>& regions() const noexcept { return regions_; }
-  const std::vector<Extent>& extents() const noexcept { return extents_; }
+  // Of the topmost file.
+  const std::vector<Extent>& extents() const noexcept { return layers_.back().extents; }
+  // What pages() has, in order, and where each page comes from.
+  const std::vector<Run>& runs() const noexcept { return runs_; }
+  // Which runs are mapped over the lowest file. They reach across pages that no file has.
+  std::vector<Run> mappings() const;
   const PageSet& pages() const noexcept { return pages_; }
   std::uint64_t bytes() const noexcept { return pages_.pages() * kPage; }
 
-  // Guest memory that begins as this, page by page.
+  // Guest memory that begins as this, page by page. Where this process cannot have that many
+  // mappings more it is a mapping of a copy. Errors: kResource.
   Result<GuestMemory> map() const;
   // The contents of a page that pages() has.
   std::span<const std::byte, kPage> page(std::uint64_t number) const noexcept;
   // Where two images have other contents, in whole pages, neighbours joined. Errors: kBadConfig
   // when their regions are not the same.
   Result<std::vector<GpaRange>> difference(const RamImage& other) const;
-  // Reads everything and compares. Errors: kBadState naming the first page that is not as it was.
+  // Reads all that the files say they have and compares. Errors: kBadState naming the first page
+  // that is not as it was, and its file.
   Result<void> verify() const;
 
   // The first page of `which` that `memory`, which has the same regions, has with other contents.
@@ -92,26 +116,45 @@ class RamImage {
   void put_back(const GuestMemory& memory, const PageSet& which) const noexcept;
 
  private:
-  RamImage() = default;
-  Result<void> open_view();
-  Result<void> check_regions(const RamImage& other) const;
-  // Calls fn(page number, its bytes in `memory`, its GPA) for each of `which`, in order.
-  template <typename Fn>
-  void walk_pages_of(const GuestMemory& memory, const PageSet& which, Fn&& fn) const;
-  // What the page holds, whether it is stored or not.
-  std::span<const std::byte, kPage> contents(std::uint64_t number) const noexcept;
-
   struct View {
     View(void* a, std::size_t s) : address(a), size(s) {}
     ~View();
     void* address;
     std::size_t size;
   };
-  std::shared_ptr<const UniqueFd> file_;
-  std::shared_ptr<const View> view_;
-  std::uint64_t offset_ = 0;
+  // One file, which images on one another share.
+  struct Layer {
+    std::shared_ptr<const UniqueFd> file = {};
+    std::shared_ptr<const View> view = {};
+    std::uint64_t offset = 0;
+    std::vector<Extent> extents = {};
+    std::string name = {};
+
+    const std::byte* page(std::uint64_t number) const noexcept {
+      return static_cast<const std::byte*>(view->address) + number * kPage;
+    }
+  };
+
+  RamImage() = default;
+  // Of one file that is still to be written, by the extents of the first layer.
+  RamImage(std::vector<GpaRange> regions, std::uint64_t offset);
+  // The file has been written, and does not change any more.
+  Result<void> finish(UniqueFd file);
+  Result<void> map_over(const GuestRegion& region, std::uint64_t first,
+                        const std::vector<Run>& mappings) const;
+  Result<GuestMemory> map_files() const;
+  Result<void> check_regions(const RamImage& other) const;
+  // Which file has a page that pages() has.
+  const Layer& layer_of(std::uint64_t number) const noexcept;
+  // Calls fn(page number, its bytes in `memory`, its GPA) for each of `which`, in order.
+  template <typename Fn>
+  void walk_pages_of(const GuestMemory& memory, const PageSet& which, Fn&& fn) const;
+  // What the page holds, whether it is stored or not.
+  std::span<const std::byte, kPage> contents(std::uint64_t number) const noexcept;
+
   std::vector<GpaRange> regions_;
-  std::vector<Extent> extents_;
+  std::vector<Layer> layers_;  // the lowest first; extents() is the last one's
+  std::vector<Run> runs_;
   PageSet pages_;
 };
 

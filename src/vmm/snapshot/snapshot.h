@@ -27,8 +27,8 @@ class Snapshot {
  public:
   // From a file. It stays open, is read when memory is touched, and must not be changed; a new one
   // may be put in its place. The file is not trusted: header, state and the list of pages are
-  // checked here, memory itself is not read. That of an increment is: it is put together in memory
-  // with the files that it is on. Errors: kBadState saying what is wrong with it; kIo.
+  // checked here, memory itself is not read. So are those of the files that an increment is on.
+  // Errors: kBadState saying what is wrong with it; kIo.
   static Result<std::shared_ptr<const Snapshot>> open(const std::string& path);
   // Whether a file says that it is one.
   static bool is_snapshot(const std::string& path);
@@ -59,7 +59,7 @@ class Snapshot {
   const std::optional<File>& file() const noexcept { return file_; }
 
   std::uint64_t memory() const noexcept;        // bytes of RAM that the machine has
-  std::uint64_t stored_bytes() const noexcept;  // of these, what is not all zeroes
+  std::uint64_t stored_bytes() const noexcept;  // of these, what its files have
   // Reads all of memory, and compares checksums (of a file). Errors: kBadState.
   Result<void> verify() const;
   // Where the memory of two machines is not the same, in whole pages of 4 KiB, neighbours joined.

@@ -244,8 +244,8 @@ std::vector<std::byte> base_section(const SnapshotBase& base) {
   return bytes;
 }
 
-// One file, without what it is on.
-Result<LoadedSnapshot> load_file(UniqueFd file) {
+// One file, without what it is on. `name`: of the file, for errors that come later.
+Result<LoadedSnapshot> load_file(UniqueFd file, const std::string& name) {
   struct stat status {};
   if (::fstat(file.get(), &status) != 0) return fail_errno(errno, "Look at it");
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kBadState, "It is no regular file");
@@ -268,8 +268,9 @@ Result<LoadedSnapshot> load_file(UniqueFd file) {
   }
   std::optional<SnapshotBase> base;
   if (header.version == kIncrementVersion) base = VMM_TRY(read_base(file.get(), header.base));
-  RamImage ram = VMM_TRY(RamImage::open(std::move(file), SnapshotFile::kRamOffset,
-                                        x86::ram_ranges(header.ram_size), std::move(extents)));
+  RamImage ram =
+      VMM_TRY(RamImage::open(std::move(file), SnapshotFile::kRamOffset,
+                             x86::ram_ranges(header.ram_size), std::move(extents), name));
   return LoadedSnapshot{std::move(state), std::move(ram), id_of(header), std::move(base), own};
 }
 
@@ -288,8 +289,6 @@ Result<void> put_on_base(LoadedSnapshot& loaded, const std::string& path, unsign
                 "Its base {} is another snapshot than the one that it was made on: put that there",
                 where);
   }
-  VMM_TRY(with_context(base.ram.verify(), "Its base " + where));
-  VMM_TRY(loaded.ram.verify());
   loaded.ram = VMM_TRY(loaded.ram.on(base.ram));
   return {};
 }
@@ -299,7 +298,7 @@ Result<LoadedSnapshot> load(const std::string& path, unsigned left) {
   if (!file) return fail_errno(errno, "Open the snapshot {}", path);
   const std::string reading = fmt::format("Read the snapshot {}", path);
   try {
-    LoadedSnapshot loaded = VMM_TRY(with_context(load_file(std::move(file)), reading));
+    LoadedSnapshot loaded = VMM_TRY(with_context(load_file(std::move(file), path), reading));
     if (loaded.base) VMM_TRY(with_context(put_on_base(loaded, path, left), reading));
     return loaded;
   } catch (const nlohmann::json::exception& error) {

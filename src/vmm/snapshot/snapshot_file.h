@@ -58,7 +58,7 @@ class SnapshotFile {
 
 struct LoadedSnapshot {
   WholeState state;
-  RamImage ram;  // of an increment: put together with its base's
+  RamImage ram;  // of an increment: over its base's
   SnapshotId id = {};
   std::optional<SnapshotBase> base = {};
   std::uint64_t own_pages = 0;  // that are in this very file
@@ -69,8 +69,8 @@ inline constexpr unsigned kMostBases = 64;
 
 // Whether a file begins like a snapshot.
 bool looks_like_snapshot(const std::string& path);
-// With all files that it is on, whose memory is read and compared then. Errors: kBadState naming
-// what is wrong; kIo.
+// With all files that it is on. Memory is not read, neither its own nor theirs. Errors: kBadState
+// naming what is wrong; kIo.
 Result<LoadedSnapshot> load_snapshot(const std::string& path);
 
 }  // namespace vmm

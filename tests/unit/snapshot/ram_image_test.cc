@@ -4,7 +4,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <random>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/size.h"
 
@@ -199,7 +203,7 @@ RamImage changes(const GuestMemory& from, const RamImage& earlier,
 TEST(RamImage, Changes_areWhatIsNotAsItWas_zeroesIncluded) {
   const GuestMemory guest = memory();
   for (const std::uint64_t page : {1, 2, 4}) ASSERT_TRUE(guest.write(Gpa(page * kPage), page));
-  const RamImage earlier = copy_of(guest);
+  const RamImage earlier = copy_of(guest, nullptr, true);
   ASSERT_TRUE(guest.write(Gpa(kPage), std::uint64_t{7}));
   ASSERT_TRUE(guest.write(Gpa(2 * kPage), std::uint64_t{0}));
   ASSERT_TRUE(guest.write(Gpa(4 * kPage), std::uint64_t{4}));  // as before
@@ -209,7 +213,12 @@ TEST(RamImage, Changes_areWhatIsNotAsItWas_zeroesIncluded) {
   EXPECT_TRUE(changed.pages().has(2));
   const RamImage whole = changed.on(earlier).value();
   EXPECT_TRUE(whole.verify());
-  EXPECT_EQ(whole.pages().count(), 3U) << "the page of zeroes is not stored";
+  EXPECT_EQ(whole.pages().count(), 4U) << "the page that has become zeroes is stored as such";
+  const GuestMemory mapped = whole.map().value();
+  for (const std::uint64_t page : {1, 2, 3, 4}) {
+    EXPECT_EQ(word(mapped, page * kPage), word(guest, page * kPage)) << "page " << page;
+  }
+  EXPECT_EQ(word(mapped, GiB(4)), 3U);
   EXPECT_TRUE(whole.difference(copy_of(guest))->empty());
   EXPECT_FALSE(whole.difference(earlier)->empty());
 }
@@ -233,7 +242,113 @@ TEST(RamImage, Changes_ofAPageThatWasGivenBack) {
   const GuestMemory other = memory();  // never touched
   const RamImage changed = changes(other, earlier);
   EXPECT_TRUE(changed.pages().has(5));
-  EXPECT_EQ(changed.on(earlier)->pages().count(), 0U);
+  const RamImage whole = changed.on(earlier).value();
+  EXPECT_EQ(word(whole.map().value(), 5 * kPage), 0U);
+  EXPECT_TRUE(whole.difference(copy_of(other))->empty());
+}
+
+// Increments, each of random pages, against memory that has it all.
+TEST(RamImage, AChain_isThePagesOfItsTopmostFiles) {
+  std::mt19937 random(7);
+  const GuestMemory guest = memory();
+  const auto change = [&](unsigned runs) {
+    for (unsigned i = 0; i < runs; ++i) {
+      const std::uint64_t base = random() % 2 == 0 ? 0 : GiB(4);
+      const std::uint64_t first = random() % (kSize / kPage);
+      const std::uint64_t end = std::min<std::uint64_t>(first + 1 + random() % 9, kSize / kPage);
+      const std::uint64_t value = random() % 4;  // zeroes, too
+      for (std::uint64_t page = first; page < end; ++page) {
+        ASSERT_TRUE(guest.write(Gpa(base + page * kPage), value));
+      }
+    }
+  };
+  change(40);
+  RamImage chain = copy_of(guest, nullptr, true);
+  for (unsigned layer = 1; layer <= 12; ++layer) {
+    change(10);
+    chain = changes(guest, chain).on(chain).value();
+    ASSERT_TRUE(chain.verify());
+    EXPECT_TRUE(chain.difference(copy_of(guest))->empty()) << "layer " << layer;
+    const GuestMemory mapped = chain.map().value();
+    PageSet all(guest.size() / kPage);
+    for (std::uint64_t page = 0; page < all.pages(); ++page) all.add(page);
+    const RamImage now = copy_of(guest);
+    EXPECT_FALSE(now.difference(mapped, all)) << "layer " << layer;
+    // What has the pages in order, and each once.
+    std::uint64_t next = 0, pages = 0;
+    for (const RamImage::Run& run : chain.runs()) {
+      ASSERT_GE(run.first, next);
+      ASSERT_LE(run.layer, layer);
+      next = run.end();
+      pages += run.pages;
+    }
+    EXPECT_EQ(pages, chain.pages().count());
+    // Mapped memory is written for oneself, and put back from its files.
+    ASSERT_TRUE(mapped.write(Gpa(0), std::uint64_t{99}));
+    chain.put_back(mapped, all);
+    EXPECT_FALSE(now.difference(mapped, all));
+  }
+}
+
+TEST(RamImage, Mappings_areOverTheLowestFileAndReachAcrossHoles) {
+  const GuestMemory guest = memory();
+  const auto write = [&](std::initializer_list<std::uint64_t> pages, std::uint64_t value) {
+    for (const std::uint64_t page : pages) ASSERT_TRUE(guest.write(Gpa(page * kPage), value));
+  };
+  write({0, 1, 2, 20}, 1);
+  const RamImage lowest = copy_of(guest);
+  EXPECT_TRUE(lowest.mappings().empty());
+  write({1, 4, 5, 9, 30}, 2);
+  const RamImage second = changes(guest, lowest).on(lowest).value();
+  const std::vector<RamImage::Run> runs{{0, 1, 0}, {1, 1, 1},  {2, 1, 0}, {4, 2, 1},
+                                        {9, 1, 1}, {20, 1, 0}, {30, 1, 1}};
+  EXPECT_EQ(second.runs(), runs);
+  const std::vector<RamImage::Run> mappings{{1, 1, 1}, {4, 6, 1}, {30, 1, 1}};
+  EXPECT_EQ(second.mappings(), mappings);
+  write({5}, 3);
+  const RamImage third = changes(guest, second).on(second).value();
+  const std::vector<RamImage::Run> more{{1, 1, 1}, {4, 1, 1}, {5, 1, 2}, {9, 1, 1}, {30, 1, 1}};
+  EXPECT_EQ(third.mappings(), more);
+}
+
+// The last run of one region and the first of the next are one run, and two mappings.
+TEST(RamImage, ARunAcrossTwoRegions_isMappedInBoth) {
+  const GuestMemory guest = memory();
+  const RamImage lowest = copy_of(guest);
+  for (const std::uint64_t at : {kSize - kPage, GiB(4), GiB(4) + kPage}) {
+    ASSERT_TRUE(guest.write(Gpa(at), at));
+  }
+  const RamImage whole = changes(guest, lowest).on(lowest).value();
+  ASSERT_EQ(whole.mappings().size(), 1U);
+  const GuestMemory mapped = whole.map().value();
+  for (const std::uint64_t at : {kSize - kPage, GiB(4), GiB(4) + kPage}) {
+    EXPECT_EQ(word(mapped, at), at);
+  }
+}
+
+TEST(RamImage, TooManyMappings_areACopyThatWasVerified) {
+  const GuestMemory guest = memory();
+  for (const std::uint64_t page : {0, 1, 2}) ASSERT_TRUE(guest.write(Gpa(page * kPage), page + 1));
+  const RamImage lowest = copy_of(guest, nullptr, true);
+  for (const std::uint64_t page : {0, 2}) ASSERT_TRUE(guest.write(Gpa(page * kPage), page + 7));
+  const RamImage changed = changes(guest, lowest);
+  EXPECT_EQ(changed.on(lowest, 2)->mappings().size(), 2U);
+  const RamImage whole = changed.on(lowest, 1).value();
+  EXPECT_TRUE(whole.mappings().empty());
+  EXPECT_TRUE(whole.verify());
+  EXPECT_TRUE(whole.difference(copy_of(guest))->empty());
+
+  std::vector<RamImage::Extent> extents = lowest.extents();
+  extents.front().crc ^= 1;
+  auto file = RamImage::create_memory_file(lowest.bytes());
+  const auto damaged = RamImage::open(*std::move(file), 0, lowest.regions(), extents, "the base");
+  ASSERT_TRUE(damaged) << damaged.error().message();
+  EXPECT_TRUE(changed.on(*damaged)) << "nothing is read";
+  const auto refused = changed.on(*damaged, 1);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ErrorCode::kBadState);
+  EXPECT_NE(refused.error().message().find("of the base is damaged"), std::string::npos)
+      << refused.error().message();
 }
 
 TEST(RamImage, Difference_ofOtherRegions) {

@@ -244,11 +244,35 @@ TEST_F(Increments, OnAnotherBase_areRefused) {
   EXPECT_THAT(error_of(second), HasSubstr("another snapshot than the one that it was made on"));
 }
 
-TEST_F(Increments, OnABaseWithDamagedMemory_areRefused) {
+// As with whole files: opening reads no memory, verifying reads that of all.
+TEST_F(Increments, OnABaseWithDamagedMemory_areFoundOutByVerify) {
   std::vector<std::byte> base = read_file(path);
   base[4096 + 0x3001] ^= std::byte{1};
   test::write_file(path, base);
-  EXPECT_THAT(error_of(second), HasSubstr("damaged"));
+  const auto opened = Snapshot::open(second);
+  ASSERT_TRUE(opened) << opened.error().message();
+  const auto verified = (*opened)->verify();
+  ASSERT_FALSE(verified);
+  EXPECT_THAT(verified.error().message(),
+              testing::AllOf(HasSubstr("a.snap"), HasSubstr("damaged")));
+}
+
+TEST_F(Increments, CanBe64Deep) {
+  std::string last = second;
+  for (unsigned i = 3; i <= kMostBases; ++i) {
+    const std::string next = scratch.file(std::to_string(i));
+    make(next, last, i);
+    last = next;
+  }
+  const auto deepest = Snapshot::open(last);
+  ASSERT_TRUE(deepest) << deepest.error().message();
+  EXPECT_TRUE((*deepest)->verify());
+  const GuestMemory memory = (*deepest)->ram().map().value();
+  EXPECT_EQ(memory.read<std::uint64_t>(Gpa(0x3000)).value(), 42U);
+  EXPECT_EQ(memory.read<std::uint64_t>(Gpa(0x5000)).value(), kMostBases);
+  EXPECT_EQ((*deepest)->ram().mappings().size(), 1U) << "what is covered is not mapped";
+  make(scratch.file("more"), last, 99);
+  EXPECT_THAT(error_of(scratch.file("more")), HasSubstr("on more than 64 others"));
 }
 
 TEST_F(Increments, ThatAreTheirOwnBase_areRefused) {
@@ -278,6 +302,12 @@ TEST_F(Increments, Truncated_areRefusedAtEveryLength) {
 }
 
 TEST_F(Increments, AFlippedBitAnywhere_isSeen) {
+  const auto sound = [&](const std::vector<std::byte>& bytes_now) {
+    const std::string other = scratch.file("other");
+    test::write_file(other, bytes_now);
+    const auto opened = Snapshot::open(other);
+    return opened && (*opened)->verify();
+  };
   std::vector<std::byte> file = read_file(second);
   const std::size_t memory = 4096 + 0x5000;  // its page, which has one checksum
   for (std::size_t at = 0; at < file.size(); at += at >= memory && at < 4096 + kMemory ? 97 : 1) {
@@ -285,7 +315,7 @@ TEST_F(Increments, AFlippedBitAnywhere_isSeen) {
     if (at >= memory + 4096 && at < 4096 + kMemory) at = 4096 + kMemory;
     const std::byte bit = std::byte{1} << (at % 8);
     file[at] ^= bit;
-    ASSERT_NE(open(file), "") << "byte " << at;
+    ASSERT_FALSE(sound(file)) << "byte " << at;
     file[at] ^= bit;
   }
 }
