@@ -184,9 +184,10 @@ class Writer {
 
 RamImage::View::~View() { ::munmap(address, size); }
 
-RamImage::RamImage(std::vector<GpaRange> regions, std::uint64_t offset)
+RamImage::RamImage(std::vector<GpaRange> regions, std::uint64_t offset, bool checksums)
     : regions_(std::move(regions)), layers_(1), pages_(pages_of(regions_)) {
   layers_.back().offset = offset;
+  layers_.back().checksums = checksums;
 }
 
 Result<UniqueFd> RamImage::create_memory_file(std::uint64_t bytes) {
@@ -231,7 +232,7 @@ PageSet touched_pages(const Pieces& pieces, const TouchedPages& finder) {
 Result<RamImage> RamImage::copy_of(const GuestMemory& memory, const RamImage* base, UniqueFd file,
                                    CopyOptions options) {
   const Pieces pieces = pieces_of(memory);
-  RamImage image(ranges_of(pieces), options.offset);
+  RamImage image(ranges_of(pieces), options.offset, options.checksums);
   Writer writer(file.get(), options, image.pages_, image.layers_.back().extents);
   VMM_TRY(for_each_page(
       pieces, touched_pages(pieces, TouchedPages(base)),
@@ -301,7 +302,7 @@ class FrozenCopy {
 
 Result<RamImage> RamImage::copy_of(const FrozenMemory& frozen, const RamImage* base, UniqueFd file,
                                    CopyOptions options) {
-  RamImage image(ranges_of(frozen.pieces()), options.offset);
+  RamImage image(ranges_of(frozen.pieces()), options.offset, /*checksums=*/false);
   VMM_TRY(frozen.set_file(file.get()));
   FrozenCopy copy(frozen, options, image.pages_, image.layers_.back().extents);
   const TouchedPages finder(base, fmt::format("{}", frozen.process()));
@@ -317,7 +318,7 @@ Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage*
                                       const RamImage& earlier, const PageSet* candidates,
                                       UniqueFd file, CopyOptions options) {
   const Pieces pieces = pieces_of(memory);
-  RamImage image(ranges_of(pieces), options.offset);
+  RamImage image(ranges_of(pieces), options.offset, options.checksums);
   VMM_TRY(image.check_regions(earlier));
   PageSet possible(image.pages_.pages());
   if (candidates != nullptr) {
@@ -412,7 +413,7 @@ std::vector<RamImage::Run> RamImage::mappings() const {
 }
 
 Result<RamImage> RamImage::copy(UniqueFd file, CopyOptions options) const {
-  RamImage image(regions_, options.offset);
+  RamImage image(regions_, options.offset, options.checksums);
   Writer writer(file.get(), options, image.pages_, image.layers_.back().extents);
   Result<void> written;
   pages_.for_each([&](std::uint64_t number) {
@@ -426,7 +427,7 @@ Result<RamImage> RamImage::copy(UniqueFd file, CopyOptions options) const {
 
 Result<RamImage> RamImage::open(UniqueFd file, std::uint64_t offset, std::vector<GpaRange> regions,
                                 std::vector<Extent> extents, std::string name) {
-  RamImage image(std::move(regions), offset);
+  RamImage image(std::move(regions), offset, /*checksums=*/true);
   std::uint64_t next = 0;
   for (const Extent& extent : extents) {
     if (extent.first < next || extent.pages == 0 || extent.pages > kMostPages ||
@@ -506,11 +507,49 @@ Result<GuestMemory> RamImage::map() const {
   return whole.map_files();
 }
 
+std::vector<RamImage::Run>::const_iterator RamImage::run_at(std::uint64_t number) const noexcept {
+  return std::partition_point(runs_.begin(), runs_.end(),
+                              [&](const Run& run) { return run.end() <= number; });
+}
+
 const RamImage::Layer& RamImage::layer_of(std::uint64_t number) const noexcept {
-  if (layers_.size() == 1) return layers_.front();
-  const auto run = std::partition_point(runs_.begin(), runs_.end(),
-                                        [&](const Run& r) { return r.end() <= number; });
-  return layers_[run->layer];
+  return layers_.size() == 1 ? layers_.front() : layers_[run_at(number)->layer];
+}
+
+RamImage::Piece RamImage::piece_of(std::uint64_t number) const noexcept {
+  const std::uint32_t layer = run_at(number)->layer;
+  const std::vector<Extent>& extents = layers_[layer].extents;
+  const auto extent = std::partition_point(
+      extents.begin(), extents.end(), [&](const Extent& e) { return e.first + e.pages <= number; });
+  return {.layer = layer, .extent = *extent};
+}
+
+namespace {
+
+Error damaged(const RamImage::Extent& extent, const std::string& name) {
+  return Error(ErrorCode::kBadState,
+               fmt::format("The memory in pages {} to {}{}{} is damaged", extent.first,
+                           extent.first + extent.pages - 1, name.empty() ? "" : " of ", name));
+}
+
+}  // namespace
+
+Result<void> RamImage::read(const Piece& piece, std::span<std::byte> bytes) const {
+  const Layer& layer = layers_[piece.layer];
+  bytes = bytes.first(static_cast<std::size_t>(piece.extent.pages * kPage));
+  const std::uint64_t offset = layer.offset + piece.extent.first * kPage;
+  for (std::size_t done = 0; done < bytes.size();) {
+    const ssize_t n = ::pread(layer.file->get(), bytes.data() + done, bytes.size() - done,
+                              static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail_errno(errno, "Read memory of {}", layer.name);
+    if (n == 0) return fail(ErrorCode::kBadState, "{} was cut: its memory ends early", layer.name);
+    done += static_cast<std::size_t>(n);
+  }
+  if (layer.checksums && crc32c(bytes) != piece.extent.crc) {
+    return tl::unexpected<Error>(damaged(piece.extent, layer.name));
+  }
+  return {};
 }
 
 std::span<const std::byte, RamImage::kPage> RamImage::page(std::uint64_t number) const noexcept {
@@ -519,11 +558,12 @@ std::span<const std::byte, RamImage::kPage> RamImage::page(std::uint64_t number)
 
 Result<void> RamImage::verify() const {
   for (const Layer& layer : layers_) {
+    if (!layer.checksums) continue;  // this process has made it
     for (const Extent& extent : layer.extents) {
       const std::byte* const begin = layer.page(extent.first);
-      if (crc32c({begin, static_cast<std::size_t>(extent.pages * kPage)}) == extent.crc) continue;
-      return fail(ErrorCode::kBadState, "The memory in pages {} to {}{}{} is damaged", extent.first,
-                  extent.first + extent.pages - 1, layer.name.empty() ? "" : " of ", layer.name);
+      if (crc32c({begin, static_cast<std::size_t>(extent.pages * kPage)}) != extent.crc) {
+        return tl::unexpected<Error>(damaged(extent, layer.name));
+      }
     }
   }
   return {};

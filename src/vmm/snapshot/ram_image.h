@@ -7,6 +7,7 @@
 // by run, what the others have.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -106,6 +107,28 @@ class RamImage {
   // Where two images have other contents, in whole pages, neighbours joined. Errors: kBadConfig
   // when their regions are not the same.
   Result<std::vector<GpaRange>> difference(const RamImage& other) const;
+  // What of one file has one checksum.
+  struct Piece {
+    std::uint32_t layer = 0;  // the file: 0 is the lowest
+    Extent extent = {};       // some of its pages may be a later file's
+  };
+  // Where a page comes from that pages() has.
+  Piece piece_of(std::uint64_t number) const noexcept;
+  // Reads all pages of a piece from its file, at once, into the first bytes of `bytes`, which has
+  // room for kMostPages, and compares their checksum where the file has any. No other way in is
+  // safe from a file that was cut: the others touch a mapping. Errors: kBadState, kIo, naming the
+  // file.
+  Result<void> read(const Piece& piece, std::span<std::byte> bytes) const;
+  // Calls fn(Run) for what of the piece no later file replaces, in order.
+  template <typename Fn>
+  void for_each_run_of(const Piece& piece, Fn&& fn) const {
+    const std::uint64_t end = piece.extent.first + piece.extent.pages;
+    for (auto run = run_at(piece.extent.first); run != runs_.end() && run->first < end; ++run) {
+      if (run->layer != piece.layer) continue;
+      const std::uint64_t first = std::max(run->first, piece.extent.first);
+      fn(Run{.first = first, .pages = std::min(run->end(), end) - first, .layer = run->layer});
+    }
+  }
   // Reads all that the files say they have and compares. Errors: kBadState naming the first page
   // that is not as it was, and its file.
   Result<void> verify() const;
@@ -128,6 +151,7 @@ class RamImage {
     std::shared_ptr<const View> view = {};
     std::uint64_t offset = 0;
     std::vector<Extent> extents = {};
+    bool checksums = false;  // the extents have them
     std::string name = {};
 
     const std::byte* page(std::uint64_t number) const noexcept {
@@ -137,13 +161,15 @@ class RamImage {
 
   RamImage() = default;
   // Of one file that is still to be written, by the extents of the first layer.
-  RamImage(std::vector<GpaRange> regions, std::uint64_t offset);
+  RamImage(std::vector<GpaRange> regions, std::uint64_t offset, bool checksums);
   // The file has been written, and does not change any more.
   Result<void> finish(UniqueFd file);
   Result<void> map_over(const GuestRegion& region, std::uint64_t first,
                         const std::vector<Run>& mappings) const;
   Result<GuestMemory> map_files() const;
   Result<void> check_regions(const RamImage& other) const;
+  // The first run that ends behind a page.
+  std::vector<Run>::const_iterator run_at(std::uint64_t number) const noexcept;
   // Which file has a page that pages() has.
   const Layer& layer_of(std::uint64_t number) const noexcept;
   // Calls fn(page number, its bytes in `memory`, its GPA) for each of `which`, in order.
