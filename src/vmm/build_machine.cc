@@ -17,6 +17,7 @@
 #include "vmm/kvm/pc_routing.h"
 #include "vmm/kvm/system.h"
 #include "vmm/kvm/tsc_rate.h"
+#include "vmm/snapshot/page_loader.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/syscall_fixup.h"
@@ -176,12 +177,24 @@ Result<void> connect_irqchip(const HostPlan& plan, std::span<const kvm::VcpuFd> 
 }
 
 // Each page comes when it is touched.
-Result<GuestMemory> map_snapshot_ram(const MemoryConfig& config, const Snapshot& snapshot) {
+Result<GuestMemory> map_snapshot_ram(const MemoryConfig& config, const SnapshotBoot& boot) {
+  const Snapshot& snapshot = *boot.snapshot;
   if (config.size != snapshot.memory()) {
     return fail(ErrorCode::kBadConfig, "The machine has {} of memory, its snapshot {}",
                 format_size(config.size), format_size(snapshot.memory()));
   }
-  return snapshot.ram().map();
+  return boot.faulted ? PageLoader::map(snapshot) : snapshot.ram().map();
+}
+
+// From here on memory may be touched.
+Result<void> start_page_loader(const SnapshotBoot& boot, Machine& machine) {
+  if (!boot.faulted) return {};
+  const auto lost = [&stops = machine.stops](const Error& error) {
+    stops.post(StopInfo{.reason = StopReason::kMemoryFault, .detail = error.message()});
+  };
+  machine.page_loader =
+      VMM_TRY(PageLoader::create(machine.memory, boot.snapshot, boot.faulted->prefetch, lost));
+  return {};
 }
 
 Result<std::vector<kvm::VcpuFd>> create_cpus(std::uint32_t count, const kvm::VmFd& vm) {
@@ -230,7 +243,7 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
 
   // Memory comes first, because the loaders write into it and slots point at it.
   const auto* const saved = std::get_if<SnapshotBoot>(&config.boot);
-  GuestMemory memory = VMM_TRY(saved != nullptr ? map_snapshot_ram(config.memory, *saved->snapshot)
+  GuestMemory memory = VMM_TRY(saved != nullptr ? map_snapshot_ram(config.memory, *saved)
                                                 : map_guest_memory(config));
 
   // Is there a KVM at all: before the work that may take long.
@@ -239,6 +252,8 @@ Result<BuiltMachine> build_machine(const VmConfig& config, const std::vector<Eve
   auto machine = std::make_unique<Machine>(host, std::move(memory), std::move(vm),
                                            config.serial.output, std::move(input_space), loops,
                                            config.recorded_exits, config.on_event);
+
+  if (saved != nullptr) VMM_TRY(start_page_loader(*saved, *machine));
 
   // A kernel is unpacked while the host is probed and the rest is made: each takes milliseconds.
   std::optional<Background<Result<loader::LoadedKernel>>> loading;

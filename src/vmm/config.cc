@@ -64,6 +64,10 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
     for (const BootModule& module : kernel->modules) check_module(module, problems);
   } else if (const auto* saved = std::get_if<SnapshotBoot>(&config.boot)) {
     if (saved->snapshot == nullptr) problems.emplace_back("There is no snapshot to go on from");
+    if (saved->faulted && config.memory.preallocate) {
+      problems.emplace_back(
+          "Memory that comes when it is touched cannot be preallocated: map it instead");
+    }
     if (config.memory.backing != MemoryBacking::kAnonymous) {
       problems.emplace_back("Memory that comes from a snapshot has no other backing");
     }

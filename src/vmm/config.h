@@ -31,6 +31,7 @@ namespace vmm {
 class BlockBackend;
 class EarlyKvm;
 class NetBackend;
+class PageList;
 class PmemFile;
 class Snapshot;
 class VsockBackend;
@@ -115,10 +116,21 @@ struct FlatBoot {
   FlatMode mode = FlatMode::kLong;
 };
 
+// Memory that a thread of this process brings when it is touched (userfaultfd(2)), instead of the
+// kernel from a mapping: what a file has is compared with its checksums then, and a file that is
+// damaged or was cut ends the guest (StopReason::kMemoryFault) and not the process.
+struct FaultedMemory {
+  // What is brought in beforehand, while the guest runs: what an earlier run has used
+  // (Vm::used_pages()). Of the same snapshot. Null: nothing.
+  std::shared_ptr<const PageList> prefetch = {};
+};
+
 // Goes on from where a machine was. What the guest can see is the snapshot's: begin with
 // Snapshot::config(), and give it consoles, disks and networks.
 struct SnapshotBoot {
   std::shared_ptr<const Snapshot> snapshot = {};
+  // Nothing: memory is a private mapping of the snapshot's files.
+  std::optional<FaultedMemory> faulted = std::nullopt;
 };
 
 using BootSource = std::variant<BuiltinGuest, KernelBoot, FlatBoot, SnapshotBoot>;

@@ -47,6 +47,7 @@
 namespace vmm {
 
 class HotPlug;
+class PageLoader;
 class PmemFile;
 
 namespace virtio {
@@ -123,6 +124,8 @@ struct Machine final : MachineEvents {
   // KVM's chips as they were made; only where it has all of them.
   std::optional<kvm::ChipState> fresh_chips;
   StopBoard stops;
+  // Brings memory when it is touched; only in a machine that began so (FaultedMemory).
+  std::shared_ptr<PageLoader> page_loader;
   // The guest sleeps, or is about to (vmm/sleep.h): no CPU enters it.
   std::atomic<bool> asleep{false};
   std::vector<std::unique_ptr<ExitRing>> exit_rings;  // of each CPU; constant once it runs

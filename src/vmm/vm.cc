@@ -180,6 +180,7 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
 }
 
 Result<StopInfo> Vm::Impl::run_locked(const RunOptions& options) {
+  post_lost_memory();
   VMM_TRY(control->start());
   active = true;
   if (options.on_started) options.on_started();

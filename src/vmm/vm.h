@@ -23,6 +23,7 @@
 #include "vmm/core/frozen_core.h"
 #include "vmm/exit_record.h"
 #include "vmm/run_until.h"
+#include "vmm/snapshot/page_list.h"
 #include "vmm/snapshot/snapshot.h"
 #include "vmm/stop_reason.h"
 #include "vmm/unplug.h"
@@ -268,6 +269,11 @@ class Vm {
   // pages. Disks stay as they are. Errors: kBadConfig when it is of another machine; kBadState
   // while the guest runs; after any other error the machine can only be destroyed.
   Result<void> reset_to(const std::shared_ptr<const Snapshot>& snapshot);
+  // Of a machine whose memory comes when it is touched (SnapshotBoot::faulted): which of the
+  // snapshot's pages were used so far, in order, for FaultedMemory::prefetch of a later one. What
+  // was used by saving, resetting or cloning is not in it. Any thread. Errors: kUnsupported for
+  // other machines.
+  Result<PageList> used_pages() const;
   // An independent machine that goes on from where this one is; memory is shared until one of them
   // writes it. `equip` gives it consoles, and backends for disks, networks and vsock
   // (Snapshot::config()). Errors: as of snapshot() and create().

@@ -78,6 +78,11 @@ class Vm::Impl {
   Result<void> go_on_from(const std::shared_ptr<const Snapshot>& snapshot);
   std::unique_ptr<debug::Debugger::Lifted> own_memory() const;
   Result<void> ask_for_format();
+  // All memory is there, and comes by no fault any more: before anything looks at it as a whole.
+  Result<void> load_rest(const std::function<bool()>& cancelled = {});
+  // A part of memory that could not be brought is a reason to stop, also if another one was on the
+  // board when that was found out.
+  void post_lost_memory();
   Result<WholeState> state();
   Result<std::shared_ptr<const Snapshot>> snapshot();
   // The CPUs are at rest, by run_mutex or by the debugger; memory is the guest's own.

@@ -9,6 +9,7 @@
 #include "vmm/generation_id.h"
 #include "vmm/shadow_pages.h"
 #include "vmm/snapshot/convert_irqchip.h"
+#include "vmm/snapshot/page_loader.h"
 #include "vmm/snapshot/ram_image.h"
 #include "vmm/snapshot/restore.h"
 #include "vmm/snapshot/save.h"
@@ -35,8 +36,22 @@ Result<void> Vm::Impl::go_on_from(const std::shared_ptr<const Snapshot>& snapsho
   VMM_TRY(ask_for_format());
   VMM_TRY(restore_state(*machine, *state, cpus(), *format,
                         {.fresh = true, .catch_up = !saved.frozen_clock}));
+  // What the state has put on the board has taken the place of that.
+  if (machine->page_loader) {
+    if (auto lost = machine->page_loader->error()) return tl::unexpected<Error>(*std::move(lost));
+  }
   // Where nothing is to have gone on the guest is not to notice that it is another one.
   return saved.frozen_clock ? Result<void>() : renew_generation_id(*machine, state->machine.files);
+}
+
+Result<void> Vm::Impl::load_rest(const std::function<bool()>& cancelled) {
+  return machine->page_loader ? machine->page_loader->load_rest(cancelled) : Result<void>();
+}
+
+void Vm::Impl::post_lost_memory() {
+  const auto lost = machine->page_loader ? machine->page_loader->error() : std::nullopt;
+  if (!lost) return;
+  machine->stops.post(StopInfo{.reason = StopReason::kMemoryFault, .detail = lost->message()});
 }
 
 Result<void> Vm::Impl::ask_for_format() {
@@ -64,6 +79,7 @@ Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot() {
 }
 
 Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot_at_rest() {
+  VMM_TRY(load_rest());
   WholeState whole = VMM_TRY(state());
   const RamImage* const base = origin ? &origin->ram() : nullptr;
   UniqueFd file = VMM_TRY(RamImage::create_memory_file(machine->memory.size()));
@@ -76,6 +92,7 @@ Result<std::shared_ptr<const Snapshot>> Vm::Impl::snapshot_at_rest() {
 
 Result<void> Vm::Impl::save(const std::string& path, const std::function<bool()>& cancelled) {
   auto lock = VMM_TRY(at_rest());
+  VMM_TRY(load_rest(cancelled));
   auto own = own_memory();
   const WholeState whole = VMM_TRY(state());
   SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
@@ -97,6 +114,7 @@ Result<void> Vm::Impl::save_increment(const std::string& path, const std::string
   const std::shared_ptr<const Snapshot> earlier = VMM_TRY(Snapshot::open(base));
   on.id = earlier->id();
   auto lock = VMM_TRY(at_rest());
+  VMM_TRY(load_rest(cancelled));
   auto own = own_memory();
   const WholeState whole = VMM_TRY(state());
   SnapshotFile file = VMM_TRY(SnapshotFile::create(path));
@@ -115,6 +133,7 @@ Result<void> Vm::Impl::save_increment(const std::string& path, const std::string
 
 Result<void> Vm::Impl::write_core(const std::string& path, const std::function<bool()>& cancelled) {
   auto lock = VMM_TRY(at_rest());
+  VMM_TRY(load_rest(cancelled));
   auto own = own_memory();
   return vmm::write_core(
       *machine, cpus(), path,
@@ -126,6 +145,7 @@ Result<void> Vm::Impl::write_core(const std::string& path, const std::function<b
 
 Result<std::unique_ptr<FrozenCore>> Vm::Impl::freeze_core() {
   const auto lock = VMM_TRY(at_rest());
+  VMM_TRY(load_rest());
   const auto own = own_memory();
   std::shared_ptr<const RamImage> base;
   if (origin) base = std::shared_ptr<const RamImage>(origin, &origin->ram());
@@ -141,6 +161,7 @@ Result<void> Vm::Impl::reset_to(const std::shared_ptr<const Snapshot>& snapshot)
 Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snapshot) {
   VMM_TRY(check_savable(*machine));
   VMM_TRY(check_fits(shape, snapshot->state().machine.shape));
+  VMM_TRY(load_rest());
   VMM_TRY(ask_for_format());
   VMM_TRY(bring_to_rest(*machine, cpus()));
   std::optional<ShadowPagesDropped> dropped;
@@ -158,6 +179,7 @@ Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snap
 }
 
 Result<void> Vm::Impl::put_back(const std::shared_ptr<const Snapshot>& snapshot, bool compare) {
+  VMM_TRY(load_rest());
   VMM_TRY(ask_for_format());
   std::string differs;
   if (compare) {
@@ -207,6 +229,15 @@ Result<std::unique_ptr<FrozenCore>> Vm::freeze_core() {
 
 Result<void> Vm::reset_to(const std::shared_ptr<const Snapshot>& snapshot) {
   return impl_->reset_to(snapshot);
+}
+
+Result<PageList> Vm::used_pages() const {
+  if (!impl_->machine->page_loader) {
+    return fail(ErrorCode::kUnsupported,
+                "The machine's memory does not come page by page: go on from a snapshot with "
+                "SnapshotBoot::faulted");
+  }
+  return PageList(*impl_->origin, impl_->machine->page_loader->used());
 }
 
 Result<std::unique_ptr<Vm>> Vm::clone(const std::function<Result<void>(VmConfig&)>& equip) {
