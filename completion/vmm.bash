@@ -34,6 +34,7 @@ _vmm_value() {
     --mem-backing) _vmm_words "$value" 'anonymous memfd hugetlbfs' ;;
     --cpu) _vmm_words "$value" 'host' ;;
     --cpus) _vmm_words "$value" '1 2 4 8' ;;
+    --restore-memory) _vmm_words "$value" 'mapped userfaultfd userfaultfd,record= userfaultfd,prefetch=' ;;
     --irqchip) _vmm_words "$value" 'auto kernel split user none' ;;
     --clock) _vmm_words "$value" 'host frozen base=utc base=localtime rate=' ;;
     --serial)
@@ -178,7 +179,7 @@ _vmm() {
         :
       else
         _vmm_words "$current" '--kernel --initrd --module --cmdline --cmdline-only --boot --kaslr
-          --initrd-unpack --restore --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
+          --initrd-unpack --restore --restore-memory --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --pmem --memory-max --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net --share
           --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --record-exits --symbols --no-reboot --timeout --result --debug-exit --trace --verbose
@@ -202,7 +203,7 @@ _vmm() {
       ;;
     restore)
       if [[ $current == -* ]]; then
-        _vmm_words "$current" '--disk --net --vsock --irqchip --serial --control --timeout --verbose --quiet --help'
+        _vmm_words "$current" '--disk --net --vsock --irqchip --restore-memory --serial --control --timeout --verbose --quiet --help'
       else
         _vmm_value "$previous" "$current" || _vmm_files "$current"
       fi

@@ -41,6 +41,10 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      "Go on from a snapshot (vmm snapshot), which says what the machine is: only disks, networks, "
      "vsock and consoles are given anew. 'vmm restore FILE' is the same",
      kBoot},
+    {"restore-memory", kValue, "HOW",
+     "How its memory comes: mapped (default), or userfaultfd[,record=FILE][,prefetch=FILE]: each "
+     "page compared with its checksum when it is used, what an earlier run has recorded beforehand",
+     kBoot},
     {"mem", kValue, "SIZE", "Guest memory: 512M (default), 2G, 1GiB; at least 2M", kMachine},
     {"mem-backing", kValue, "KIND", "anonymous (default), memfd (shared) or hugetlbfs", kMachine},
     {"thp", kFlag, "", "Ask for transparent huge pages", kMachine},

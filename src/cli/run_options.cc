@@ -211,10 +211,15 @@ void read_restore(Reader& reader, RunRequest& request) {
        "balloon", "transport",     "clock",      "testdev",     "debug-exit"});
   request.snapshot_file = reader.text("restore", "");
   if (request.snapshot_file->empty()) reader.problem("restore", "the file name is empty");
+  if (reader.has("restore-memory")) {
+    request.restore_memory =
+        reader.value<RestoreMemory>("restore-memory", {}, parse_restore_memory);
+  }
 }
 
 void read_boot(Reader& reader, RunRequest& request) {
   if (reader.has("restore")) return read_restore(reader, request);
+  refuse_for(reader, "there is no --restore that this could be for", {"restore-memory"});
   const BootChoice boot = reader.value<BootChoice>("boot", {}, parse_boot);
   const bool only = reader.flag("cmdline-only");
   const std::string given = reader.text("cmdline", "");

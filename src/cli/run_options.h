@@ -15,6 +15,7 @@
 #include "cli/console_option.h"
 #include "cli/crash_option.h"
 #include "cli/disk_option.h"
+#include "cli/restore_memory_option.h"
 #include "cli/share_option.h"
 #include "cli/vsock_option.h"
 #include "vmm/config.h"
@@ -60,7 +61,8 @@ RawOptions merge(RawOptions command_line, RawOptions file);
 struct RunRequest {
   VmConfig config;
   std::optional<std::string>
-      snapshot_file;                     // to go on from; config says nothing of the machine then
+      snapshot_file;  // to go on from; config says nothing of the machine then
+  RestoreMemory restore_memory;
   std::optional<std::string> flat_file;  // to be read into config.boot, which is a FlatBoot then
   ConsoleSpec serial = StreamConsole{0, 1};
   std::vector<ConsolePortSpec> consoles;  // those of config.virtio's console device

@@ -253,6 +253,7 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
     const auto start = steady_clock::now();
     const Result<StopInfo> stop = run_machine(*vm);
     disconnect();
+    VMM_TRY(record_pages(*vm));
     if (!stop) return tl::unexpected<Error>(stop.error());
     note_watchdog(*vm);
     const bool reboot = stop->reason == StopReason::kReset && !request_.no_reboot;
@@ -289,6 +290,12 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
     if (end.reason == StopReason::kDebugExit) told.value = end.value;
     return told;
   }
+}
+
+Result<void> RunSession::record_pages(const Vm& vm) const {
+  const std::string& file = request_.restore_memory.record;
+  if (file.empty()) return {};
+  return VMM_TRY(vm.used_pages()).write(file);
 }
 
 Result<StopInfo> RunSession::run_machine(Vm& vm) {

@@ -88,6 +88,8 @@ class RunSession final : private ControlTarget {
   VmConfig make_config();
   // Runs one machine until it is over.
   Result<StopInfo> run_machine(Vm& vm);
+  // Writes which pages of its snapshot the guest has used (--restore-memory).
+  Result<void> record_pages(const Vm& vm) const;
   Result<void> open_gdb();
   // A guest that crashed stays until a debugger lets go of it, or somebody wants the end.
   void keep_crashed(const StopInfo& stop);

@@ -38,7 +38,16 @@ std::vector<Config*> RunSession::devices_of_snapshot() {
 // The machine is the snapshot's; what is the host's is given anew.
 Result<void> RunSession::open_snapshot() {
   if (!request_.snapshot_file) return {};
-  VmConfig config = Snapshot::config(VMM_TRY(Snapshot::open(*request_.snapshot_file)));
+  const auto snapshot = VMM_TRY(Snapshot::open(*request_.snapshot_file));
+  VmConfig config = Snapshot::config(snapshot);
+  if (const RestoreMemory& how = request_.restore_memory; how.faulted) {
+    FaultedMemory faulted;
+    if (!how.prefetch.empty()) {
+      faulted.prefetch = VMM_TRY(PageList::read(how.prefetch));
+      VMM_TRY(with_context(faulted.prefetch->check_fits(*snapshot), how.prefetch));
+    }
+    config.boot = SnapshotBoot{.snapshot = snapshot, .faulted = std::move(faulted)};
+  }
   config.recorded_exits = request_.config.recorded_exits;
   config.quirks = std::move(request_.config.quirks);
   if (request_.config.irqchip != IrqchipMode::kAuto) config.irqchip = request_.config.irqchip;

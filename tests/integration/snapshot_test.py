@@ -29,6 +29,11 @@ class Usage(unittest.TestCase):
         self.expect(2, "--mem: the snapshot of --restore says what the machine is", "restore", "x.snap", "--mem", "1G")
         self.expect(2, "--kernel", "restore", "x.snap", "--kernel", "bzImage")
 
+    def test_memory_that_comes_by_faults(self):
+        self.expect(2, "there is no --restore", "run", "--restore-memory", "mapped")
+        self.expect(2, "--restore-memory: 'lazy'", "restore", "x.snap", "--restore-memory", "lazy")
+        self.expect(2, "record=FILE", "restore", "x.snap", "--restore-memory", "userfaultfd,later=x")
+
     def test_wrong_words(self):
         self.expect(2, "snapshot FILE", "ctl", "/nowhere", "snapshot")
         self.expect(2, "snapshot FILE", "snapshot", "/nowhere")
@@ -214,6 +219,46 @@ class Snapshots(unittest.TestCase):
         running.process.wait()
         code, _, err = vmm("restore", self.file, stdin=b"x")
         self.assertEqual(code, 10, err)
+
+    def restore_by_faults(self, *lists, file=None):
+        """Of a guest that resets when something arrives."""
+        how = ",".join(("userfaultfd", *lists))
+        code, _, err = vmm("restore", file or self.file, "--restore-memory", how, stdin=b"x")
+        if "vm.unprivileged_userfaultfd" in err:
+            self.skipTest(err)
+        return code, err
+
+    def test_pages_are_recorded_and_brought_beforehand(self):
+        self.start(Guest().wait_for_input().reset(), "--no-reboot")
+        self.take()
+        first, second = self.folder / "first.pages", self.folder / "second.pages"
+        self.assertEqual(self.restore_by_faults(f"record={first}")[0], 10)
+        header, snapshot, count, *pages = first.read_text().splitlines()
+        self.assertEqual(header, "vmm page list 1")
+        self.assertEqual(snapshot, "snapshot " + json.loads(vmm("inspect", self.file)[1])["file"]["id"])
+        self.assertEqual(count, f"pages {len(pages)}")
+        self.assertIn("1", pages)  # the guest's code
+        self.assertEqual(self.restore_by_faults(f"prefetch={first}", f"record={second}")[0], 10)
+        self.assertEqual(second.read_text(), first.read_text())
+        # Not of this snapshot, not one that is there, none at all.
+        self.file, before = self.folder / "later.snap", self.file
+        self.take()
+        for file, prefetch, text in ((self.file, first, "record another one"), (before, self.folder / "none", "none"),
+                                     (before, before, "line 1")):
+            code, err = self.restore_by_faults(f"prefetch={prefetch}", file=file)
+            self.assertNotIn(code, (0, 10))
+            self.assertIn(text, err)
+
+    def test_damaged_memory_ends_the_guest_that_uses_it(self):
+        self.start(Guest().wait_for_input().reset(), "--no-reboot")
+        self.take()
+        content = bytearray(self.file.read_bytes())
+        content[4096 + 0x1000 + 200] ^= 1  # behind the guest's code, in its page
+        self.file.write_bytes(content)
+        code, err = self.restore_by_faults()
+        self.assertNotIn(code, (0, 10))
+        self.assertIn("damaged", err)
+        self.assertIn(str(self.file), err)
 
 
 @needs_kvm
