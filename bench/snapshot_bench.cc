@@ -17,6 +17,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -314,6 +315,52 @@ void snapshot(int rounds) {
   }
 }
 
+// A machine that goes on from a file; with userfaultfd when there is something about it.
+std::unique_ptr<Vm> restored(const std::string& path, std::optional<FaultedMemory> faulted) {
+  const auto snapshot = must(Snapshot::open(path));
+  VmConfig config = Snapshot::config(snapshot);
+  config.boot = SnapshotBoot{.snapshot = snapshot, .faulted = std::move(faulted)};
+  return must(Vm::create(std::move(config)));
+}
+
+bool has_userfaultfd(const std::string& path) {
+  const auto snapshot = must(Snapshot::open(path));
+  VmConfig config = Snapshot::config(snapshot);
+  config.boot = SnapshotBoot{.snapshot = snapshot, .faulted = FaultedMemory{}};
+  return Vm::create(std::move(config)).has_value();
+}
+
+// From the file's name until the guest has written to as many pages.
+void restore_and_work(int rounds, const std::string& folder) {
+  constexpr std::uint64_t kPages = 4096;
+  const std::string path = folder + "/work.snap";
+  {
+    const auto vm = must(Vm::create(machine(MiB(256), kDirty, FlatMode::kLong)));
+    must(vm->memory().write(kCount, static_cast<std::uint32_t>(kPages)));
+    run(*vm);
+    must(vm->save(path));
+  }
+  const auto work = [&path](std::optional<FaultedMemory> faulted) {
+    std::unique_ptr<Vm> vm;
+    return microseconds([&] {
+      vm = restored(path, std::move(faulted));
+      run(*vm);
+    });
+  };
+  Contestants contestants{{"vmm, mapped", [&] { return work(std::nullopt); }}};
+  if (has_userfaultfd(path)) {
+    const auto vm = restored(path, FaultedMemory{});
+    run(*vm);
+    const auto used = std::make_shared<const PageList>(must(vm->used_pages()));
+    contestants.emplace_back("vmm, userfaultfd", [work] { return work(FaultedMemory{}); });
+    contestants.emplace_back("vmm, prefetch",
+                             [work, used] { return work(FaultedMemory{.prefetch = used}); });
+  }
+  for (int round = 0; round <= rounds; ++round) {
+    round_of(round, "restore of 256 MiB and 4096 pages written", contestants);
+  }
+}
+
 void restore(int rounds, const std::string& folder) {
   for (const std::uint64_t mib : {128, 2048}) {
     const std::string path = folder + "/" + std::to_string(mib) + ".snap";
@@ -322,30 +369,39 @@ void restore(int rounds, const std::string& folder) {
     must(vm->memory().write(Gpa(kFirstPage), std::span<const std::byte>(noise)));
     run(*vm);
     must(vm->save(path));
+    const bool faults = has_userfaultfd(path);
     floor_vm* const original = floor_of(MiB(2));
     floor_run(original);
     floor_state* const state = floor_save(original);
     const std::string name = "restore of " + std::to_string(mib) + " MiB to its first instruction";
     for (int round = 0; round <= rounds; ++round) {
-      std::unique_ptr<Vm> ours;
+      std::unique_ptr<Vm> ours, faulted;
       floor_vm* floor = nullptr;
-      round_of(round, name.c_str(),
-               {{"floor",
-                 [&] {
-                   return microseconds([&] {
-                     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-                     floor = floor_of(MiB(mib), file, kPage);  // behind the header
-                     ::close(file);
-                     floor_restore(floor, state);
-                     floor_run(floor);
-                   });
-                 }},
-                {"vmm", [&] {
-                   return microseconds([&] {
-                     ours = must(Vm::create(Snapshot::config(must(Snapshot::open(path)))));
-                     run(*ours);
-                   });
-                 }}});
+      Contestants contestants{{"floor",
+                               [&] {
+                                 return microseconds([&] {
+                                   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+                                   floor = floor_of(MiB(mib), file, kPage);  // behind the header
+                                   ::close(file);
+                                   floor_restore(floor, state);
+                                   floor_run(floor);
+                                 });
+                               }},
+                              {"vmm", [&] {
+                                 return microseconds([&] {
+                                   ours = restored(path, std::nullopt);
+                                   run(*ours);
+                                 });
+                               }}};
+      if (faults) {
+        contestants.emplace_back("vmm, userfaultfd", [&] {
+          return microseconds([&] {
+            faulted = restored(path, FaultedMemory{});
+            run(*faulted);
+          });
+        });
+      }
+      round_of(round, name.c_str(), contestants);
       floor_destroy(floor);
     }
     floor_destroy(original);
@@ -366,6 +422,9 @@ int main(int argc, char** argv) {
   if (wanted("reset")) reset(rounds);
   if (wanted("clone")) clone(rounds);
   if (wanted("snapshot")) snapshot(rounds);
-  if (wanted("restore")) restore(rounds, argv[2]);
+  if (wanted("restore")) {
+    restore(rounds, argv[2]);
+    restore_and_work(rounds, argv[2]);
+  }
   return 0;
 }
