@@ -110,12 +110,4 @@ std::string processor_text(std::uint32_t id, const x86::Registers& registers,
   return text;
 }
 
-bool wants_trace(std::string_view line, const std::set<std::string, std::less<>>& kinds) {
-  if (kinds.empty()) return true;
-  const auto space = line.find(' ');
-  if (space == std::string_view::npos) return true;
-  line.remove_prefix(space + 1);
-  return kinds.contains(line.substr(0, line.find(' ')));
-}
-
 }  // namespace vmm::cli

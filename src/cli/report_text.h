@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <set>
 #include <string>
 #include <string_view>
 
@@ -19,9 +18,5 @@ std::string end_text(const StopInfo& stop, std::string_view quit_why);
 std::string statistics_text(const VmStats& vm, const ConsoleStats& console);
 std::string processor_text(std::uint32_t id, const x86::Registers& registers,
                            const x86::SystemRegisters& system);
-
-// Whether a line of VmConfig::trace ("vcpu0 pio write port ...") is of one of these kinds; an empty
-// set has them all.
-bool wants_trace(std::string_view line, const std::set<std::string, std::less<>>& kinds);
 
 }  // namespace vmm::cli

@@ -156,8 +156,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"debug-exit", kValue, "PORT",
      "Port at which a guest ends with a status of its own (default 0xf4), or off", kControl},
     {"trace", kOptionalValue, "KINDS",
-     "Print each exit of the guest, or only those listed: --trace=pio,mmio; cpuid and all of msr "
-     "where vmm executes the kernel; irq: interrupts; "
+     "Print each exit of the guest, or only those listed: --trace=pio:0x3f8-0x3ff,mmio; cpuid and "
+     "all of msr where vmm executes the kernel; irq: interrupts; "
      "requests: those to virtio devices; syscalls: a Linux guest's system calls",
      kControl},
     {"verbose", kFlag, "", "Say what was decided, and statistics at the end", kControl, 'v'},

@@ -7,12 +7,10 @@
 #include <chrono>
 #include <limits>
 
-#include "base/join.h"
 #include "cli/balloon_option.h"
 #include "cli/net_option.h"
 #include "cli/option_values.h"
 #include "cli/pmem_option.h"
-#include "vmm/vcpu_exit.h"
 
 namespace vmm::cli {
 namespace {
@@ -429,20 +427,15 @@ void read_control(Reader& reader, RunRequest& request) {
         (kind == "irq" ? request.trace_interrupts : request.trace_requests) = true;
         continue;
       }
-      request.trace_kinds.emplace(kind);
-      if (kind == "cpuid") {
-        request.config.trace_cpuid = true;
+      auto rule = parse_trace_rule(kind);
+      if (!rule) {
+        reader.problem("trace", rule.error().message());
         continue;
       }
-      if (std::find(kExitNames.begin(), kExitNames.end(), kind) == kExitNames.end()) {
-        reader.problem(
-            "trace",
-            fmt::format(
-                "'{}' is not a kind of exit; there are {}, and cpuid, irq, requests and syscalls",
-                kind, join(kExitNames, ", ")));
-      }
+      if (rule->kind == "cpuid") request.config.trace_cpuid = true;
+      request.trace_rules.push_back(*std::move(rule));
     }
-    request.trace = !request.trace_kinds.empty();
+    request.trace = !request.trace_rules.empty();
   }
   request.quiet = reader.flag("quiet");
   request.verbose = reader.flag("verbose");

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +16,7 @@
 #include "cli/disk_option.h"
 #include "cli/restore_memory_option.h"
 #include "cli/share_option.h"
+#include "cli/trace_rule.h"
 #include "cli/vsock_option.h"
 #include "vmm/config.h"
 #include "vmm/console/console_backend.h"
@@ -83,7 +83,7 @@ struct RunRequest {
   std::optional<bool> escape;  // nothing: when the input is a terminal
   std::byte escape_key{0x01};
   bool trace = false;
-  std::set<std::string, std::less<>> trace_kinds;  // empty: all
+  std::vector<TraceRule> trace_rules;  // none: all
   bool trace_syscalls = false;
   bool trace_interrupts = false;
   bool trace_requests = false;

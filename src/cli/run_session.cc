@@ -13,6 +13,7 @@
 #include "cli/exit_code.h"
 #include "cli/progress_bar.h"
 #include "cli/report_text.h"
+#include "cli/trace_rule.h"
 
 namespace vmm::cli {
 namespace {
@@ -177,7 +178,7 @@ VmConfig RunSession::make_config() {
   }
   if (request_.trace) {
     config.trace = [this](const std::string& line) {
-      if (wants_trace(line, request_.trace_kinds)) note(line);
+      if (wants_trace(line, request_.trace_rules)) note(line);
     };
   }
   if (request_.trace_syscalls) {

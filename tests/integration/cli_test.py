@@ -288,6 +288,17 @@ class Streams(unittest.TestCase):
         _, _, err = vmm(*Guest().say("x").exit(1).arguments(self), "--trace=mmio", "-q")
         self.assertEqual(err, "")
 
+    def test_trace_of_some_ports(self):
+        guest = Guest().say("x").out(0x80, 7).exit(1)
+        _, _, err = vmm(*guest.arguments(self), "--trace=pio:0x80,pio:0x400-0x4ff", "-q")
+        self.assertEqual([l.split()[4] for l in err.splitlines() if " pio " in l], ["port"])
+        self.assertIn("port 0x80 ", err)
+        for wrong, why in (("pio:", "is not a number"), ("pio:9-8", "ends before it begins"), ("pio:0x80-", "is not a number"), ("pioo:1", "not a kind of exit")):
+            code, _, err = vmm(*guest.arguments(self), f"--trace={wrong}")
+            self.assertEqual(code, 2)
+            self.assertIn("--trace", err)
+            self.assertIn(why, err)
+
     def test_trace_of_interrupts(self):
         # The UART asks for the next byte as soon as it may; reading the reason takes that back.
         guest = Guest().out(0x3F9, 2).say_port(0x3FA).exit(1)

@@ -233,8 +233,11 @@ TEST(Options, TraceTakesKindsOrNone) {
   EXPECT_FALSE(run({}).trace);
   const RunRequest all = run({"--trace", "--thp"});
   EXPECT_TRUE(all.trace);
-  EXPECT_THAT(all.trace_kinds, IsEmpty());
-  EXPECT_THAT(run({"--trace=pio,mmio"}).trace_kinds, ElementsAre("mmio", "pio"));
+  EXPECT_THAT(all.trace_rules, IsEmpty());
+  EXPECT_THAT(run({"--trace=pio:0x3f8-0x3ff,mmio"}).trace_rules,
+              ElementsAre(TraceRule{.kind = "pio", .first = 0x3f8, .last = 0x3ff},
+                          TraceRule{.kind = "mmio"}));
+  EXPECT_TRUE(run({"--trace=cpuid:7"}).config.trace_cpuid);
 }
 
 TEST(Options, LastOneWins) {

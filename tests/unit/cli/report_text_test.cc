@@ -21,13 +21,6 @@ TEST(ReportText, SaysHowTheGuestEnded) {
   EXPECT_THAT(end_text({.reason = StopReason::kDebugExit, .value = 16}, ""), HasSubstr("0x10"));
 }
 
-TEST(ReportText, TraceLinesAreChosenByKind) {
-  EXPECT_TRUE(wants_trace("vcpu0 pio write port 0x3f8", {}));
-  EXPECT_TRUE(wants_trace("vcpu0 pio write port 0x3f8", {"pio", "mmio"}));
-  EXPECT_FALSE(wants_trace("vcpu0 hlt", {"pio", "mmio"}));
-  EXPECT_TRUE(wants_trace("vcpu0 hlt", {"hlt"}));
-}
-
 TEST(ReportText, StatisticsLeaveZerosOut) {
   VmStats stats;
   stats.exits = {{"pio", 3}, {"mmio", 0}};
