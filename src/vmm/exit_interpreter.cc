@@ -13,6 +13,13 @@ namespace {
 // How long a guest's code may run in KVM before it is looked at whether it is the kernel's.
 constexpr std::chrono::milliseconds kLookAgain{2};
 
+// Whoever kicks says so first and makes KVM_RUN return at once only then. KVM must not run the
+// guest in between: it would deliver what it has been given, and what is delivered here as well.
+NextStep see_why(kvm::VcpuFd& cpu, const NextStep& step) {
+  cpu.set_immediate_exit(true);
+  return step;
+}
+
 }  // namespace
 
 // A debugger sees each instruction, which only KVM shows it.
@@ -40,13 +47,11 @@ Result<NextStep> ExitDispatch::interpret(kvm::VcpuFd& cpu, NextStep step) {
       return step;
     }
   }
-  // However often the guest goes to devices, whoever wants the CPU gets it: KVM_RUN returns at
-  // once.
-  if (cpu.kicked()) return step;
+  // However often the guest goes to devices, whoever wants the CPU gets it.
+  if (cpu.kicked()) return see_why(cpu, step);
   switch (VMM_TRY(interpreter_->run(cpu, step.deadline))) {
     case Outcome::kLook:
-      // When it was kicked, KVM_RUN returns at once, and the vCPU's thread sees why.
-      return cpu.kicked() ? step : NextStep{.again = true};
+      return cpu.kicked() ? see_why(cpu, step) : NextStep{.again = true};
     case Outcome::kDevice:
       own_access_ = true;
       step.exit = &interpreter_->device_exit();
