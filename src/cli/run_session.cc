@@ -254,8 +254,8 @@ Result<SessionEnd> RunSession::run(SignalWatch& signals) {
     const auto start = steady_clock::now();
     const Result<StopInfo> stop = run_machine(*vm);
     disconnect();
-    VMM_TRY(record_pages(*vm));
     if (!stop) return tl::unexpected<Error>(stop.error());
+    VMM_TRY(record_pages(*vm));
     note_watchdog(*vm);
     const bool reboot = stop->reason == StopReason::kReset && !request_.no_reboot;
     const bool loop = reboot && is_reset_loop(steady_clock::now() - start);

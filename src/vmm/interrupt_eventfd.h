@@ -9,8 +9,9 @@
 
 namespace vmm {
 
-// Both descriptors may be handed to others; no signal is lost while one of them is open. A machine
-// made of this one's snapshot has the same ones, so the program names others, or none, for a clone.
+// Both descriptors may be handed to others; no signal is lost while one of them is open. Like the
+// program's own devices they are not in Snapshot::config(): a machine that goes on from the
+// snapshot of one that has some is given some, too, for a clone others than the original's.
 struct InterruptEventFd {
   // An ISA interrupt or a pin of the I/O APIC, 0 to 23, but 2. It may have other sources.
   std::uint32_t irq = 0;

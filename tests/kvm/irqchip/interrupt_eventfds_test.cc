@@ -55,7 +55,7 @@ class InterruptEventFdKvm : public ::testing::TestWithParam<IrqchipMode> {
   // Waits for the signal.
   static bool signalled(const EventFd& fd) {
     pollfd one{.fd = fd.fd(), .events = POLLIN, .revents = 0};
-    return poll(&one, 1, 20'000) == 1 && fd.take() != 0;
+    return poll(&one, 1, 60'000) == 1 && fd.take() != 0;
   }
   // The end of an interrupt may reach us with the next exit only.
   bool ends() { return says(".") && signalled(*resample); }
@@ -128,6 +128,23 @@ TEST_P(InterruptEventFdKvm, PutBack_theOtherSideIsTold) {
   level->signal();
   ASSERT_TRUE(says("l"));
   EXPECT_EQ(count(kLevels), 1U);
+}
+
+TEST_P(InterruptEventFdKvm, Clone_hasItsOwn) {
+  const auto raise = eventfd(), again = eventfd();
+  auto clone = vm->clone([&](VmConfig& config) -> Result<void> {
+    config.interrupt_eventfds = {{.irq = kLevel, .trigger = raise, .resample = again}};
+    return {};
+  });
+  ASSERT_TRUE(clone) << clone.error().message();
+  EXPECT_TRUE(signalled(*again)) << "it may have cause there";
+  vm = *std::move(clone);
+  level->signal();  // the original's
+  ASSERT_TRUE(says("....."));
+  EXPECT_EQ(count(kLevels), 0U);
+  raise->signal();
+  ASSERT_TRUE(says("l"));
+  EXPECT_TRUE(says(".") && signalled(*again));
 }
 
 TEST(InterruptEventFd, WhatCannotBeIsRefused) {
