@@ -195,7 +195,7 @@ Result<void> PageLoader::load(std::uint64_t number) {
   const RamImage::Piece piece = ram.piece_of(number);
   VMM_TRY(ram.read(piece, buffer_));
   Result<void> brought;
-  ram.for_each_run_of(piece, [&](const RamImage::Run& run) {
+  ram.for_each_run_of(piece, [&](const PageRun& run) {
     if (brought)
       brought = bring_run(run, buffer_.data() + (run.first - piece.extent.first) * kPage);
   });
@@ -203,7 +203,7 @@ Result<void> PageLoader::load(std::uint64_t number) {
 }
 
 // A run may reach from one region into the next.
-Result<void> PageLoader::bring_run(const RamImage::Run& run, const std::byte* bytes) {
+Result<void> PageLoader::bring_run(const PageRun& run, const std::byte* bytes) {
   for (const Part& part : parts_) {
     const std::uint64_t first = std::max(run.first, part.first);
     const std::uint64_t end = std::min(run.end(), part.first + part.pages);

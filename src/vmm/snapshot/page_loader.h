@@ -74,7 +74,7 @@ class PageLoader {
   // One piece of what nobody waits for; false: there is none.
   Result<bool> load_ahead(bool rest);
   Result<void> load(std::uint64_t number);
-  Result<void> bring_run(const RamImage::Run& run, const std::byte* bytes);
+  Result<void> bring_run(const PageRun& run, const std::byte* bytes);
   void note_used(std::uint64_t number);
   void end(State state);
   void failed(Error error);

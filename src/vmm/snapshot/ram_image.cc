@@ -339,54 +339,13 @@ Result<RamImage> RamImage::changes_of(const GuestMemory& memory, const RamImage*
   return image;
 }
 
-namespace {
-
-using Run = RamImage::Run;
-
-// A list of runs that grows at its end.
-void append(std::vector<Run>& runs, const Run& run) {
-  if (run.pages == 0) return;
-  if (!runs.empty() && runs.back().layer == run.layer && runs.back().end() == run.first) {
-    runs.back().pages += run.pages;
-  } else {
-    runs.push_back(run);
-  }
-}
-
-// What of `below` is left, and what lies over it; both in order.
-std::vector<Run> laid_over(const std::vector<Run>& below, const std::vector<Run>& over) {
-  std::vector<Run> runs;
-  auto next = over.begin();
-  for (Run run : below) {
-    while (next != over.end() && next->first < run.end()) {
-      if (next->first > run.first) {
-        append(runs, {.first = run.first, .pages = next->first - run.first, .layer = run.layer});
-      }
-      if (next->end() > run.end()) {  // covers more than this one
-        run.pages = 0;
-        break;
-      }
-      append(runs, *next);
-      const std::uint64_t from = std::max(run.first, next->end());
-      run.pages = run.end() - from;
-      run.first = from;
-      ++next;
-    }
-    append(runs, run);
-  }
-  for (; next != over.end(); ++next) append(runs, *next);
-  return runs;
-}
-
-}  // namespace
-
 Result<RamImage> RamImage::on(const RamImage& earlier, std::size_t most) const {
   VMM_TRY(check_regions(earlier));
   RamImage image = earlier;
   const auto layer = static_cast<std::uint32_t>(image.layers_.size());
   image.layers_.push_back(layers_.back());
-  std::vector<Run> mine = runs_;
-  for (Run& run : mine) run.layer = layer;
+  std::vector<PageRun> mine = runs_;
+  for (PageRun& run : mine) run.layer = layer;
   image.runs_ = laid_over(earlier.runs_, mine);
   image.pages_.add(pages_);
   if (image.mappings().size() <= most) return image;
@@ -395,10 +354,10 @@ Result<RamImage> RamImage::on(const RamImage& earlier, std::size_t most) const {
   return image.copy(std::move(file), {.checksums = true});
 }
 
-std::vector<RamImage::Run> RamImage::mappings() const {
-  std::vector<Run> mappings;
-  const Run* before = nullptr;
-  for (const Run& run : runs_) {
+std::vector<PageRun> RamImage::mappings() const {
+  std::vector<PageRun> mappings;
+  const PageRun* before = nullptr;
+  for (const PageRun& run : runs_) {
     const bool same = before != nullptr && before->layer == run.layer;
     before = &run;
     if (run.layer == 0) continue;
@@ -465,10 +424,10 @@ Result<void> RamImage::finish(UniqueFd file) {
 
 // The region is a mapping of the lowest file, and begins with page `first`.
 Result<void> RamImage::map_over(const GuestRegion& region, std::uint64_t first,
-                                const std::vector<Run>& mappings) const {
+                                const std::vector<PageRun>& mappings) const {
   const std::uint64_t end = first + region.range().size() / kPage;
   auto next = std::partition_point(mappings.begin(), mappings.end(),
-                                   [&](const Run& run) { return run.end() <= first; });
+                                   [&](const PageRun& run) { return run.end() <= first; });
   for (; next != mappings.end() && next->first < end; ++next) {
     const Layer& layer = layers_[next->layer];
     const std::uint64_t from = std::max(next->first, first);
@@ -485,7 +444,7 @@ Result<void> RamImage::map_over(const GuestRegion& region, std::uint64_t first,
 }
 
 Result<GuestMemory> RamImage::map_files() const {
-  const std::vector<Run> over = mappings();
+  const std::vector<PageRun> over = mappings();
   std::vector<GuestRegion> regions;
   std::uint64_t first = 0;
   for (const GpaRange& range : regions_) {
@@ -507,9 +466,9 @@ Result<GuestMemory> RamImage::map() const {
   return whole.map_files();
 }
 
-std::vector<RamImage::Run>::const_iterator RamImage::run_at(std::uint64_t number) const noexcept {
+std::vector<PageRun>::const_iterator RamImage::run_at(std::uint64_t number) const noexcept {
   return std::partition_point(runs_.begin(), runs_.end(),
-                              [&](const Run& run) { return run.end() <= number; });
+                              [&](const PageRun& run) { return run.end() <= number; });
 }
 
 const RamImage::Layer& RamImage::layer_of(std::uint64_t number) const noexcept {

@@ -21,6 +21,7 @@
 #include "base/unique_fd.h"
 #include "memory/address.h"
 #include "memory/guest_memory.h"
+#include "vmm/snapshot/page_run.h"
 #include "vmm/snapshot/page_set.h"
 
 namespace vmm {
@@ -40,15 +41,6 @@ class RamImage {
   };
   // As many pages as an extent has at most.
   static constexpr std::uint32_t kMostPages = 256;
-  // Neighbouring pages that come from one file.
-  struct Run {
-    std::uint64_t first = 0;
-    std::uint64_t pages = 0;
-    std::uint32_t layer = 0;  // the file: 0 is the lowest
-
-    std::uint64_t end() const noexcept { return first + pages; }
-    bool operator==(const Run&) const = default;
-  };
   // So many mappings over the lowest file a machine's memory has at most: every one is a part of
   // the process's address space, of which there may be 65530 (vm.max_map_count).
   static constexpr std::size_t kMostMappings = 8192;
@@ -93,9 +85,9 @@ class RamImage {
   // Of the topmost file.
   const std::vector<Extent>& extents() const noexcept { return layers_.back().extents; }
   // What pages() has, in order, and where each page comes from.
-  const std::vector<Run>& runs() const noexcept { return runs_; }
+  const std::vector<PageRun>& runs() const noexcept { return runs_; }
   // Which runs are mapped over the lowest file. They reach across pages that no file has.
-  std::vector<Run> mappings() const;
+  std::vector<PageRun> mappings() const;
   const PageSet& pages() const noexcept { return pages_; }
   std::uint64_t bytes() const noexcept { return pages_.pages() * kPage; }
 
@@ -119,14 +111,14 @@ class RamImage {
   // safe from a file that was cut: the others touch a mapping. Errors: kBadState, kIo, naming the
   // file.
   Result<void> read(const Piece& piece, std::span<std::byte> bytes) const;
-  // Calls fn(Run) for what of the piece no later file replaces, in order.
+  // Calls fn(PageRun) for what of the piece no later file replaces, in order.
   template <typename Fn>
   void for_each_run_of(const Piece& piece, Fn&& fn) const {
     const std::uint64_t end = piece.extent.first + piece.extent.pages;
     for (auto run = run_at(piece.extent.first); run != runs_.end() && run->first < end; ++run) {
       if (run->layer != piece.layer) continue;
       const std::uint64_t first = std::max(run->first, piece.extent.first);
-      fn(Run{.first = first, .pages = std::min(run->end(), end) - first, .layer = run->layer});
+      fn(PageRun{.first = first, .pages = std::min(run->end(), end) - first, .layer = run->layer});
     }
   }
   // Reads all that the files say they have and compares. Errors: kBadState naming the first page
@@ -165,11 +157,11 @@ class RamImage {
   // The file has been written, and does not change any more.
   Result<void> finish(UniqueFd file);
   Result<void> map_over(const GuestRegion& region, std::uint64_t first,
-                        const std::vector<Run>& mappings) const;
+                        const std::vector<PageRun>& mappings) const;
   Result<GuestMemory> map_files() const;
   Result<void> check_regions(const RamImage& other) const;
   // The first run that ends behind a page.
-  std::vector<Run>::const_iterator run_at(std::uint64_t number) const noexcept;
+  std::vector<PageRun>::const_iterator run_at(std::uint64_t number) const noexcept;
   // Which file has a page that pages() has.
   const Layer& layer_of(std::uint64_t number) const noexcept;
   // Calls fn(page number, its bytes in `memory`, its GPA) for each of `which`, in order.
@@ -180,7 +172,7 @@ class RamImage {
 
   std::vector<GpaRange> regions_;
   std::vector<Layer> layers_;  // the lowest first; extents() is the last one's
-  std::vector<Run> runs_;
+  std::vector<PageRun> runs_;
   PageSet pages_;
 };
 

@@ -276,7 +276,7 @@ TEST(RamImage, AChain_isThePagesOfItsTopmostFiles) {
     EXPECT_FALSE(now.difference(mapped, all)) << "layer " << layer;
     // What has the pages in order, and each once.
     std::uint64_t next = 0, pages = 0;
-    for (const RamImage::Run& run : chain.runs()) {
+    for (const PageRun& run : chain.runs()) {
       ASSERT_GE(run.first, next);
       ASSERT_LE(run.layer, layer);
       next = run.end();
@@ -300,14 +300,14 @@ TEST(RamImage, Mappings_areOverTheLowestFileAndReachAcrossHoles) {
   EXPECT_TRUE(lowest.mappings().empty());
   write({1, 4, 5, 9, 30}, 2);
   const RamImage second = changes(guest, lowest).on(lowest).value();
-  const std::vector<RamImage::Run> runs{{0, 1, 0}, {1, 1, 1},  {2, 1, 0}, {4, 2, 1},
-                                        {9, 1, 1}, {20, 1, 0}, {30, 1, 1}};
+  const std::vector<PageRun> runs{{0, 1, 0}, {1, 1, 1},  {2, 1, 0}, {4, 2, 1},
+                                  {9, 1, 1}, {20, 1, 0}, {30, 1, 1}};
   EXPECT_EQ(second.runs(), runs);
-  const std::vector<RamImage::Run> mappings{{1, 1, 1}, {4, 6, 1}, {30, 1, 1}};
+  const std::vector<PageRun> mappings{{1, 1, 1}, {4, 6, 1}, {30, 1, 1}};
   EXPECT_EQ(second.mappings(), mappings);
   write({5}, 3);
   const RamImage third = changes(guest, second).on(second).value();
-  const std::vector<RamImage::Run> more{{1, 1, 1}, {4, 1, 1}, {5, 1, 2}, {9, 1, 1}, {30, 1, 1}};
+  const std::vector<PageRun> more{{1, 1, 1}, {4, 1, 1}, {5, 1, 2}, {9, 1, 1}, {30, 1, 1}};
   EXPECT_EQ(third.mappings(), more);
 }
 
