@@ -17,27 +17,28 @@ void StateWriter::put_part(const std::string& name, const StateWriter& part) {
 StateReader::StateReader(nlohmann::json document) : document_(std::move(document)) {}
 
 Result<StateView> StateReader::begin(StateId id) const {
-  const nlohmann::json& document = document_.json();
-  if (!document.is_object() || !document.contains("type") || !document.contains("version") ||
-      !document.contains("state")) {
+  const StateView document = document_.view();
+  if (!document.structure() || !document.member("type") || !document.member("version") ||
+      !document.member("state")) {
     return fail(ErrorCode::kBadState, "Not a saved state: type, version or state is missing");
   }
-  const nlohmann::json& type = document["type"];
-  const nlohmann::json& version = document["version"];
-  if (!type.is_string() || type.get_ref<const std::string&>() != id.type) {
-    return fail(ErrorCode::kBadState, "Saved state is of type {}, expected '{}'", type.dump(),
+  const StateView type = *document.member("type");
+  const StateView version = *document.member("version");
+  if (type.text().value_or("") != id.type) {
+    return fail(ErrorCode::kBadState, "Saved state is of type {}, expected '{}'", type.shown(),
                 id.type);
   }
-  if (!version.is_number_integer() || version != id.version) {
+  if (version.as_unsigned() != id.version) {
     return fail(ErrorCode::kBadState, "Saved state of '{}' has version {}, this program knows {}",
-                id.type, version.dump(), id.version);
+                id.type, version.shown(), id.version);
   }
-  return StateView(document["state"]);
+  return *document.member("state");
 }
 
 Result<StateReader> StateReader::part(const std::string& name) const {
-  const nlohmann::json::json_pointer place = nlohmann::json::json_pointer("/parts") / name;
-  if (auto part = document_.at(place.to_string())) return StateReader(*std::move(part));
+  const auto parts = document_.member("parts");
+  auto part = parts ? parts->member(name) : std::nullopt;
+  if (part) return StateReader(*std::move(part));
   return fail(ErrorCode::kBadState, "The saved state has no part '{}'", name);
 }
 

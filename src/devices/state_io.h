@@ -131,16 +131,18 @@ Result<void> read_state(StateView view, std::optional<T>& value);
 template <typename T, std::size_t N>
 Result<void> read_state(StateView view, std::array<T, N>& value) {
   VMM_TRY(view.list_of(N));
-  for (std::size_t i = 0; i < N; ++i) VMM_TRY(read_state(view.element(i), value[i]));
+  StateView item = view.first();
+  for (std::size_t i = 0; i < N; ++i, item = item.next()) VMM_TRY(read_state(item, value[i]));
   return {};
 }
 template <typename T>
 Result<void> read_state(StateView view, std::vector<T>& value) {
   const std::size_t count = VMM_TRY(view.list(kMaxStateElements));
   value.clear();
-  for (std::size_t i = 0; i < count; ++i) {
+  StateView item = view.first();
+  for (std::size_t i = 0; i < count; ++i, item = item.next()) {
     T element{};
-    VMM_TRY(read_state(view.element(i), element));
+    VMM_TRY(read_state(item, element));
     value.push_back(std::move(element));
   }
   return {};
@@ -149,9 +151,10 @@ template <typename T, std::size_t N>
 Result<void> read_state(StateView view, BoundedQueue<T, N>& value) {
   const std::size_t count = VMM_TRY(view.list(N));
   value.clear();
-  for (std::size_t i = 0; i < count; ++i) {
+  StateView item = view.first();
+  for (std::size_t i = 0; i < count; ++i, item = item.next()) {
     T element{};
-    VMM_TRY(read_state(view.element(i), element));
+    VMM_TRY(read_state(item, element));
     value.push(element);
   }
   return {};

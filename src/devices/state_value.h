@@ -1,6 +1,6 @@
 // Saved values without their representation: what a field list (state_io.h) writes to and reads
-// from. JSON is behind it, and stays out of the devices' code: its templates would be compiled
-// again in each of them.
+// from. JSON is behind the one and stays out of the devices' code: its templates would be compiled
+// again in each of them. Behind the other is what a file has (packed_state.h).
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,11 @@
 #include <string>
 #include <string_view>
 #include <typeinfo>
+#include <utility>
+#include <vector>
 
 #include "base/result.h"
+#include "devices/packed_state.h"
 
 namespace vmm {
 
@@ -45,13 +48,14 @@ class StateSlot {
 // expected.
 class StateView {
  public:
-  explicit StateView(const nlohmann::json& value) noexcept : value_(&value) {}
+  StateView(const PackedState& document, std::uint32_t item) noexcept
+      : document_(&document), item_(item) {}
 
   bool is_nothing() const noexcept;
   Result<bool> flag() const;
   // Of an integer: the one that can hold it, or both.
-  std::optional<std::uint64_t> as_unsigned() const;
-  std::optional<std::int64_t> as_signed() const;
+  std::optional<std::uint64_t> as_unsigned() const noexcept;
+  std::optional<std::int64_t> as_signed() const noexcept;
   Result<std::string> text() const;
   Result<std::span<const std::byte>> bytes() const;
   // For a message.
@@ -60,15 +64,22 @@ class StateView {
   // The number of a list's elements, which the second asks to be exactly so many.
   Result<std::size_t> list(std::size_t most) const;
   Result<void> list_of(std::size_t elements) const;
-  StateView element(std::size_t index) const;  // below list()
+  // The first of a list's elements, and what is behind an element: there as long as the list has
+  // more of them.
+  StateView first() const noexcept;
+  StateView next() const noexcept;
 
   Result<void> structure() const;
-  Result<StateView> member(const char* name) const;  // of a structure
+  Result<StateView> member(std::string_view name) const;  // of a structure
+  std::vector<std::pair<std::string_view, StateView>> members() const;
   // Says so when a structure has other members than `known` ones, all of which it has.
   Result<void> no_more_than(std::size_t known) const;
 
  private:
-  const nlohmann::json* value_;
+  friend class StateDocument;
+
+  const PackedState* document_;
+  std::uint32_t item_;
 };
 
 // A value with all that is in it: a document of a saved state. Copies share it until one is
@@ -77,13 +88,16 @@ class StateDocument {
  public:
   StateDocument();
   explicit StateDocument(nlohmann::json value);
+  explicit StateDocument(PackedState value);
   StateDocument(const StateDocument& other);
   StateDocument(StateDocument&& other) noexcept;
   StateDocument& operator=(StateDocument other) noexcept;
   ~StateDocument();
 
   bool operator==(const StateDocument& other) const;
-  const nlohmann::json& json() const noexcept;
+  // The same in two forms, each made when it is first asked for.
+  const nlohmann::json& json() const;
+  StateView view() const;
   nlohmann::json& json();                   // of its own from now on
   std::string text(int indent = -1) const;  // JSON; on one line without an indentation
 
@@ -91,12 +105,15 @@ class StateDocument {
   // is gone back to many times. Null when nobody has.
   std::shared_ptr<const void> made(const std::type_info& type) const;
   void remember(const std::type_info& type, std::shared_ptr<const void> value) const;
-  // A value inside as a document of its own, by its JSON pointer (RFC 6901). What is remembered of
-  // it stays with this. Nothing when there is none.
-  std::optional<StateDocument> at(const std::string& pointer) const;
+  // A value inside as a document of its own. What is remembered of it stays with this. Nothing when
+  // there is none.
+  std::optional<StateDocument> member(std::string_view name) const;
+  // The same of a view() of it, or of what is in one; nothing is remembered.
+  StateDocument part(StateView view) const;
 
  private:
   struct Value;
+  explicit StateDocument(std::shared_ptr<Value> value) noexcept;
   std::shared_ptr<Value> value_;  // never null, but in what was moved away
 };
 

@@ -40,15 +40,17 @@ nlohmann::json to_document(const WholeState& state) {
   return {{"machine", writer.document()}, {"devices", std::move(devices)}};
 }
 
-Result<WholeState> from_document(nlohmann::json document) {
-  if (!document.is_object() || document.size() != 2 || !document.contains("machine") ||
-      !document.contains("devices") || !document["devices"].is_object()) {
+Result<WholeState> from_document(const StateDocument& document) {
+  const StateView whole = document.view();
+  const auto machine = document.member("machine");
+  const auto devices = document.member("devices");
+  if (!machine || !devices || !whole.no_more_than(2) || !devices->view().structure()) {
     return fail(ErrorCode::kBadState, "The state is not one of a machine and its devices");
   }
   WholeState state;
-  state.machine = VMM_TRY(StateReader(std::move(document["machine"])).get<MachineState>());
-  for (auto& [id, device] : document["devices"].get_ref<nlohmann::json::object_t&>()) {
-    state.devices.emplace(id, StateDocument(std::move(device)));
+  state.machine = VMM_TRY(StateReader(*machine).get<MachineState>());
+  for (const auto& [id, device] : devices->view().members()) {
+    state.devices.emplace(id, document.part(device));
   }
   return state;
 }

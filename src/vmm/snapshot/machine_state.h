@@ -86,6 +86,6 @@ struct WholeState {
 
 nlohmann::json to_document(const WholeState& state);
 // The document is untrusted. Errors: kBadState naming what is wrong.
-Result<WholeState> from_document(nlohmann::json document);
+Result<WholeState> from_document(const StateDocument& document);
 
 }  // namespace vmm

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
 
@@ -32,12 +31,10 @@ Result<void> restore_device(const DeviceRef& device, const WholeState& state) {
     return fail(ErrorCode::kBadState, "The snapshot has no state of device '{}'", device.id());
   }
   const StateReader reader(found->second);
-  try {
-    return with_context(device.with([&](Device& d) { return d.restore(reader); }),
-                        fmt::format("Restore device '{}'", device.id()));
-  } catch (const nlohmann::json::exception& error) {
-    return fail(ErrorCode::kBadState, "Restore device '{}': {}", device.id(), error.what());
-  }
+  auto restored = device.with([&](Device& d) { return d.restore(reader); });
+  if (!restored)
+    return with_context(std::move(restored), fmt::format("Restore device '{}'", device.id()));
+  return {};
 }
 
 Result<void> restore_devices(const Machine& machine, const WholeState& state) {

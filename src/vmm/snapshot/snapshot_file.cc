@@ -98,73 +98,6 @@ SnapshotId id_of(const Header& header) {
           .pages = header.pages.crc};
 }
 
-// Builds a document, and no more of one than is sound: nesting costs stack, elements cost memory.
-class Builder final : public nlohmann::json_sax<nlohmann::json> {
- public:
-  using json = nlohmann::json;
-
-  bool null() override { return put(nullptr) != nullptr; }
-  bool boolean(bool value) override { return put(value) != nullptr; }
-  bool number_integer(number_integer_t value) override { return put(value) != nullptr; }
-  bool number_unsigned(number_unsigned_t value) override { return put(value) != nullptr; }
-  bool number_float(number_float_t value, const string_t&) override {
-    return put(value) != nullptr;
-  }
-  bool string(string_t& value) override { return put(std::move(value)) != nullptr; }
-  bool binary(binary_t& value) override { return put(json::binary(std::move(value))) != nullptr; }
-  bool start_object(std::size_t) override { return enter(json::object()); }
-  bool key(string_t& name) override {
-    member_ = &(*open_.back())[name];
-    return true;
-  }
-  bool end_object() override { return leave(); }
-  bool start_array(std::size_t) override { return enter(json::array()); }
-  bool end_array() override { return leave(); }
-  bool parse_error(std::size_t, const std::string&, const json::exception&) override {
-    return false;
-  }
-
-  json take() { return std::move(whole_); }
-
- private:
-  static constexpr std::size_t kMostDepth = 64;
-  static constexpr std::uint64_t kMostElements = std::uint64_t{1} << 26;
-
-  // Where the value is now; null when there are too many.
-  json* put(json value) {
-    if (++elements_ > kMostElements) return nullptr;
-    if (open_.empty()) return &(whole_ = std::move(value));
-    json& in = *open_.back();
-    if (in.is_object()) return &(*member_ = std::move(value));
-    in.push_back(std::move(value));
-    return &in.back();
-  }
-  bool enter(json value) {
-    json* const place = open_.size() < kMostDepth ? put(std::move(value)) : nullptr;
-    if (place != nullptr) open_.push_back(place);
-    return place != nullptr;
-  }
-  bool leave() {
-    open_.pop_back();
-    return true;
-  }
-
-  json whole_;
-  std::vector<json*> open_;  // lists and objects around the next value
-  json* member_ = nullptr;   // of the innermost object
-  std::uint64_t elements_ = 0;
-};
-
-Result<nlohmann::json> parse_state(std::span<const std::byte> bytes) {
-  const auto* const begin = reinterpret_cast<const std::uint8_t*>(bytes.data());
-  Builder builder;
-  if (!nlohmann::json::sax_parse(begin, begin + bytes.size(), &builder,
-                                 nlohmann::json::input_format_t::cbor)) {
-    return fail(ErrorCode::kBadState, "Its state is no CBOR, or larger than any could be");
-  }
-  return builder.take();
-}
-
 // Of a file that is read: a section lies in it.
 Result<void> check_section(const Section& section, std::uint64_t least, std::uint64_t file_size,
                            std::uint64_t most, const char* name) {
@@ -180,6 +113,10 @@ Result<std::vector<std::byte>> read_section(int file, const Section& section, co
   VMM_TRY(read_all(file, bytes, section.offset));
   if (crc32c(bytes) != section.crc) return fail(ErrorCode::kBadState, "Its {} is damaged", name);
   return bytes;
+}
+
+Result<WholeState> read_state(std::vector<std::byte> cbor) {
+  return from_document(StateDocument(VMM_TRY(PackedState::parse(std::move(cbor)))));
 }
 
 Result<Header> read_header(int file, std::uint64_t size) {
@@ -251,9 +188,8 @@ Result<LoadedSnapshot> load_file(UniqueFd file, const std::string& name) {
   if (!S_ISREG(status.st_mode)) return fail(ErrorCode::kBadState, "It is no regular file");
   const Header header =
       VMM_TRY(read_header(file.get(), static_cast<std::uint64_t>(status.st_size)));
-  const auto bytes = VMM_TRY(read_section(file.get(), header.state, "state"));
-  nlohmann::json document = VMM_TRY(parse_state(bytes));
-  WholeState state = VMM_TRY(from_document(std::move(document)));
+  auto bytes = VMM_TRY(read_section(file.get(), header.state, "state"));
+  WholeState state = VMM_TRY(with_context(read_state(std::move(bytes)), "Its state"));
   if (header.ram_size != state.machine.shape.memory) {
     return fail(ErrorCode::kBadState, "Its memory is not as large as its machine's");
   }
@@ -297,13 +233,9 @@ Result<LoadedSnapshot> load(const std::string& path, unsigned left) {
   UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!file) return fail_errno(errno, "Open the snapshot {}", path);
   const std::string reading = fmt::format("Read the snapshot {}", path);
-  try {
-    LoadedSnapshot loaded = VMM_TRY(with_context(load_file(std::move(file), path), reading));
-    if (loaded.base) VMM_TRY(with_context(put_on_base(loaded, path, left), reading));
-    return loaded;
-  } catch (const nlohmann::json::exception& error) {
-    return fail(ErrorCode::kBadState, "{}: its state is unsound: {}", reading, error.what());
-  }
+  LoadedSnapshot loaded = VMM_TRY(with_context(load_file(std::move(file), path), reading));
+  if (loaded.base) VMM_TRY(with_context(put_on_base(loaded, path, left), reading));
+  return loaded;
 }
 
 }  // namespace
