@@ -108,9 +108,13 @@ Result<bool> SyscallFixup::is_failed_syscall(kvm::VcpuFd& cpu) const {
 }
 
 Result<void> SyscallFixup::resume(kvm::VcpuFd& cpu) {
-  star_ = VMM_TRY(cpu.msr(x86::kMsrStar));
-  lstar_ = VMM_TRY(cpu.msr(x86::kMsrLstar));
-  sfmask_ = VMM_TRY(cpu.msr(x86::kMsrSfmask));
+  std::array<kvm::Msr, 3> msrs{{{x86::kMsrStar, 0}, {x86::kMsrLstar, 0}, {x86::kMsrSfmask, 0}}};
+  if (VMM_TRY(cpu.read_msrs(msrs)) != msrs.size()) {
+    return fail(ErrorCode::kUnsupported, "KVM does not know the MSRs of SYSCALL");
+  }
+  star_ = msrs[0].value;
+  lstar_ = msrs[1].value;
+  sfmask_ = msrs[2].value;
   VMM_TRY(arm(cpu, 0));
   return refresh(cpu);
 }

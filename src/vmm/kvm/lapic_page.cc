@@ -31,6 +31,7 @@ Result<LapicRegisterPage> page_of(const VcpuFd& cpu) {
 Result<void> give(const VcpuFd& cpu, const LapicRegisterPage& page) {
   kvm_lapic_state raw{};
   std::memcpy(raw.regs, page.bytes().data(), sizeof raw.regs);
+  cpu.forget_picture();  // CR8 is a part of the local APIC
   if (::ioctl(cpu.fd(), KVM_SET_LAPIC, &raw) < 0) {
     return fail_errno(errno, "KVM_SET_LAPIC on vCPU {}", cpu.id());
   }

@@ -19,44 +19,24 @@ std::uint32_t at_least(int value, std::uint32_t floor) {
   return value > 0 ? std::max(static_cast<std::uint32_t>(value), floor) : floor;
 }
 
-}  // namespace
-
-Result<System> System::open(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-  if (!fd) {
-    const int errnum = errno;
-    std::string hint;
-    if (errnum == ENOENT) {
-      hint = " (is virtualization enabled, and the module kvm_intel, kvm_amd or kvm_pvm loaded?)";
-    } else if (errnum == EACCES || errnum == EPERM) {
-      hint = " (is this user in the group 'kvm'?)";
-    }
-    return tl::unexpected<Error>(
-        Error::from_errno(errnum, ErrorCode::kNoKvm, fmt::format("Open {}{}", path, hint)));
-  }
-  System system(std::move(fd));
-  VMM_TRY(with_context(system.check(), fmt::format("Use {}", path)));
-  return system;
-}
-
-int System::extension(int capability) const noexcept {
-  const auto answer =
-      ioctl_value(fd_.get(), KVM_CHECK_EXTENSION, static_cast<unsigned long>(capability),
-                  "KVM_CHECK_EXTENSION", "/dev/kvm");
+int ask_extension(int kvm, int capability) noexcept {
+  const auto answer = ioctl_value(kvm, KVM_CHECK_EXTENSION, static_cast<unsigned long>(capability),
+                                  "KVM_CHECK_EXTENSION", "/dev/kvm");
   return answer ? *answer : 0;
 }
 
-Result<void> System::check() {
-  const auto version =
-      ioctl_value(fd_.get(), KVM_GET_API_VERSION, 0, "KVM_GET_API_VERSION", "/dev/kvm");
-  if (!version) return fail(ErrorCode::kNoKvm, "It is not a KVM device");
-  if (*version != KVM_API_VERSION) {
-    return fail(ErrorCode::kNoKvm, "KVM's API has version {}, this program needs {}", *version,
-                KVM_API_VERSION);
-  }
-  const auto has = [this](int capability) { return extension(capability) > 0; };
+struct Answers {
+  Capabilities capabilities;
+  std::size_t run_size = 0;  // bytes of a vCPU's shared mapping
+};
+
+// All of a KVM whose version is right. Errors: kNoKvm, it lacks what nobody can do without.
+Result<Answers> ask_all(int kvm) {
+  const auto extension = [kvm](int capability) { return ask_extension(kvm, capability); };
+  const auto has = [&](int capability) { return extension(capability) > 0; };
   if (!has(KVM_CAP_USER_MEMORY)) return fail(ErrorCode::kNoKvm, "KVM lacks KVM_CAP_USER_MEMORY");
-  Capabilities& c = capabilities_;
+  Answers answers;
+  Capabilities& c = answers.capabilities;
   c.immediate_exit = has(KVM_CAP_IMMEDIATE_EXIT);
   if (!c.immediate_exit) {
     return fail(ErrorCode::kNoKvm,
@@ -90,13 +70,54 @@ Result<void> System::check() {
   c.memory_slots = at_least(extension(KVM_CAP_NR_MEMSLOTS), 32);
   c.max_vcpus = at_least(extension(KVM_CAP_MAX_VCPUS), at_least(extension(KVM_CAP_NR_VCPUS), 4));
   c.max_vcpu_id = at_least(extension(KVM_CAP_MAX_VCPU_ID), c.max_vcpus);
-  const int size = VMM_TRY(
-      ioctl_value(fd_.get(), KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE", "/dev/kvm"));
+  const int size =
+      VMM_TRY(ioctl_value(kvm, KVM_GET_VCPU_MMAP_SIZE, 0, "KVM_GET_VCPU_MMAP_SIZE", "/dev/kvm"));
   if (static_cast<std::size_t>(size) < sizeof(kvm_run)) {
     return fail(ErrorCode::kNoKvm, "KVM shares {} bytes with a vCPU, {} are needed", size,
                 sizeof(kvm_run));
   }
-  run_size_ = static_cast<std::size_t>(size);
+  answers.run_size = static_cast<std::size_t>(size);
+  return answers;
+}
+
+}  // namespace
+
+Result<System> System::open(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+  if (!fd) {
+    const int errnum = errno;
+    std::string hint;
+    if (errnum == ENOENT) {
+      hint = " (is virtualization enabled, and the module kvm_intel, kvm_amd or kvm_pvm loaded?)";
+    } else if (errnum == EACCES || errnum == EPERM) {
+      hint = " (is this user in the group 'kvm'?)";
+    }
+    return tl::unexpected<Error>(
+        Error::from_errno(errnum, ErrorCode::kNoKvm, fmt::format("Open {}{}", path, hint)));
+  }
+  System system(std::move(fd));
+  VMM_TRY(with_context(system.check(), fmt::format("Use {}", path)));
+  return system;
+}
+
+int System::extension(int capability) const noexcept {
+  return ask_extension(fd_.get(), capability);
+}
+
+Result<void> System::check() {
+  const auto version =
+      ioctl_value(fd_.get(), KVM_GET_API_VERSION, 0, "KVM_GET_API_VERSION", "/dev/kvm");
+  if (!version) return fail(ErrorCode::kNoKvm, "It is not a KVM device");
+  if (*version != KVM_API_VERSION) {
+    return fail(ErrorCode::kNoKvm, "KVM's API has version {}, this program needs {}", *version,
+                KVM_API_VERSION);
+  }
+  // Each process asks once: thirty requests are a part of what a small machine costs.
+  static const Result<Answers> first = ask_all(fd_.get());
+  // A failure may have been a passing one: only a success is final.
+  const Answers answers = VMM_TRY(first ? first : ask_all(fd_.get()));
+  capabilities_ = answers.capabilities;
+  run_size_ = answers.run_size;
   return {};
 }
 
@@ -119,6 +140,14 @@ Result<std::vector<CpuidEntry>> ask_supported_cpuid(int kvm) {
   return fail(ErrorCode::kUnsupported, "KVM reports more than {} CPUID entries", kMaxCpuidEntries);
 }
 
+Result<std::vector<std::uint32_t>> ask_msr_indices(int kvm) {
+  MsrList list(kMaxMsrs);
+  list.head().nmsrs = kMaxMsrs;
+  VMM_TRY(ioctl_pointer(kvm, kGetMsrIndexList, list.get(), "KVM_GET_MSR_INDEX_LIST", "/dev/kvm"));
+  const auto entries = list.entries(std::min(list.head().nmsrs, kMaxMsrs));
+  return std::vector<std::uint32_t>(entries.begin(), entries.end());
+}
+
 }  // namespace
 
 Result<std::vector<CpuidEntry>> System::supported_cpuid() const {
@@ -128,12 +157,8 @@ Result<std::vector<CpuidEntry>> System::supported_cpuid() const {
 }
 
 Result<std::vector<std::uint32_t>> System::msr_indices() const {
-  MsrList list(kMaxMsrs);
-  list.head().nmsrs = kMaxMsrs;
-  VMM_TRY(
-      ioctl_pointer(fd_.get(), kGetMsrIndexList, list.get(), "KVM_GET_MSR_INDEX_LIST", "/dev/kvm"));
-  const auto entries = list.entries(std::min(list.head().nmsrs, kMaxMsrs));
-  return std::vector<std::uint32_t>(entries.begin(), entries.end());
+  static const Result<std::vector<std::uint32_t>> first = ask_msr_indices(fd_.get());
+  return first ? first : ask_msr_indices(fd_.get());
 }
 
 Result<VmFd> System::create_vm() const {

@@ -16,7 +16,7 @@ namespace vmm::kvm {
 
 using x86::CpuidEntry;
 
-// Checked once, when /dev/kvm is opened. Numbers are what KVM_CHECK_EXTENSION answered.
+// Asked for once by each process. Numbers are what KVM_CHECK_EXTENSION answered.
 struct Capabilities {
   bool immediate_exit = false;
   bool irqchip = false;

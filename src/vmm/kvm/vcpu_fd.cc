@@ -127,7 +127,8 @@ VcpuFd::VcpuFd(VcpuFd&& other) noexcept
       run_(std::exchange(other.run_, nullptr)),
       run_size_(other.run_size_),
       xsave_size_(other.xsave_size_),
-      kicked_(other.kicked_.load(std::memory_order_relaxed)) {}
+      kicked_(other.kicked_.load(std::memory_order_relaxed)),
+      has_picture_(other.has_picture_) {}
 
 VcpuFd::~VcpuFd() {
   if (run_ != nullptr) ::munmap(run_, run_size_);
@@ -139,11 +140,13 @@ Result<void> VcpuFd::get(unsigned long request, void* to, const char* name) cons
 }
 
 Result<void> VcpuFd::set(unsigned long request, const void* from, const char* name) const {
+  forget_picture();
   if (::ioctl(fd_.get(), request, from) < 0) return fail_errno(errno, "{} on vCPU {}", name, id_);
   return {};
 }
 
 [[gnu::hot]] Result<VcpuExit> VcpuFd::run() {
+  forget_picture();
   if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
     if (errno == EINTR || errno == EAGAIN) return VcpuExit(InterruptedExit{});
     if (errno == EFAULT) return VcpuExit(MemoryFaultExit{});
@@ -184,8 +187,14 @@ void VcpuFd::set_immediate_exit(bool on) noexcept {
 
 Result<std::optional<VcpuExit>> VcpuFd::complete_pending() {
   set_immediate_exit(true);
+  // Whoever looks at a CPU that stands asks for both kinds of registers: here they come along,
+  // while a request of another thread has the processor fetch this CPU's state for each.
+  const __u64 wanted = run_->kvm_valid_regs;
+  if ((wanted & KVM_SYNC_X86_REGS) != 0) run_->kvm_valid_regs |= KVM_SYNC_X86_SREGS;
   const int answer = ::ioctl(fd_.get(), KVM_RUN, 0);
   const int errnum = errno;
+  has_picture_ = (wanted & KVM_SYNC_X86_REGS) != 0 && answer < 0 && errnum == EINTR;
+  run_->kvm_valid_regs = wanted;
   set_immediate_exit(false);
   // A kick sets its mark first: whoever comes in between is seen here.
   if (kicked_.load(std::memory_order_seq_cst)) set_immediate_exit(true);
@@ -207,6 +216,7 @@ std::optional<std::uint64_t> VcpuFd::msr_answer() const noexcept {
 }
 
 Result<x86::Registers> VcpuFd::registers() const {
+  if (has_picture_) return shared_registers();
   kvm_regs k{};
   VMM_TRY(get(KVM_GET_REGS, &k, "KVM_GET_REGS"));
   return from_kvm(k);
@@ -224,6 +234,7 @@ Result<void> VcpuFd::set_registers(const x86::Registers& r) const {
 }
 
 Result<x86::SystemRegisters> VcpuFd::system_registers() const {
+  if (has_picture_) return shared_system_registers();
   kvm_sregs k{};
   VMM_TRY(get(KVM_GET_SREGS, &k, "KVM_GET_SREGS"));
   return from_kvm(k);
@@ -303,6 +314,7 @@ Result<std::size_t> VcpuFd::read_msrs(std::span<Msr> msrs) const {
 }
 
 Result<void> VcpuFd::set_msrs(std::span<const Msr> msrs) const {
+  forget_picture();
   MsrTable table(msrs.size());
   table.head().nmsrs = static_cast<std::uint32_t>(msrs.size());
   const auto to = table.entries(msrs.size());
@@ -357,6 +369,7 @@ Result<void> VcpuFd::set_xcr0(std::uint64_t value) const {
 }
 
 Result<MpState> VcpuFd::mp_state() const {
+  forget_picture();  // an INIT that waits is taken when it is asked for
   kvm_mp_state k{};
   VMM_TRY(get(KVM_GET_MP_STATE, &k, "KVM_GET_MP_STATE"));
   for (const MpStateName& name : kMpStates) {

@@ -126,6 +126,9 @@ class VcpuFd {
   // registers, without running the guest any further. An access that KVM reports in pieces is not
   // over then: the next piece, to be answered as the first.
   Result<std::optional<VcpuExit>> complete_pending();
+  // complete_pending() leaves the registers where the next who asks finds them without a system
+  // call: no longer. For who sets some of the CPU's state by a request of his own.
+  void forget_picture() const noexcept { has_picture_ = false; }
   // Answers an MsrExit before the next run(): `fault` raises #GP in the guest.
   void answer_msr(std::uint64_t value, bool fault) noexcept;
   // What answer_msr() has said; nothing: it is a fault.
@@ -225,6 +228,8 @@ class VcpuFd {
   std::size_t run_size_;
   std::size_t xsave_size_;
   std::atomic<bool> kicked_{false};
+  // The shared page has the registers, system registers included, as they are now.
+  mutable bool has_picture_ = false;
 };
 
 }  // namespace vmm::kvm

@@ -28,6 +28,7 @@ Result<T> get(const VcpuFd& cpu, unsigned long request, const char* name) {
 
 template <typename T>
 Result<void> set(const VcpuFd& cpu, unsigned long request, const T& value, const char* name) {
+  cpu.forget_picture();
   if (::ioctl(cpu.fd(), request, &value) < 0) {
     return fail_errno(errno, "{} on vCPU {}", name, cpu.id());
   }
@@ -103,6 +104,26 @@ Result<std::vector<x86::CpuidEntry>> read_cpuid(const VcpuFd& cpu) {
                        e.ebx, e.ecx, e.edx});
   }
   return entries;
+}
+
+// What a CPU has that was just made (SDM volume 1, 13.3; volume 3, table 10-1).
+constexpr std::uint64_t kResetXcr0 = 1, kResetDr6 = 0xffff'0ff0, kResetDr7 = 0x400;
+
+bool has_reset_debug_registers(const VcpuState& state) {
+  return state.dr == decltype(state.dr){} && state.dr6 == kResetDr6 && state.dr7 == kResetDr7;
+}
+
+// Of a CPU that was just made most MSRs are as in any state: asking for all of them costs one
+// request, setting them that and more.
+Result<void> leave_out_what_it_has(const VcpuFd& cpu, std::vector<Msr>& msrs) {
+  std::vector<Msr> has = msrs;
+  const std::size_t known = VMM_TRY(cpu.read_msrs(has));
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < msrs.size(); ++i) {
+    if (i >= known || msrs[i] != has[i]) msrs[kept++] = msrs[i];
+  }
+  msrs.resize(kept);
+  return {};
 }
 
 // In the order of setting.
@@ -203,6 +224,7 @@ Result<void> VcpuStateFormat::set_msrs(const VcpuFd& cpu, std::span<const Msr> m
     entry.data = msr.value;
   }
   table.head().nmsrs = static_cast<std::uint32_t>(count);
+  cpu.forget_picture();
   const int n = ::ioctl(cpu.fd(), kSetMsrs, table.get());
   if (n < 0) return fail_errno(errno, "KVM_SET_MSRS on vCPU {}", cpu.id());
   if (static_cast<std::size_t>(n) == count) return {};
@@ -226,17 +248,17 @@ Result<void> VcpuStateFormat::check_listed(std::span<const Msr> msrs) const {
   return {};
 }
 
-Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid) {
+Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state, bool fresh) {
   VMM_TRY(state.validate());
   if (state.lapic.has_value() != lapic_ || state.has_xcrs != xcrs_) {
     return fail(ErrorCode::kBadState,
                 "The state of vCPU {} is of a KVM that keeps other parts of it", cpu.id());
   }
   VMM_TRY(check_listed(state.msrs));
-  if (cpuid) VMM_TRY(cpu.set_cpuid(state.cpuid));
+  if (fresh) VMM_TRY(cpu.set_cpuid(state.cpuid));
   VMM_TRY(cpu.replace_system_registers(state.system));
   VMM_TRY(cpu.set_registers(state.registers));
-  if (xcrs_) VMM_TRY(cpu.set_xcr0(state.xcr0));
+  if (xcrs_ && !(fresh && state.xcr0 == kResetXcr0)) VMM_TRY(cpu.set_xcr0(state.xcr0));
   VMM_TRY(cpu.set_xsave(state.xsave.bytes));
   // Without local APICs in KVM a CPU that waits is the user irqchip's business, and for KVM each is
   // always runnable.
@@ -246,18 +268,18 @@ Result<void> VcpuStateFormat::restore(const VcpuFd& cpu, const VcpuState& state,
     std::memcpy(&lapic, state.lapic->bytes.data(), sizeof lapic);
     VMM_TRY(set(cpu, KVM_SET_LAPIC, lapic, "KVM_SET_LAPIC"));
   }
-  if (std::is_sorted(state.msrs.begin(), state.msrs.end(), is_set_before)) {
-    VMM_TRY(set_msrs(cpu, state.msrs));
-  } else {
-    std::vector<Msr> ordered = state.msrs;
-    std::stable_sort(ordered.begin(), ordered.end(), is_set_before);
-    VMM_TRY(set_msrs(cpu, ordered));
+  std::vector<Msr> msrs = state.msrs;
+  std::stable_sort(msrs.begin(), msrs.end(), is_set_before);
+  if (fresh) VMM_TRY(leave_out_what_it_has(cpu, msrs));
+  VMM_TRY(set_msrs(cpu, msrs));
+  if (!fresh || !has_reset_debug_registers(state)) {
+    kvm_debugregs debug{};
+    std::copy(state.dr.begin(), state.dr.end(), std::begin(debug.db));
+    debug.dr6 = state.dr6;
+    debug.dr7 = state.dr7;
+    VMM_TRY(set(cpu, KVM_SET_DEBUGREGS, debug, "KVM_SET_DEBUGREGS"));
   }
-  kvm_debugregs debug{};
-  std::copy(state.dr.begin(), state.dr.end(), std::begin(debug.db));
-  debug.dr6 = state.dr6;
-  debug.dr7 = state.dr7;
-  VMM_TRY(set(cpu, KVM_SET_DEBUGREGS, debug, "KVM_SET_DEBUGREGS"));
+  if (fresh && state.events == x86::CpuEvents()) return {};
   return set_cpu_events(cpu, state.events);
 }
 

@@ -81,9 +81,10 @@ class VcpuStateFormat {
 
   // On the vCPU's thread, at rest and with nothing pending.
   Result<VcpuState> save(const VcpuFd& cpu);
-  // `cpuid`: KVM takes a table only before a vCPU has run; not for one that has it already.
+  // `fresh`: the CPU was just made, so that it has no CPUID table yet, which KVM takes only before
+  // a vCPU has run, and is else as after power-on: what the state has of that is not set again.
   // Errors: kBadState when the state has what this host's does not; what KVM refuses.
-  Result<void> restore(const VcpuFd& cpu, const VcpuState& state, bool cpuid);
+  Result<void> restore(const VcpuFd& cpu, const VcpuState& state, bool fresh);
   // How fast the guest's TSC counts, which stays as it is: KVM is asked once. As save().
   Result<std::uint32_t> tsc_khz(const VcpuFd& cpu);
 

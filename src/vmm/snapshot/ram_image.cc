@@ -425,6 +425,7 @@ Result<void> RamImage::finish(UniqueFd file) {
 // The region is a mapping of the lowest file, and begins with page `first`.
 Result<void> RamImage::map_over(const GuestRegion& region, std::uint64_t first,
                                 const std::vector<PageRun>& mappings) const {
+  if (mappings.empty()) return {};
   const std::uint64_t end = first + region.range().size() / kPage;
   auto next = std::partition_point(mappings.begin(), mappings.end(),
                                    [&](const PageRun& run) { return run.end() <= first; });

@@ -306,6 +306,64 @@ TEST_F(VcpuTest, ParkingFinishesAPendingPortRead) {
   EXPECT_EQ(reads, 1);
 }
 
+// Of a CPU that has parked after an access the registers are there without asking; they are what
+// KVM says, also after somebody has set some.
+TEST_F(VcpuTest, RegistersOfAParkedCpu_areThoseOfKvm) {
+  if (!system().capabilities().sync_registers) GTEST_SKIP() << "KVM shares no registers";
+  std::atomic<int> reads{0};
+  auto vm = SmallVm::create(system(), kReadPort, [&](auto&, VcpuExit& exit) {
+    auto* pio = std::get_if<PioExit>(&exit);
+    if (pio == nullptr) return AfterExit::kRunOn;
+    pio->data[0] = std::byte{0x5a};
+    ++reads;
+    return AfterExit::kPark;
+  });
+  ASSERT_TRUE(vm);
+  vm->call([](kvm::VcpuFd& fd) { fd.share_registers(); });
+  vm->cpu().resume();
+  while (reads == 0) std::this_thread::yield();
+  ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
+  vm->call([](kvm::VcpuFd& fd) {
+    const auto compare = [&fd] {
+      const x86::Registers registers = fd.registers().value();
+      const x86::SystemRegisters system = fd.system_registers().value();
+      fd.forget_picture();
+      EXPECT_EQ(registers, fd.registers().value());
+      EXPECT_EQ(system, fd.system_registers().value());
+    };
+    compare();
+    x86::SystemRegisters other = fd.system_registers().value();
+    EXPECT_EQ(fd.registers().value().rip, kCode.value + kReadPort.size());
+    other.gdt.limit = 0x1234;
+    ASSERT_TRUE(fd.set_system_registers(other));
+    EXPECT_EQ(fd.system_registers().value().gdt.limit, 0x1234);
+    x86::Registers moved = fd.registers().value();
+    moved.gpr[x86::kRbx] = 7;
+    ASSERT_TRUE(fd.set_registers(moved));
+    EXPECT_EQ(fd.registers().value().gpr[x86::kRbx], 7U);
+    compare();
+  });
+}
+
+// The picture is of the moment: none of it is left when the CPU has run on.
+TEST_F(VcpuTest, RegistersOfACpuThatRanOn_areNew) {
+  if (!system().capabilities().sync_registers) GTEST_SKIP() << "KVM shares no registers";
+  std::atomic<int> writes{0};
+  auto vm = SmallVm::create(system(), kCount, [&](auto&, VcpuExit& exit) {
+    if (!std::holds_alternative<PioExit>(exit)) return AfterExit::kRunOn;
+    ++writes;
+    return AfterExit::kPark;
+  });
+  ASSERT_TRUE(vm);
+  vm->call([](kvm::VcpuFd& fd) { fd.share_registers(); });
+  for (int round = 1; round <= 3; ++round) {
+    vm->cpu().resume();
+    while (writes < round) std::this_thread::yield();
+    ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
+    EXPECT_EQ(vm->registers().gpr[x86::kRax] & 0xffff, static_cast<std::uint64_t>(round));
+  }
+}
+
 TEST_F(VcpuTest, PauseFinishesAPendingMmioRead) {
   Gate gate;
   std::atomic<int> reads{0};
