@@ -73,6 +73,9 @@ class Vcpu {
   // `handler` is borrowed and outlives the Vcpu; `kick_signal` is from install_kick_signal().
   Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal);
   ~Vcpu();  // finishes the thread and joins it
+  // Begins with that, and closes KVM's descriptor: false when the CPU runs, which nothing but the
+  // destructor ends. From then on there is only the destructor; the handler is used no more.
+  bool finish_early();
   Vcpu(const Vcpu&) = delete;
   Vcpu& operator=(const Vcpu&) = delete;
 

@@ -72,6 +72,21 @@ bool deserves_report(StopReason reason) {
 
 }  // namespace
 
+Vm::Impl::~Impl() {
+  if (debugger) debugger->detach_machine();
+  // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
+  for (const auto& loop : loops) loop->stop();
+  // The threads of vCPUs that stand end while KVM takes the machine apart: waking them takes as
+  // long as a part of that.
+  bool all_end = true;
+  for (const auto& vcpu : vcpus) all_end = vcpu->finish_early() && all_end;
+  if (!all_end) vcpus.clear();
+  tracked.reset();
+  control.reset();
+  dispatches.clear();
+  machine.reset();
+}
+
 Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   const std::vector<std::string> problems = validate(config);
   if (!problems.empty()) return fail(ErrorCode::kBadConfig, "{}", join(problems, "; "));

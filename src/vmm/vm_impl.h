@@ -54,11 +54,7 @@ class Vm::Impl {
   ShadowPages shadow_pages = {};
 
   Impl() = default;
-  // Timers may raise interrupts, which may nudge a vCPU: they end before the vCPUs do.
-  ~Impl() {
-    if (debugger) debugger->detach_machine();
-    for (const auto& loop : loops) loop->stop();
-  }
+  ~Impl();
 
   Result<StopInfo> run(const RunOptions& options);
   Result<StopInfo> run_locked(const RunOptions& options);  // run_mutex held

@@ -130,8 +130,11 @@ VcpuFd::VcpuFd(VcpuFd&& other) noexcept
       kicked_(other.kicked_.load(std::memory_order_relaxed)),
       has_picture_(other.has_picture_) {}
 
-VcpuFd::~VcpuFd() {
-  if (run_ != nullptr) ::munmap(run_, run_size_);
+VcpuFd::~VcpuFd() { close(); }
+
+void VcpuFd::close() noexcept {
+  if (run_ != nullptr) ::munmap(std::exchange(run_, nullptr), run_size_);
+  fd_.reset();
 }
 
 Result<void> VcpuFd::get(unsigned long request, void* to, const char* name) const {

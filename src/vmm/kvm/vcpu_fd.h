@@ -91,6 +91,10 @@ class VcpuFd {
   VcpuFd& operator=(VcpuFd&&) = delete;
   ~VcpuFd();
 
+  // Only id() may be asked from then on. KVM takes a machine apart when all of its descriptors are
+  // closed.
+  void close() noexcept;
+
   std::uint32_t id() const noexcept { return id_; }
   int fd() const noexcept { return fd_.get(); }
 
