@@ -13,7 +13,7 @@ import ctypes
 
 from ._library import GPR_NAMES, HYPERCALL, ControlRegisters, Error, Events, Lapic, call, library
 
-__all__ = ["ControlRegisters", "Error", "Events", "Hypercall", "Lapic", "Registers", "Snapshot", "Stop", "Vm", "version"]
+__all__ = ["ControlRegisters", "Error", "Events", "Hypercall", "Lapic", "PageList", "Registers", "Snapshot", "Stop", "Vm", "version"]
 
 
 def version():
@@ -157,11 +157,51 @@ class Snapshot:
             self._handle = None
 
 
+class PageList:
+    """Which pages of a snapshot's memory a machine has used, in order: of Vm.used_pages(), or from a file.
+
+    pages: their numbers; pages are 4 KiB, and lie without gaps between the regions of memory.
+    """
+
+    def __init__(self, path):
+        self._take(call("vmm_read_page_list", str(path).encode()))
+
+    @classmethod
+    def of(cls, snapshot, pages):
+        """One that is made of numbers, in any order."""
+        pages = list(pages)
+        numbers = (ctypes.c_uint64 * len(pages))(*pages)
+        return cls._of(call("vmm_new_page_list", snapshot._handle, numbers, len(pages)))
+
+    @classmethod
+    def _of(cls, handle):
+        made = cls.__new__(cls)
+        made._take(handle)
+        return made
+
+    def _take(self, handle):
+        lib = library()
+        self._handle = handle
+        numbers, size = lib.vmm_page_list_pages(handle), lib.vmm_page_list_size(handle)
+        self.pages = tuple(numbers[:size]) if size else ()
+
+    def write(self, path):
+        """To a file: PageList(path). Only of a snapshot in a file."""
+        call("vmm_write_page_list", self._handle, str(path).encode())
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            library().vmm_page_list_free(self._handle)
+            self._handle = None
+
+
 class Vm:
     """A machine. Without anything that is to be booted it runs the guest that is built in.
 
     code: bytes that are put at `address` and entered there, in `mode` "real", "protected" or "long".
     kernel, initrd, cmdline: files. snapshot: goes on from there; all else is the snapshot's.
+    faulted: its memory comes when it is touched, each page compared with its checksum; prefetch: a PageList of an
+    earlier run, to be brought beforehand.
     clock_rate: seconds of guest time in one of the host's; 0: it stands still until advance_time().
     hypercalls: {port: function}, which the guest calls by writing to the port: function(Hypercall), on a thread of
     the machine's. What it raises ends the run, which raises it. Clones have the same functions.
@@ -177,6 +217,8 @@ class Vm:
         initrd=None,
         cmdline="",
         snapshot=None,
+        faulted=False,
+        prefetch=None,
         memory=None,
         cpus=None,
         irqchip=None,
@@ -188,7 +230,14 @@ class Vm:
         self._calls = _Calls(hypercalls or {})
         config = lib.vmm_config_new()
         try:
-            if snapshot is not None:
+            if snapshot is None and (faulted or prefetch is not None):
+                raise TypeError("faulted and prefetch are for a machine that goes on from a snapshot")
+            if prefetch is not None and not faulted:
+                raise TypeError("prefetch is for memory that comes when it is touched: faulted=True")
+            if faulted:
+                pages = None if prefetch is None else prefetch._handle
+                call("vmm_config_boot_snapshot_faulted", config, snapshot._handle, pages)
+            elif snapshot is not None:
                 lib.vmm_config_boot_snapshot(config, snapshot._handle)
             elif code is not None:
                 call("vmm_config_boot_flat", config, bytes(code), len(code), address, mode.encode())
@@ -375,6 +424,10 @@ class Vm:
     def save_increment(self, path, base):
         """The same, but only what is not as in the file `base`, which has to stay."""
         call("vmm_save_increment", self._vm(), str(path).encode(), str(base).encode())
+
+    def used_pages(self):
+        """Which pages of the snapshot's a machine with faulted=True has used so far: a PageList."""
+        return PageList._of(call("vmm_used_pages", self._vm()))
 
     def clone(self):
         """An independent machine that goes on from here, with a console of its own."""

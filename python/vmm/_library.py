@@ -97,6 +97,11 @@ _FALLIBLE = {
     "vmm_save": (_INT, _P, _S),
     "vmm_save_increment": (_INT, _P, _S, _S),
     "vmm_open_snapshot": (_P, _S),
+    "vmm_config_boot_snapshot_faulted": (_INT, _P, _P, _P),
+    "vmm_used_pages": (_P, _P),
+    "vmm_new_page_list": (_P, _P, ctypes.POINTER(_U64), _SIZE),
+    "vmm_read_page_list": (_P, _S),
+    "vmm_write_page_list": (_INT, _P, _S),
     "vmm_clone": (_P, _P),
 }
 _OTHERS = {
@@ -132,6 +137,9 @@ _OTHERS = {
     "vmm_stop_console": (_S, _P),
     "vmm_stop_free": (None, _P),
     "vmm_snapshot_free": (None, _P),
+    "vmm_page_list_pages": (ctypes.POINTER(_U64), _P),
+    "vmm_page_list_size": (_SIZE, _P),
+    "vmm_page_list_free": (None, _P),
 }
 
 

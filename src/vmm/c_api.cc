@@ -1,47 +1,17 @@
-#include "vmm/c_api.h"
+// The C API: errors, configurations, machines and their runs.
+#include "vmm/c_api_handles.h"
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
-#include <functional>
 #include <limits>
-#include <memory>
-#include <new>
 #include <string>
-#include <string_view>
-#include <type_traits>
 #include <utility>
-#include <vector>
 
-#include "devices/capture_sink.h"
 #include "vmm/version.h"
-#include "vmm/vm.h"
-
-struct vmm_error {
-  std::string code, message;
-};
-
-struct vmm_config {
-  vmm::VmConfig config;
-  bool incomplete = false;  // there was no memory for a change
-};
-
-struct vmm_vm {
-  std::unique_ptr<vmm::CaptureSink> console;  // outlives the machine
-  std::vector<vmm::HypercallPort> hypercalls;
-  std::unique_ptr<vmm::Vm> vm;
-};
-
-struct vmm_snapshot {
-  std::shared_ptr<const vmm::Snapshot> snapshot;
-};
-
-struct vmm_call {
-  vmm::Hypercall& call;
-};
 
 struct vmm_stop {
   vmm::StopInfo stop;
@@ -49,17 +19,11 @@ struct vmm_stop {
   bool met;
 };
 
-namespace {
-
 using vmm::fail;
 using vmm::Result;
+using namespace vmm::c;
 
-std::string text_of(const char* text) { return text == nullptr ? std::string() : text; }
-
-std::chrono::nanoseconds deadline_of(std::uint64_t ns) {
-  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-  return std::chrono::nanoseconds(static_cast<std::int64_t>(ns < kMost ? ns : kMost));
-}
+namespace vmm::c {
 
 void tell(vmm_error** to, std::string_view code, std::string_view message) {
   if (to != nullptr) *to = new vmm_error{std::string(code), std::string(message)};
@@ -70,35 +34,13 @@ void tell_out_of_memory(vmm_error** to) noexcept {
   if (to != nullptr) *to = new (std::nothrow) vmm_error{"Resource", "Out of memory"};
 }
 
-// The end of all exceptions: runs a function of the API and returns what it does, or nothing with
-// what was thrown as the error.
-template <typename Fn>
-auto guarded(vmm_error** error, Fn&& fn) noexcept -> decltype(fn()) {
-  try {
-    try {
-      return fn();
-    } catch (const std::bad_alloc&) {
-      tell_out_of_memory(error);
-    } catch (const std::exception& thrown) {  // no thread to be had, ...
-      tell(error, "Resource", thrown.what());
-    }
-  } catch (...) {  // or no memory for that text
-    tell_out_of_memory(error);
-  }
-  return {};
-}
+}  // namespace vmm::c
 
-// A change of a configuration by a function that cannot fail: vmm_create() does then.
-template <typename Fn>
-void change(vmm_config* config, Fn&& fn) noexcept {
-  const int changed = guarded(nullptr, [&]() -> int { return fn(), 1; });
-  config->incomplete = config->incomplete || changed == 0;
-}
+namespace {
 
-template <typename T>
-int done(const Result<T>& result, vmm_error** error) {
-  if (!result) tell(error, to_string(result.error().code()), result.error().message());
-  return result ? 1 : 0;
+std::chrono::nanoseconds deadline_of(std::uint64_t ns) {
+  constexpr auto kMost = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  return std::chrono::nanoseconds(static_cast<std::int64_t>(ns < kMost ? ns : kMost));
 }
 
 vmm_stop* handle(vmm::StopInfo stop, std::string console, bool met) {
@@ -120,116 +62,6 @@ Result<Enum> named(const std::array<std::pair<std::string_view, Enum>, N>& names
     if (name != nullptr && known == name) return value;
   }
   return fail(vmm::ErrorCode::kBadConfig, "'{}' is no {}", text_of(name), what);
-}
-
-vmm_registers to_c(const vmm::x86::Registers& registers) {
-  vmm_registers made{{}, registers.rip, registers.rflags};
-  std::memcpy(made.gpr, registers.gpr.data(), sizeof(made.gpr));
-  return made;
-}
-
-vmm::x86::Registers from_c(const vmm_registers& registers) {
-  vmm::x86::Registers made{{}, registers.rip, registers.rflags};
-  std::memcpy(made.gpr.data(), registers.gpr, sizeof(registers.gpr));
-  return made;
-}
-
-// fn(field of C, field of C++) for each.
-template <typename C, typename Events, typename Fn>
-void for_each_event(C& c, Events& e, Fn&& fn) {
-  fn(c.exception_injected, e.exception_injected);
-  fn(c.exception_pending, e.exception_pending);
-  fn(c.exception_has_error, e.exception_has_error);
-  fn(c.exception, e.exception);
-  fn(c.exception_error, e.exception_error);
-  fn(c.interrupt_injected, e.interrupt_injected);
-  fn(c.interrupt_soft, e.interrupt_soft);
-  fn(c.interrupt, e.interrupt);
-  fn(c.interrupt_shadow, e.interrupt_shadow);
-  fn(c.nmi_injected, e.nmi_injected);
-  fn(c.nmi_masked, e.nmi_masked);
-  fn(c.nmi_pending, e.nmi_pending);
-  fn(c.smm, e.smm);
-  fn(c.smi_pending, e.smi_pending);
-  fn(c.smm_inside_nmi, e.smm_inside_nmi);
-  fn(c.latched_init, e.latched_init);
-  fn(c.sipi_vector, e.sipi_vector);
-}
-
-vmm_events to_c(const vmm::x86::CpuEvents& events) {
-  vmm_events c{};
-  for_each_event(c, events, [](auto& to, auto from) { to = from; });
-  return c;
-}
-
-vmm::x86::CpuEvents from_c(const vmm_events& c) {
-  vmm::x86::CpuEvents events;
-  for_each_event(c, events, [](auto from, auto& to) {
-    if constexpr (std::is_same_v<std::remove_reference_t<decltype(to)>, bool>) {
-      to = from != 0;
-    } else {
-      to = from;
-    }
-  });
-  return events;
-}
-
-// The same for the registers that have as many bits in both.
-template <typename C, typename Lapic, typename Fn>
-void for_each_register(C& c, Lapic& l, Fn&& fn) {
-  for (std::size_t i = 0; i < l.isr.size(); ++i) {
-    fn(c.isr[i], l.isr[i]);
-    fn(c.tmr[i], l.tmr[i]);
-    fn(c.irr[i], l.irr[i]);
-  }
-  fn(c.version, l.version);
-  fn(c.ldr, l.ldr);
-  fn(c.dfr, l.dfr);
-  fn(c.svr, l.svr);
-  fn(c.esr, l.esr);
-  fn(c.icr, l.icr);
-  fn(c.lvt_timer, l.lvt_timer);
-  fn(c.lvt_thermal, l.lvt_thermal);
-  fn(c.lvt_performance, l.lvt_performance);
-  fn(c.lvt_lint0, l.lvt_lint0);
-  fn(c.lvt_lint1, l.lvt_lint1);
-  fn(c.lvt_error, l.lvt_error);
-  fn(c.initial_count, l.initial_count);
-  fn(c.current_count, l.current_count);
-  fn(c.divide, l.divide);
-  fn(c.tsc_deadline, l.tsc_deadline);
-}
-
-// A word of C that is to be a byte.
-Result<std::uint8_t> byte_of(std::uint32_t value, const char* name) {
-  if (value <= 0xff) return static_cast<std::uint8_t>(value);
-  return vmm::fail(vmm::ErrorCode::kBadConfig, "{} of a local APIC has 8 bits: {:#x}", name, value);
-}
-
-vmm_lapic to_c(const vmm::x86::LapicRegisters& lapic) {
-  vmm_lapic c{};
-  c.id = lapic.id;
-  c.tpr = lapic.tpr;
-  c.ppr = lapic.ppr;
-  for_each_register(c, lapic, [](auto& to, auto from) { to = from; });
-  return c;
-}
-
-Result<vmm::x86::LapicRegisters> from_c(const vmm_lapic& c) {
-  vmm::x86::LapicRegisters lapic;
-  lapic.id = VMM_TRY(byte_of(c.id, "The ID"));
-  lapic.tpr = VMM_TRY(byte_of(c.tpr, "The TPR"));
-  lapic.ppr = VMM_TRY(byte_of(c.ppr, "The PPR"));
-  for_each_register(c, lapic, [](auto from, auto& to) { to = from; });
-  return lapic;
-}
-
-std::span<const std::byte> bytes_of(const void* bytes, std::size_t size) {
-  return {static_cast<const std::byte*>(bytes), size};
-}
-
-std::span<std::byte> bytes_of(void* bytes, std::size_t size) {
-  return {static_cast<std::byte*>(bytes), size};
 }
 
 }  // namespace
@@ -298,28 +130,6 @@ int vmm_config_boot_flat(vmm_config* config, const void* code, size_t size, uint
           .image = {image.begin(), image.end()}, .address = vmm::Gpa(address), .mode = *found};
     }
     return done(found, error);
-  });
-}
-
-void vmm_config_boot_snapshot(vmm_config* config, const vmm_snapshot* snapshot) {
-  change(config, [&] {
-    vmm::VmConfig made = vmm::Snapshot::config(snapshot->snapshot);
-    made.hypercalls = std::move(config->config.hypercalls);
-    config->config = std::move(made);
-  });
-}
-
-int vmm_config_add_hypercall(vmm_config* config, uint16_t port, vmm_hypercall function,
-                             void* context, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    config->config.hypercalls.push_back({.port = port,
-                                         .call = function == nullptr
-                                                     ? std::function<void(vmm::Hypercall&)>()
-                                                     : [function, context](vmm::Hypercall& call) {
-                                                         vmm_call handle{call};
-                                                         function(&handle, context);
-                                                       }});
-    return 1;
   });
 }
 
@@ -430,196 +240,3 @@ const char* vmm_stop_detail(const vmm_stop* stop) { return stop->stop.detail.c_s
 const char* vmm_stop_report(const vmm_stop* stop) { return stop->stop.report.c_str(); }
 const char* vmm_stop_console(const vmm_stop* stop) { return stop->console.c_str(); }
 void vmm_stop_free(vmm_stop* stop) { delete stop; }
-
-// ---- state
-
-int vmm_get_registers(const vmm_vm* vm, uint32_t cpu, vmm_registers* registers, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    const auto now = vm->vm->registers(vmm::VcpuId{cpu});
-    if (now) *registers = to_c(*now);
-    return done(now, error);
-  });
-}
-
-int vmm_set_registers(vmm_vm* vm, uint32_t cpu, const vmm_registers* registers, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->set_registers(vmm::VcpuId{cpu}, from_c(*registers)), error);
-  });
-}
-
-int vmm_get_control_registers(const vmm_vm* vm, uint32_t cpu, vmm_control_registers* registers,
-                              vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    const auto now = vm->vm->system_registers(vmm::VcpuId{cpu});
-    if (!done(now, error)) return 0;
-    *registers = {now->cr0, now->cr2, now->cr3, now->cr4, now->cr8, now->efer};
-    return 1;
-  });
-}
-
-int vmm_get_msr(const vmm_vm* vm, uint32_t cpu, uint32_t index, uint64_t* value,
-                vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    const auto now = vm->vm->msr(vmm::VcpuId{cpu}, index);
-    if (now) *value = *now;
-    return done(now, error);
-  });
-}
-
-int vmm_set_msr(vmm_vm* vm, uint32_t cpu, uint32_t index, uint64_t value, vmm_error** error) {
-  return guarded(
-      error, [&]() -> int { return done(vm->vm->set_msr(vmm::VcpuId{cpu}, index, value), error); });
-}
-
-int vmm_get_events(const vmm_vm* vm, uint32_t cpu, vmm_events* events, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    const auto now = vm->vm->events(vmm::VcpuId{cpu});
-    if (now) *events = to_c(*now);
-    return done(now, error);
-  });
-}
-
-int vmm_set_events(vmm_vm* vm, uint32_t cpu, const vmm_events* events, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->set_events(vmm::VcpuId{cpu}, from_c(*events)), error);
-  });
-}
-
-int vmm_get_lapic(const vmm_vm* vm, uint32_t cpu, vmm_lapic* lapic, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    const auto now = vm->vm->lapic(vmm::VcpuId{cpu});
-    if (now) *lapic = to_c(*now);
-    return done(now, error);
-  });
-}
-
-int vmm_set_lapic(vmm_vm* vm, uint32_t cpu, const vmm_lapic* lapic, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    const auto wanted = from_c(*lapic);
-    if (!wanted) return done(wanted, error);
-    return done(vm->vm->set_lapic(vmm::VcpuId{cpu}, *wanted), error);
-  });
-}
-
-// ---- memory
-
-int vmm_read(const vmm_vm* vm, uint64_t gpa, void* bytes, size_t size, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->memory().read(vmm::Gpa(gpa), bytes_of(bytes, size)), error);
-  });
-}
-
-int vmm_write(vmm_vm* vm, uint64_t gpa, const void* bytes, size_t size, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->memory().write(vmm::Gpa(gpa), bytes_of(bytes, size)), error);
-  });
-}
-
-int vmm_read_virtual(const vmm_vm* vm, uint32_t cpu, uint64_t gva, void* bytes, size_t size,
-                     vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->read_virtual(vmm::VcpuId{cpu}, vmm::Gva(gva), bytes_of(bytes, size)),
-                error);
-  });
-}
-
-int vmm_write_virtual(vmm_vm* vm, uint32_t cpu, uint64_t gva, const void* bytes, size_t size,
-                      vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->write_virtual(vmm::VcpuId{cpu}, vmm::Gva(gva), bytes_of(bytes, size)),
-                error);
-  });
-}
-
-// ---- snapshots
-
-vmm_snapshot* vmm_take_snapshot(vmm_vm* vm, vmm_error** error) {
-  return guarded(error, [&]() -> vmm_snapshot* {
-    auto taken = vm->vm->snapshot();
-    return done(taken, error) ? new vmm_snapshot{*std::move(taken)} : nullptr;
-  });
-}
-
-int vmm_reset_to(vmm_vm* vm, const vmm_snapshot* snapshot, vmm_error** error) {
-  return guarded(error, [&]() -> int { return done(vm->vm->reset_to(snapshot->snapshot), error); });
-}
-
-int vmm_save(vmm_vm* vm, const char* path, vmm_error** error) {
-  return guarded(error, [&]() -> int { return done(vm->vm->save(text_of(path)), error); });
-}
-
-int vmm_save_increment(vmm_vm* vm, const char* path, const char* base, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(vm->vm->save_increment(text_of(path), text_of(base)), error);
-  });
-}
-
-vmm_snapshot* vmm_open_snapshot(const char* path, vmm_error** error) {
-  return guarded(error, [&]() -> vmm_snapshot* {
-    auto opened = vmm::Snapshot::open(text_of(path));
-    return done(opened, error) ? new vmm_snapshot{*std::move(opened)} : nullptr;
-  });
-}
-
-void vmm_snapshot_free(vmm_snapshot* snapshot) { delete snapshot; }
-
-vmm_vm* vmm_clone(vmm_vm* vm, vmm_error** error) {
-  return guarded(error, [&]() -> vmm_vm* {
-    auto made = std::make_unique<vmm_vm>();
-    made->console = std::make_unique<vmm::CaptureSink>();
-    made->hypercalls = vm->hypercalls;
-    auto cloned = vm->vm->clone([&made](vmm::VmConfig& config) -> Result<void> {
-      config.serial.output = made->console.get();
-      config.hypercalls = made->hypercalls;
-      return {};
-    });
-    if (!done(cloned, error)) return nullptr;
-    made->vm = *std::move(cloned);
-    return made.release();
-  });
-}
-
-// ---- hypercalls
-
-uint32_t vmm_call_cpu(const vmm_call* call) { return static_cast<uint32_t>(call->call.vcpu()); }
-uint16_t vmm_call_port(const vmm_call* call) { return call->call.port(); }
-uint64_t vmm_call_value(const vmm_call* call) { return call->call.value(); }
-
-void vmm_call_get_registers(const vmm_call* call, vmm_registers* registers) {
-  *registers = to_c(std::as_const(call->call).registers());
-}
-
-void vmm_call_set_registers(vmm_call* call, const vmm_registers* registers) {
-  call->call.registers() = from_c(*registers);
-}
-
-int vmm_call_read(const vmm_call* call, uint64_t gpa, void* bytes, size_t size, vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(call->call.memory().read(vmm::Gpa(gpa), bytes_of(bytes, size)), error);
-  });
-}
-
-int vmm_call_write(vmm_call* call, uint64_t gpa, const void* bytes, size_t size,
-                   vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(call->call.memory().write(vmm::Gpa(gpa), bytes_of(bytes, size)), error);
-  });
-}
-
-int vmm_call_read_virtual(const vmm_call* call, uint64_t gva, void* bytes, size_t size,
-                          vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(call->call.read_virtual(vmm::Gva(gva), bytes_of(bytes, size)), error);
-  });
-}
-
-int vmm_call_write_virtual(vmm_call* call, uint64_t gva, const void* bytes, size_t size,
-                           vmm_error** error) {
-  return guarded(error, [&]() -> int {
-    return done(call->call.write_virtual(vmm::Gva(gva), bytes_of(bytes, size)), error);
-  });
-}
-
-void vmm_call_stop(vmm_call* call, uint32_t value) {
-  (void)guarded(nullptr, [&]() -> int { return call->call.stop(value), 1; });
-}

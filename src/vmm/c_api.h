@@ -23,6 +23,7 @@ extern "C" {
 typedef struct vmm_config vmm_config;
 typedef struct vmm_vm vmm_vm;
 typedef struct vmm_snapshot vmm_snapshot;
+typedef struct vmm_page_list vmm_page_list;
 typedef struct vmm_stop vmm_stop;
 typedef struct vmm_error vmm_error;
 
@@ -53,6 +54,12 @@ int vmm_config_boot_flat(vmm_config* config, const void* code, size_t size, uint
                          const char* mode, vmm_error** error);
 /* All of what the machine of the snapshot was. */
 void vmm_config_boot_snapshot(vmm_config* config, const vmm_snapshot* snapshot);
+/* The same with memory that comes when it is touched, each page compared with its checksum: damage
+   ends the run with "memory fault" (SnapshotBoot::faulted, docs/snapshot.md). `prefetch` is brought
+   beforehand; it may be NULL, and has to be of this snapshot. vmm_create() fails with "Unsupported"
+   where the host does not permit it. */
+int vmm_config_boot_snapshot_faulted(vmm_config* config, const vmm_snapshot* snapshot,
+                                     const vmm_page_list* prefetch, vmm_error** error);
 
 /* A port on which the guest calls the program: vmm/hypercall.h. `function` is called on the calling
    CPU's thread; `call` lives as long as the call, and is what it may use of the machine. A snapshot
@@ -175,6 +182,19 @@ int vmm_save(vmm_vm* vm, const char* path, vmm_error** error);
 int vmm_save_increment(vmm_vm* vm, const char* path, const char* base, vmm_error** error);
 vmm_snapshot* vmm_open_snapshot(const char* path, vmm_error** error);
 void vmm_snapshot_free(vmm_snapshot* snapshot);
+/* Which pages of 4 KiB of the snapshot's memory a machine has used so far, in order: of one that
+   vmm_config_boot_snapshot_faulted() was for. Any time, from any thread. They are numbered as they
+   lie in memory, without gaps between its regions. */
+vmm_page_list* vmm_used_pages(const vmm_vm* vm, vmm_error** error);
+/* One made of numbers, which may be in any order. */
+vmm_page_list* vmm_new_page_list(const vmm_snapshot* snapshot, const uint64_t* pages, size_t count,
+                                 vmm_error** error);
+/* In a file; of a snapshot in a file only. */
+vmm_page_list* vmm_read_page_list(const char* path, vmm_error** error);
+int vmm_write_page_list(const vmm_page_list* list, const char* path, vmm_error** error);
+const uint64_t* vmm_page_list_pages(const vmm_page_list* list); /* NULL when there are none */
+size_t vmm_page_list_size(const vmm_page_list* list);           /* how many */
+void vmm_page_list_free(vmm_page_list* list);
 /* An independent machine that goes on from here, with a console of its own. */
 vmm_vm* vmm_clone(vmm_vm* vm, vmm_error** error);
 

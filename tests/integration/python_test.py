@@ -144,6 +144,54 @@ class Python(unittest.TestCase):
                     vm.save_increment(path, path)
                 self.assertEqual(refused.exception.code, "BadConfig")
 
+    def test_memory_that_comes_when_it_is_touched(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path, list_path = pathlib.Path(folder) / "saved", pathlib.Path(folder) / "pages"
+            with machine(TALK) as vm:
+                vm.run_until(ENOUGH, exits=10)
+                before = self.count(vm)
+                vm.save(path)
+                with self.assertRaises(vmm.Error) as refused:
+                    vm.used_pages()
+                self.assertEqual(refused.exception.code, "Unsupported")
+                in_memory = vm.snapshot()
+            snapshot = vmm.Snapshot(path)
+            try:
+                first = vmm.Vm(snapshot=snapshot, faulted=True)
+            except vmm.Error as error:
+                if error.code == "Unsupported":
+                    self.skipTest(str(error))
+                raise
+            with first:
+                self.assertTrue(first.run_until(ENOUGH, exits=10).met)
+                used = first.used_pages()
+                self.assertGreater(self.count(first), before)
+            self.assertIn(1, used.pages)  # the code
+            self.assertNotIn(0x100, used.pages)
+            used.write(list_path)
+            again = vmm.PageList(list_path)
+            self.assertEqual(again.pages, used.pages)
+            with vmm.Vm(snapshot=snapshot, faulted=True, prefetch=again) as second:
+                self.assertTrue(second.run_until(ENOUGH, exits=10).met)
+                self.assertEqual(set(second.used_pages().pages), set(used.pages))
+            self.assertEqual(vmm.PageList.of(snapshot, range(3)).pages, (0, 1, 2))
+            self.assertEqual(vmm.PageList.of(snapshot, []).pages, ())
+            for mistake in (lambda: vmm.PageList.of(snapshot, [1 << 40]), lambda: vmm.PageList(path),
+                            lambda: vmm.Vm(snapshot=in_memory, faulted=True, prefetch=used)):
+                with self.assertRaises(vmm.Error) as refused:
+                    mistake()
+                self.assertEqual(refused.exception.code, "BadState")
+            with self.assertRaises(TypeError):
+                vmm.Vm(snapshot=snapshot, prefetch=used)
+            with self.assertRaises(TypeError):
+                machine(TALK, faulted=True)
+            # Bytes of the file that are not what they were: where a mapping would not tell.
+            content = bytearray(path.read_bytes())
+            content[4096 + 0x1000 + 200] ^= 1
+            path.write_bytes(content)
+            with vmm.Vm(snapshot=vmm.Snapshot(path), faulted=True) as damaged:
+                self.assertEqual(damaged.run(ENOUGH).reason, "memory fault")
+
     def test_time_that_stands_still(self):
         # mov dx, 0x608 (the PM timer); 1: in eax, dx; mov [0x2008], rax; inc qword [COUNTER]; jmp 1b
         watch = bytes.fromhex("66ba0806" "ed" "4889042508200000" "48ff0425") + COUNTER.to_bytes(4, "little") + b"\xeb\xed"

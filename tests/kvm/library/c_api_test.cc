@@ -1,14 +1,20 @@
-// The C API: nothing that C++ throws comes out of it, whichever allocation fails; and hypercalls.
+// The C API: nothing that C++ throws comes out of it, whichever allocation fails; hypercalls;
+// machines whose memory comes when it is touched.
 #include "vmm/c_api.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
 #include <utility>
+#include <vector>
+
+#include "tests/support/scratch_directory.h"
 
 namespace {
 
@@ -35,6 +41,8 @@ struct Delete {
   void operator()(vmm_vm* vm) const { vmm_destroy(vm); }
   void operator()(vmm_stop* stop) const { vmm_stop_free(stop); }
   void operator()(vmm_error* error) const { vmm_error_free(error); }
+  void operator()(vmm_snapshot* snapshot) const { vmm_snapshot_free(snapshot); }
+  void operator()(vmm_page_list* list) const { vmm_page_list_free(list); }
 };
 template <typename T>
 using Own = std::unique_ptr<T, Delete>;
@@ -219,6 +227,166 @@ TEST(CApi, HypercallWithoutAFunctionIsRefused) {
   const Own<vmm_error> error(raw);
   ASSERT_NE(error, nullptr);
   EXPECT_STREQ(vmm_error_code(error.get()), "BadConfig");
+}
+
+// What fn(error) fails with: the name of the code; "" when it does not.
+template <typename Fn>
+std::string failure(Fn&& fn) {
+  vmm_error* raw = nullptr;
+  const bool good = fn(&raw);
+  const Own<vmm_error> error(raw);
+  EXPECT_EQ(good, error == nullptr);
+  return error == nullptr ? "" : vmm_error_code(error.get());
+}
+
+// A guest in a file, which machines go on from whose memory comes when it is touched.
+class CApiFaultedMemory : public testing::Test {
+ protected:
+  static constexpr std::uint64_t kCodePage = 1;
+
+  void SetUp() override {
+    const Own<vmm_config> config = machine();
+    const Own<vmm_vm> vm = create(config.get());
+    if (vm == nullptr) return;
+    ASSERT_TRUE(vmm_save(vm.get(), file_.c_str(), nullptr));
+    snapshot_ = open(file_);
+    ASSERT_NE(snapshot_, nullptr);
+    const std::string refused = failure([&](vmm_error** error) {
+      return Own<vmm_vm>(vmm_create(faulted().get(), error)) != nullptr;
+    });
+    if (refused == "Unsupported") GTEST_SKIP() << "needs userfaultfd(2)";
+    ASSERT_EQ(refused, "");
+  }
+  static Own<vmm_snapshot> open(const std::string& file) {
+    return Own<vmm_snapshot>(vmm_open_snapshot(file.c_str(), nullptr));
+  }
+  Own<vmm_config> faulted(const vmm_page_list* prefetch = nullptr) const {
+    Own<vmm_config> config(vmm_config_new());
+    EXPECT_TRUE(vmm_config_boot_snapshot_faulted(config.get(), snapshot_.get(), prefetch, nullptr));
+    return config;
+  }
+  static std::vector<std::uint64_t> pages_of(const vmm_page_list* list) {
+    const std::uint64_t* const pages = vmm_page_list_pages(list);
+    return {pages, pages + vmm_page_list_size(list)};
+  }
+  static std::string end_of(vmm_vm* vm) {
+    const Own<vmm_stop> stop(vmm_run(vm, kEnough, nullptr));
+    return stop == nullptr ? "" : vmm_stop_reason(stop.get());
+  }
+
+  vmm::test::ScratchDirectory scratch_;
+  const std::string file_ = scratch_.file("guest.snap");
+  Own<vmm_snapshot> snapshot_;
+};
+
+TEST_F(CApiFaultedMemory, UsedPagesGoThroughAFileToTheNextMachine) {
+  const std::string path = scratch_.file("guest.pages");
+  std::vector<std::uint64_t> used;
+  {
+    const Own<vmm_vm> vm(vmm_create(faulted().get(), nullptr));
+    ASSERT_NE(vm, nullptr);
+    EXPECT_EQ(end_of(vm.get()), "debug exit");
+    const Own<vmm_page_list> list(vmm_used_pages(vm.get(), nullptr));
+    ASSERT_NE(list, nullptr);
+    used = pages_of(list.get());
+    EXPECT_EQ(std::count(used.begin(), used.end(), kCodePage), 1);
+    ASSERT_TRUE(vmm_write_page_list(list.get(), path.c_str(), nullptr));
+  }
+  const Own<vmm_page_list> list(vmm_read_page_list(path.c_str(), nullptr));
+  ASSERT_NE(list, nullptr);
+  EXPECT_EQ(pages_of(list.get()), used);
+  const Own<vmm_vm> next(vmm_create(faulted(list.get()).get(), nullptr));
+  ASSERT_NE(next, nullptr);
+  EXPECT_EQ(end_of(next.get()), "debug exit");
+  const Own<vmm_page_list> again(vmm_used_pages(next.get(), nullptr));
+  ASSERT_NE(again, nullptr);
+  EXPECT_EQ(pages_of(again.get()), used);
+}
+
+TEST_F(CApiFaultedMemory, ListsThatDoNotFitAreRefused) {
+  constexpr std::array<std::uint64_t, 2> kPages{3, 1};
+  const Own<vmm_page_list> list(
+      vmm_new_page_list(snapshot_.get(), kPages.data(), kPages.size(), nullptr));
+  ASSERT_NE(list, nullptr);
+  EXPECT_EQ(pages_of(list.get()), (std::vector<std::uint64_t>{3, 1}));
+  const Own<vmm_page_list> empty(vmm_new_page_list(snapshot_.get(), nullptr, 0, nullptr));
+  ASSERT_NE(empty, nullptr);
+  EXPECT_EQ(vmm_page_list_size(empty.get()), 0U);
+  EXPECT_EQ(vmm_page_list_pages(empty.get()), nullptr);
+  constexpr std::array<std::uint64_t, 1> kBehind{2U << 20 >> 12};
+  EXPECT_EQ(failure([&](vmm_error** error) {
+              return vmm_new_page_list(snapshot_.get(), kBehind.data(), 1, error) != nullptr;
+            }),
+            "BadState");
+  EXPECT_EQ(failure([&](vmm_error** error) {
+              return vmm_read_page_list(file_.c_str(), error) != nullptr;
+            }),
+            "BadState");
+  // Of a machine in memory: not that of the file, and without a name for a file.
+  const Own<vmm_vm> vm(vmm_create(machine().get(), nullptr));
+  ASSERT_NE(vm, nullptr);
+  const Own<vmm_snapshot> other(vmm_take_snapshot(vm.get(), nullptr));
+  ASSERT_NE(other, nullptr);
+  const Own<vmm_config> config(vmm_config_new());
+  EXPECT_EQ(failure([&](vmm_error** error) {
+              return vmm_config_boot_snapshot_faulted(config.get(), other.get(), list.get(),
+                                                      error) != 0;
+            }),
+            "BadState");
+  const Own<vmm_page_list> nameless(
+      vmm_new_page_list(other.get(), kPages.data(), kPages.size(), nullptr));
+  ASSERT_NE(nameless, nullptr);
+  EXPECT_EQ(failure([&](vmm_error** error) {
+              return vmm_write_page_list(nameless.get(), scratch_.file("x").c_str(), error) != 0;
+            }),
+            "Unsupported");
+  EXPECT_EQ(failure([&](vmm_error** error) { return vmm_used_pages(vm.get(), error) != nullptr; }),
+            "Unsupported")
+      << "its memory is its own";
+}
+
+TEST_F(CApiFaultedMemory, DamageEndsTheRun) {
+  std::vector<std::byte> bytes = vmm::test::read_file(file_);
+  constexpr std::size_t kMemoryInFile = 4096;
+  bytes[kMemoryInFile + kCodePage * 4096 + 200] ^= std::byte{1};
+  vmm::test::write_file(file_, bytes);
+  snapshot_ = open(file_);
+  const Own<vmm_vm> vm(vmm_create(faulted().get(), nullptr));
+  ASSERT_NE(vm, nullptr);
+  EXPECT_EQ(end_of(vm.get()), "memory fault");
+}
+
+TEST_F(CApiFaultedMemory, LackOfMemoryIsAnError) {
+  const Own<vmm_vm> vm(vmm_create(faulted().get(), nullptr));
+  ASSERT_NE(vm, nullptr);
+  EXPECT_EQ(end_of(vm.get()), "debug exit");
+  const Own<vmm_page_list> list(vmm_used_pages(vm.get(), nullptr));
+  ASSERT_NE(list, nullptr);
+  const std::string path = scratch_.file("guest.pages");
+  const Own<vmm_config> config(vmm_config_new());
+  EXPECT_GT(fail_each_allocation([&](vmm_error** error) {
+              return Own<vmm_page_list>(vmm_used_pages(vm.get(), error)) != nullptr;
+            }),
+            0);
+  EXPECT_GT(fail_each_allocation([&](vmm_error** error) {
+              constexpr std::uint64_t kPage = 1;
+              return Own<vmm_page_list>(vmm_new_page_list(snapshot_.get(), &kPage, 1, error)) !=
+                     nullptr;
+            }),
+            0);
+  EXPECT_GT(fail_each_allocation([&](vmm_error** error) {
+              return vmm_write_page_list(list.get(), path.c_str(), error) != 0;
+            }),
+            0);
+  EXPECT_GT(fail_each_allocation([&](vmm_error** error) {
+              return Own<vmm_page_list>(vmm_read_page_list(path.c_str(), error)) != nullptr;
+            }),
+            0);
+  EXPECT_GT(fail_each_allocation([&](vmm_error** error) {
+              return vmm_config_boot_snapshot_faulted(config.get(), snapshot_.get(), list.get(),
+                                                      error) != 0;
+            }),
+            0);
 }
 
 }  // namespace
