@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "base/size.h"
+#include "tests/support/few_mappings.h"
 
 namespace vmm {
 namespace {
@@ -349,6 +351,83 @@ TEST(RamImage, TooManyMappings_areACopyThatWasVerified) {
   EXPECT_EQ(refused.error().code(), ErrorCode::kBadState);
   EXPECT_NE(refused.error().message().find("of the base is damaged"), std::string::npos)
       << refused.error().message();
+}
+
+// A process that has as many mappings as vm.max_map_count allows, but for some.
+class RamImageOfManyMappings : public testing::Test {
+ protected:
+  static constexpr std::size_t kChanged = kSize / kPage;  // every second page of both regions
+  static constexpr std::size_t kLeft = 100;  // more than a copy needs, less than the image
+
+  void SetUp() override {
+    if (test::FewMappings::limit() == 0 ||
+        test::FewMappings::limit() > test::FewMappings::kMostLimit)
+      GTEST_SKIP() << "needs a limit of mappings that can be reached (vm.max_map_count)";
+    fill(1, 1000);
+    const RamImage lowest = copy_of(guest_);
+    fill(2, 5000);
+    image_.emplace(changes(guest_, lowest).on(lowest).value());
+    ASSERT_EQ(image_->mappings().size(), kChanged);
+  }
+  void fill(std::uint64_t step, std::uint64_t value) const {
+    for (const std::uint64_t base : {std::uint64_t{0}, GiB(4)}) {
+      for (std::uint64_t page = 0; page < kSize / kPage; page += step) {
+        ASSERT_TRUE(guest_.write(Gpa(base + page * kPage), value + page));
+        ASSERT_TRUE(guest_.write(Gpa(base + page * kPage + kPage - 8), base + value + page));
+      }
+    }
+  }
+  static std::size_t mappings_of(const GuestMemory& memory) {
+    std::size_t count = 0;
+    for (const GuestRegion& region : memory.regions()) {
+      count += test::mappings_within(region.hva(), static_cast<std::size_t>(region.range().size()));
+    }
+    return count;
+  }
+  static PageSet all_pages() {
+    PageSet all(2 * kSize / kPage);
+    for (std::uint64_t page = 0; page < all.pages(); ++page) all.add(page);
+    return all;
+  }
+
+  const GuestMemory guest_ = memory();
+  std::optional<RamImage> image_;
+};
+
+TEST_F(RamImageOfManyMappings, WhereTheyCanBeHad_areMapped) {
+  const GuestMemory mapped = image_->map().value();
+  EXPECT_EQ(mappings_of(mapped), 2 * kChanged);
+  EXPECT_FALSE(image_->difference(mapped, all_pages()));
+}
+
+TEST_F(RamImageOfManyMappings, WhereTheyCannot_areACopy) {
+  const RamImage now = copy_of(guest_);
+  const PageSet all = all_pages();
+  const test::FewMappings few(kLeft);
+  ASSERT_TRUE(few.full());
+  const auto copied = image_->map();
+  ASSERT_TRUE(copied) << copied.error().message();
+  EXPECT_EQ(mappings_of(*copied), copied->regions().size()) << "one each";
+  EXPECT_FALSE(now.difference(*copied, all));
+  // Its own to write, and put back from the image.
+  const auto other = image_->map();
+  ASSERT_TRUE(other) << other.error().message();
+  fill(1, 77);
+  for (const std::uint64_t at : {std::uint64_t{0}, kPage, GiB(4) + 7 * kPage}) {
+    ASSERT_TRUE(copied->write(Gpa(at), std::uint64_t{99}));
+  }
+  EXPECT_FALSE(now.difference(*other, all));
+  EXPECT_EQ(now.difference(*copied, all), Gpa(0));
+  image_->put_back(*copied, all);
+  EXPECT_FALSE(now.difference(*copied, all));
+}
+
+TEST_F(RamImageOfManyMappings, WithoutAnyLeft_areAnError) {
+  const test::FewMappings none(0);
+  ASSERT_TRUE(none.full());
+  const auto mapped = image_->map();
+  ASSERT_FALSE(mapped);
+  EXPECT_EQ(mapped.error().code(), ErrorCode::kResource) << mapped.error().message();
 }
 
 TEST(RamImage, Difference_ofOtherRegions) {
