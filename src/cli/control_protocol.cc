@@ -78,12 +78,18 @@ json to_json(const DiskStatus& disk) {
   return {{"name", disk.name},
           {"size", disk.size},
           {"requests", disk.requests},
-          {"errors", disk.errors}};
+          {"errors", disk.errors},
+          {"queue_threads", disk.queue_threads}};
 }
 
 json to_json(const NetStatus& net) {
-  return {{"name", net.name}, {"mac", net.mac.text()},    {"link", net.link},
-          {"sent", net.sent}, {"received", net.received}, {"dropped", net.dropped}};
+  return {{"name", net.name},
+          {"mac", net.mac.text()},
+          {"link", net.link},
+          {"sent", net.sent},
+          {"received", net.received},
+          {"dropped", net.dropped},
+          {"queue_threads", net.queue_threads}};
 }
 
 json to_json(const RemoteStatus& remote) {

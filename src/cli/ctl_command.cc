@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "base/size.h"
 #include "cli/disk_rates.h"
@@ -55,6 +57,17 @@ std::string balloon_text(const json& balloon) {
   return guest.empty() ? text : text + fmt::format("guest    {}\n", guest);
 }
 
+// Which threads serve a device's queues, where that is not the event loop's alone.
+std::string threads_text(const json& device) {
+  const auto threads = device.value("queue_threads", std::vector<std::uint32_t>());
+  if (std::count(threads.begin(), threads.end(), 0U) == std::ssize(threads)) return {};
+  std::string text = ", queues on I/O threads ";
+  for (std::size_t i = 0; i < threads.size(); ++i) {
+    text += fmt::format("{}{}", i == 0 ? "" : ":", threads[i]);
+  }
+  return text;
+}
+
 std::string status_text(const json& status) {
   const auto number = [&](const char* key) { return status.at(key).get<std::uint64_t>(); };
   std::string text = fmt::format("{}, {}.{:01} s since the start, {} resets\n",
@@ -70,16 +83,17 @@ std::string status_text(const json& status) {
   }
   if (!status.at("balloon").is_null()) text += balloon_text(status.at("balloon"));
   for (const json& disk : status.at("disks")) {
-    text += fmt::format("{:<8} {}, {} requests, {} errors\n", disk.at("name").get<std::string>(),
+    text += fmt::format("{:<8} {}, {} requests, {} errors{}\n", disk.at("name").get<std::string>(),
                         bytes(disk.at("size")), disk.at("requests").get<std::uint64_t>(),
-                        disk.at("errors").get<std::uint64_t>());
+                        disk.at("errors").get<std::uint64_t>(), threads_text(disk));
   }
   for (const json& net : status.at("nets")) {
-    text += fmt::format(
-        "{:<8} {}, link {}, {} frames sent, {} received, {} dropped\n",
-        net.at("name").get<std::string>(), net.at("mac").get<std::string>(),
-        net.at("link").get<bool>() ? "up" : "down", net.at("sent").get<std::uint64_t>(),
-        net.at("received").get<std::uint64_t>(), net.at("dropped").get<std::uint64_t>());
+    text +=
+        fmt::format("{:<8} {}, link {}, {} frames sent, {} received, {} dropped{}\n",
+                    net.at("name").get<std::string>(), net.at("mac").get<std::string>(),
+                    net.at("link").get<bool>() ? "up" : "down", net.at("sent").get<std::uint64_t>(),
+                    net.at("received").get<std::uint64_t>(), net.at("dropped").get<std::uint64_t>(),
+                    threads_text(net));
   }
   for (const json& remote : status.at("remotes")) {
     const json& connected = remote.at("connected");

@@ -31,7 +31,7 @@ Result<void> set_value(std::string_view key, std::string_view value, DiskSpec& d
     if (queues == 0) return fail(ErrorCode::kBadConfig, "a disk without queues has no use");
     disk.queues = static_cast<std::uint16_t>(queues);
   } else if (key == "iothread") {
-    disk.io_thread = VMM_TRY(parse_io_thread(value));
+    disk.io_threads = VMM_TRY(parse_io_threads(value));
   } else if (key == "cow") {
     disk.image.cow = CowMode::kKeep;
     disk.image.cow_file = value;
@@ -122,7 +122,7 @@ Result<void> check_vhost(const DiskSpec& disk) {
                 "an image and vhost-user-blk= are two disks: give each its own --disk");
   }
   if (image.rates != BlockRates{} || image.read_only || image.direct || image.discard ||
-      image.cow != CowMode::kNone || !disk.serial.empty()) {
+      image.cow != CowMode::kNone || !disk.serial.empty() || !disk.io_threads.empty()) {
     return fail(ErrorCode::kBadConfig,
                 "only queues= and reconnect go with vhost-user-blk=: everything else is for the "
                 "process that serves the disk to decide");

@@ -132,9 +132,13 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
     spec.capture_file = std::string(word.value);
     return {};
   }
+  if (word.key == "iothread" && std::holds_alternative<VhostNetwork>(spec.where)) {
+    return fail(ErrorCode::kBadConfig,
+                "iothread= is not possible with vhost-user: the other process does the work");
+  }
   if (word.key == "queues") return apply_queues(word.value, spec);
   if (word.key == "iothread" && word.has_value) {
-    spec.io_thread = VMM_TRY(parse_io_thread(word.value));
+    spec.io_threads = VMM_TRY(parse_io_threads(word.value));
     return {};
   }
   auto* const user = std::get_if<UserNetwork>(&spec.where);
@@ -154,7 +158,7 @@ Result<void> apply(const Word& word, std::string_view text, NetworkSpec& spec) {
   }
   return fail(
       ErrorCode::kBadConfig,
-      "'{}' is unknown: mac=ADDRESS, pcap=FILE, iothread=N, queues=N for tap and, for user, "
+      "'{}' is unknown: mac=ADDRESS, pcap=FILE, iothread=N[:N]..., queues=N for tap and, for user, "
       "hostfwd=... and restricted are known",
       text);
 }

@@ -15,7 +15,7 @@ namespace vmm::cli {
 
 // user[,hostfwd=PROTOCOL:[ADDRESS]:PORT-[ADDRESS]:PORT]...[,restricted] | tap=NAME[,queues=N] |
 // fd=N | passt[=SOCKET] | vhost-user=SOCKET, each followed by [,mac=ADDRESS], all but the last by
-// [,pcap=FILE][,iothread=N]. Errors: kBadConfig, naming what would be right.
+// [,pcap=FILE][,iothread=N[:N]...]. Errors: kBadConfig, naming what would be right.
 Result<NetworkSpec> parse_net(std::string_view text);
 
 // An interface on the queues of a network.

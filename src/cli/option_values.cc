@@ -325,10 +325,14 @@ Result<std::chrono::nanoseconds> parse_seconds(std::string_view text) {
       std::chrono::duration<double>(*seconds));
 }
 
-Result<std::uint32_t> parse_io_thread(std::string_view text) {
-  const std::uint64_t thread = VMM_TRY(parse_number(text, kMostIoThreads));
-  if (thread == 0) return fail(ErrorCode::kBadConfig, "I/O threads are counted from 1");
-  return static_cast<std::uint32_t>(thread);
+Result<std::vector<std::uint32_t>> parse_io_threads(std::string_view text) {
+  std::vector<std::uint32_t> threads;
+  for (const std::string_view part : split(text, ':')) {
+    const std::uint64_t thread = VMM_TRY(parse_number(part, kMostIoThreads));
+    if (thread == 0) return fail(ErrorCode::kBadConfig, "I/O threads are counted from 1");
+    threads.push_back(static_cast<std::uint32_t>(thread));
+  }
+  return threads;
 }
 
 Result<EscapeChoice> parse_escape(std::string_view text) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "vmm/config.h"
@@ -57,9 +58,10 @@ Result<std::chrono::nanoseconds> parse_seconds(std::string_view text);
 // A whole number, decimal or with 0x, at most `most`.
 Result<std::uint64_t> parse_number(std::string_view text, std::uint64_t most);
 
-// A device's iothread=N: 1 to 64, as many as there can be.
+// A device's iothread=N[:N]...: threads for its queues in turn, numbers from 1 to 64, as many as
+// there can be.
 inline constexpr std::uint32_t kMostIoThreads = 64;
-Result<std::uint32_t> parse_io_thread(std::string_view text);
+Result<std::vector<std::uint32_t>> parse_io_threads(std::string_view text);
 
 // --escape on | off | KEY, where a KEY is Ctrl with a letter: ^T, C-t or t.
 struct EscapeChoice {

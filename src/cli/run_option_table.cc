@@ -68,15 +68,15 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"uuid", kValue, "UUID", "The machine's UUID, for SMBIOS and fw_cfg", kMachine},
     {"disk", kList, "path=FILE|nbd:URI[,OPTION]...",
      "Disk with a raw image, or at an NBD server: "
-     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,iothread=N][,cow[=FILE]][,direct][,discard],"
-     " "
+     "path=FILE|nbd:URI[,ro][,serial=TEXT][,queues=N][,iothread=N[:N]...][,cow[=FILE]][,direct]"
+     "[,discard], "
      "with limits for each second: [,bps=SIZE][,iops=N] (-rd and -wr: of reads, writes; "
      "burst=SECONDS); or one that "
      "another process serves: vhost-user-blk=SOCKET[,queues=N][,reconnect]. May be repeated",
      kDevices},
     {"iothreads", kValue, "N",
      "Threads for disks and networks beside the event loop's: 0 (default) to 64. Devices without "
-     "iothread= take turns",
+     "iothread= take turns; with iothread=N[:N]... their queues are these threads', in turn",
      kDevices},
     {"rng", kFlag, "", "Add a virtio entropy device", kDevices},
     {"balloon", kOptionalValue, "OPTION,...",
@@ -108,7 +108,7 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"net", kList, "WHERE[,OPTION]...",
      "Network interface: user[,hostfwd=tcp:127.0.0.1:2222-:22]...[,restricted], "
      "tap=NAME[,queues=N], fd=N, passt[=SOCKET] or vhost-user=SOCKET, each with [,mac=ADDRESS], "
-     "all but the last with [,pcap=FILE][,iothread=N]. May be repeated",
+     "all but the last with [,pcap=FILE][,iothread=N[:N]...]. May be repeated",
      kDevices},
     {"vsock", kValue, "[cid=N,]path=FILE",
      "Sockets between guest and host: programs of the host reach the guest through the Unix socket "

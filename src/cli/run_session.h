@@ -12,6 +12,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "cli/console_ports.h"
@@ -66,7 +67,7 @@ class RunSession final : private ControlTarget {
   Result<void> open_disks();
   DiskImage image_of(const DiskSpec& disk) const;
   // The I/O thread of a device that asks for this one, or for none.
-  std::uint32_t io_thread_for(std::uint32_t chosen);
+  std::vector<std::uint32_t> io_threads_for(std::vector<std::uint32_t> chosen);
   // A snapshot or core file that a client waits for: the main thread, which owns the machine,
   // writes it.
   struct SnapshotWish {

@@ -279,7 +279,7 @@ Result<std::string> RunSession::control_add_disk(const std::string& options) {
                                 .backend = opened.front(),
                                 .serial = disk.serial,
                                 .queues = disk.queues,
-                                .io_thread = io_thread_for(disk.io_thread)};
+                                .queue_threads = io_threads_for(disk.io_threads)};
   std::string name = VMM_TRY(vm->add_disk(config));
   // For the machine after a reset.
   request_.config.virtio.emplace_back(config);
@@ -298,7 +298,7 @@ Result<std::string> RunSession::control_add_net(const std::string& options) {
   const MacAddress mac = spec.mac.value_or(
       default_mac(identity(), spec, static_cast<std::size_t>(number.value_or(0))));
   VirtioNetConfig config = net_config(free, mac, queues);
-  config.io_thread = io_thread_for(spec.io_thread);
+  config.queue_threads = io_threads_for(spec.io_threads);
   std::string name = VMM_TRY(vm->add_net(config));
   request_.config.virtio.emplace_back(std::move(config));
   return name;

@@ -49,6 +49,7 @@ Result<void> RunSession::open_snapshot() {
     config.boot = SnapshotBoot{.snapshot = snapshot, .faulted = std::move(faulted)};
   }
   config.recorded_exits = request_.config.recorded_exits;
+  config.io_threads = request_.config.io_threads;
   config.quirks = std::move(request_.config.quirks);
   if (request_.config.irqchip != IrqchipMode::kAuto) config.irqchip = request_.config.irqchip;
   config.early_kvm = std::move(request_.config.early_kvm);
@@ -82,7 +83,7 @@ Result<void> RunSession::give_network(std::size_t number, const NetworkSpec& spe
   }
   net.backend = std::move(queues.front());
   for (std::size_t i = 1; i < queues.size(); ++i) net.more_queues[i - 1] = std::move(queues[i]);
-  net.io_thread = io_thread_for(spec.io_thread);
+  net.queue_threads = io_threads_for(spec.io_threads);
   return {};
 }
 
@@ -95,7 +96,7 @@ Result<void> RunSession::give_disk(std::size_t number, const DiskSpec& disk,
   }
   VirtioDiskConfig& config = *devices_of_snapshot<VirtioDiskConfig>()[number];
   config.backend = opened[number];
-  config.io_thread = io_thread_for(disk.io_thread);
+  config.queue_threads = io_threads_for(disk.io_threads);
   return {};
 }
 
@@ -117,7 +118,7 @@ Result<void> RunSession::open_networks() {
     } else {
       const auto queues = VMM_TRY(with_context(open_network(spec), opening));
       VirtioNetConfig net = net_config(fmt::format("net{}", i), mac, queues);
-      net.io_thread = io_thread_for(spec.io_thread);
+      net.queue_threads = io_threads_for(spec.io_threads);
       request_.config.virtio.emplace_back(std::move(net));
     }
   }
@@ -176,7 +177,7 @@ Result<void> RunSession::open_disks() {
                            .backend = *backend++,
                            .serial = disk.serial,
                            .queues = disk.queues,
-                           .io_thread = io_thread_for(disk.io_thread)});
+                           .queue_threads = io_threads_for(disk.io_threads)});
     } else {
       auto peer =
           VMM_TRY(with_context(open_vhost_disk(disk.vhost_socket, disk.queues, make_log()),
@@ -200,10 +201,11 @@ Result<void> RunSession::open_pmem() {
   return {};
 }
 
-std::uint32_t RunSession::io_thread_for(std::uint32_t chosen) {
+// Those that were chosen, or the next one in turn for all queues.
+std::vector<std::uint32_t> RunSession::io_threads_for(std::vector<std::uint32_t> chosen) {
   const std::uint32_t threads = request_.config.io_threads;
-  if (chosen != 0 || threads == 0) return chosen;
-  return 1 + next_io_thread_++ % threads;
+  if (!chosen.empty() || threads == 0) return chosen;
+  return {1 + next_io_thread_++ % threads};
 }
 
 }  // namespace vmm::cli

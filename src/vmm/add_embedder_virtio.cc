@@ -51,6 +51,21 @@ Result<void> check(const virtio::Device& device) {
   return check_queues(device.queue_sizes());
 }
 
+// What names queues that the device has to have.
+Result<void> check_threads(const VirtioOwnConfig& config, std::size_t queues) {
+  if (config.queue_threads.size() > queues) {
+    return fail(ErrorCode::kBadConfig, "{} queues cannot have {} threads", queues,
+                config.queue_threads.size());
+  }
+  for (const VirtioOwnConfig::Source& source : config.sources) {
+    if (source.queue < queues) continue;
+    return fail(ErrorCode::kBadConfig,
+                "A descriptor is for the thread of queue {}, and there are {} queues", source.queue,
+                queues);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<VirtioParts> make_embedder_virtio(const VirtioOwnConfig& config, std::string name,
@@ -66,6 +81,7 @@ Result<VirtioParts> make_embedder_virtio(const VirtioOwnConfig& config, std::str
     return fail(ErrorCode::kBadConfig, "{}: its function has made none", context);
   }
   VMM_TRY(with_context(check(*device), context));
+  VMM_TRY(with_context(check_threads(config, device->queue_sizes().size()), context));
   VMM_TRY(machine.check_new_id(device->id()));
   const auto* const functions = dynamic_cast<const StateInFunctions*>(device.get());
   if (functions != nullptr ? !functions->savable() : !config.savable) {
@@ -73,10 +89,10 @@ Result<VirtioParts> make_embedder_virtio(const VirtioOwnConfig& config, std::str
         fmt::format("The state of the device '{}' cannot be saved", device->id()));
   }
   virtio::Device* const inside = device.get();  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
+  VirtioParts parts{.device = std::move(device), .queue_threads = config.queue_threads};
   for (const VirtioOwnConfig::Source& source : config.sources) {
     parts.sources.push_back(
-        {source.fd, [inside, on_ready = source.on_ready] { on_ready(*inside); }});
+        {source.fd, [inside, on_ready = source.on_ready] { on_ready(*inside); }, source.queue});
   }
   if (config.attached) {
     parts.attached = [inside, attached = config.attached](const DeviceRef& transport) {

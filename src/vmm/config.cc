@@ -81,6 +81,16 @@ void check_boot(const VmConfig& config, std::vector<std::string>& problems) {
   }
 }
 
+// More threads than queues: some would have nothing to do.
+void check_queue_threads(const char* what, std::size_t threads, std::size_t queues,
+                         std::vector<std::string>& problems) {
+  if (threads <= queues) return;
+  problems.push_back(
+      fmt::format("{} for {} I/O threads (iothread=) needs as many queues, and the number is {}: "
+                  "name fewer threads, or give it more (queues={})",
+                  what, threads, queues, threads));
+}
+
 void check_network(const VirtioNetConfig& network, std::vector<std::string>& problems) {
   const auto& more = network.more_queues;
   if (network.backend == nullptr || std::count(more.begin(), more.end(), nullptr) != 0) {
@@ -90,6 +100,8 @@ void check_network(const VirtioNetConfig& network, std::vector<std::string>& pro
     problems.push_back(fmt::format("{} pairs of queues are not possible: choose 1 to {}",
                                    more.size() + 1, virtio::Net::kMostPairs));
   }
+  check_queue_threads("A network interface", network.queue_threads.size(), more.size() + 1,
+                      problems);
 }
 
 void check_mac(const MacAddress& mac, std::set<MacAddress>& others,
@@ -211,6 +223,7 @@ void check_disk(const VirtioDiskConfig& disk, std::vector<std::string>& problems
                                    disk.serial, kMostSerial));
   }
   check_disk_queues(disk.queues, problems);
+  check_queue_threads("A disk", disk.queue_threads.size(), disk.queues, problems);
 }
 
 void check_balloons(const VmConfig& config, std::vector<std::string>& problems) {
@@ -271,18 +284,21 @@ void check_io_threads(const VmConfig& config, std::vector<std::string>& problems
     problems.push_back(fmt::format("{} I/O threads are not possible: choose at most {}",
                                    config.io_threads, kMostIoThreads));
   }
-  const auto check = [&](const char* what, std::uint32_t io_thread) {
-    if (io_thread <= config.io_threads) return;
+  const auto check = [&](const char* what, const std::vector<std::uint32_t>& threads) {
+    const auto last = std::max_element(threads.begin(), threads.end());
+    if (last == threads.end() || *last <= config.io_threads) return;
     problems.push_back(fmt::format("{} is for I/O thread {}, and there are {} (--iothreads {})",
-                                   what, io_thread, config.io_threads, io_thread));
+                                   what, *last, config.io_threads, *last));
   };
   for (const VirtioConfig& device : config.virtio) {
-    if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) check("A disk", disk->io_thread);
+    if (const auto* disk = std::get_if<VirtioDiskConfig>(&device)) {
+      check("A disk", disk->queue_threads);
+    }
     if (const auto* net = std::get_if<VirtioNetConfig>(&device)) {
-      check("A network interface", net->io_thread);
+      check("A network interface", net->queue_threads);
     }
     if (const auto* own = std::get_if<VirtioOwnConfig>(&device)) {
-      check("A virtio device of the program's", own->io_thread);
+      check("A virtio device of the program's", own->queue_threads);
     }
   }
 }

@@ -179,8 +179,10 @@ struct VirtioDiskConfig {
   std::shared_ptr<BlockBackend> backend = {};
   std::string serial = {};   // at most 20 bytes
   std::uint16_t queues = 1;  // 1 to 16
-  // Whose thread does its work: 0 is the event loop's, others are counted from 1.
-  std::uint32_t io_thread = 0;
+  // Whose threads serve its queues: these in turn, so that queue 0 is the first one's; at most one
+  // for each queue. 0 is the event loop's, others are counted from 1 (VmConfig::io_threads). Empty:
+  // the event loop's serves all.
+  std::vector<std::uint32_t> queue_threads = {};
 };
 
 // A network interface (VIRTIO 1.2, 5.1).
@@ -192,7 +194,8 @@ struct VirtioNetConfig {
   std::shared_ptr<NetBackend> backend = {};
   // The same network's further queues, where it has several: a pair of the guest's for each.
   std::vector<std::shared_ptr<NetBackend>> more_queues = {};
-  std::uint32_t io_thread = 0;  // as a disk's
+  // As a disk's; one for each pair of queues at most. The control queue is the first one's.
+  std::vector<std::uint32_t> queue_threads = {};
 };
 
 // A memory balloon (VIRTIO 1.2, 5.5): takes memory away from a running guest and gives it back. At

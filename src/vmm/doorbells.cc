@@ -5,15 +5,88 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/assert.h"
+
 namespace vmm {
 
-Result<std::shared_ptr<Doorbells>> Doorbells::create(EventLoop& loop, const kvm::VmFd& vm,
-                                                     std::uint16_t queues,
+// start() and stop() are called with the doorbells' lock held, the rest on the loop's thread.
+class Doorbells::Lane final : public Poller {
+ public:
+  Lane(Doorbells& bells, EventLoop& loop) : loop_(loop), bells_(bells) {}
+
+  EventLoop& loop() const noexcept { return loop_; }
+  // The loop asks for more from now on, or not any more.
+  void start(std::shared_ptr<Poller> self) { poller_ = loop_.add_poller(std::move(self)); }
+  void stop() {
+    if (const auto poller = std::exchange(poller_, std::nullopt)) loop_.remove_poller(*poller);
+  }
+
+  // The queue was rung: is polled from now on, where that pays.
+  void rung(const Bound& bound, std::uint16_t queue) {
+    if (bound.polling.poll && loop_.polls() &&
+        std::find(polled_.begin(), polled_.end(), queue) == polled_.end() &&
+        bound.polling.begin(queue)) {
+      polled_.push_back(queue);
+    }
+  }
+
+  // Poller
+  bool watching() const override { return !polled_.empty(); }
+  bool poll() override {
+    bool any = false;
+    if (polled_.empty()) return any;
+    bells_.with_device([&](const Bound& bound) {
+      for (const std::uint16_t queue : polled_) any = bound.polling.poll(queue) || any;
+    });
+    return any;
+  }
+  void rest() override {
+    if (polled_.empty()) return;
+    // When the guest does not run, it is told again when it does.
+    const bool ended = bells_.with_device([&](const Bound& bound) {
+      for (const std::uint16_t queue : polled_) bound.polling.end(queue);
+    });
+    if (ended) polled_.clear();
+  }
+
+ private:
+  EventLoop& loop_;
+  Doorbells& bells_;                   // owns this
+  std::vector<std::uint16_t> polled_;  // queues whose polling has begun; the loop's thread only
+  std::optional<EventLoop::WatchId> poller_;
+};
+
+Result<std::shared_ptr<Doorbells>> Doorbells::create(const std::vector<Server>& servers,
+                                                     const kvm::VmFd& vm,
                                                      std::vector<Source> sources) {
-  std::shared_ptr<Doorbells> bells(new Doorbells(loop, vm));
+  VMM_ASSERT(!servers.empty());
+  std::shared_ptr<Doorbells> bells(new Doorbells(vm));
+  for (const Server& server : servers) {
+    bells->bells_.push_back({.event = VMM_TRY(EventFd::create()),
+                             .lane = &bells->lane_of(*server.loop),
+                             .thread = server.number});
+  }
+  for (const Source& source : sources) VMM_ASSERT(source.queue < servers.size());
   bells->sources_ = std::move(sources);
-  for (std::uint16_t i = 0; i < queues; ++i) bells->bells_.push_back(VMM_TRY(EventFd::create()));
   return bells;
+}
+
+Doorbells::Doorbells(const kvm::VmFd& vm) : vm_(vm) {}
+Doorbells::~Doorbells() = default;
+
+Doorbells::Lane& Doorbells::lane_of(EventLoop& loop) {
+  for (const auto& lane : lanes_) {
+    if (&lane->loop() == &loop) return *lane;
+  }
+  return *lanes_.emplace_back(std::make_unique<Lane>(*this, loop));
+}
+
+EventLoop& Doorbells::first_loop() const { return lanes_.front()->loop(); }
+
+std::vector<std::uint32_t> Doorbells::threads() const {
+  std::vector<std::uint32_t> numbers;
+  for (const Bell& bell : bells_) numbers.push_back(bell.thread);
+  return numbers;
 }
 
 void Doorbells::bind(DeviceRef device, OnRing on_ring, QueuePolling polling) {
@@ -32,7 +105,7 @@ void Doorbells::unbind() {
 bool Doorbells::running() const { return running_; }
 
 void Doorbells::ring(std::uint16_t queue) const {
-  if (queue < bells_.size()) bells_[queue].signal();
+  if (queue < bells_.size()) bells_[queue].event.signal();
 }
 
 void Doorbells::retire() {
@@ -43,7 +116,7 @@ void Doorbells::retire() {
     places_.clear();
   }
   // Holds on to this: KVM keeps a place whose descriptor nobody else has any more.
-  loop_.post([self = shared_from_this()] { self->apply_places(); });
+  first_loop().post([self = shared_from_this()] { self->apply_places(); });
 }
 
 void Doorbells::place(std::vector<kvm::IoEvent> places) {
@@ -54,7 +127,7 @@ void Doorbells::place(std::vector<kvm::IoEvent> places) {
     // A guest may move its registers faster than KVM follows: that must not make a queue of calls.
     if (std::exchange(apply_posted_, true)) return;
   }
-  loop_.post([weak = weak_from_this()] {
+  first_loop().post([weak = weak_from_this()] {
     if (const auto self = weak.lock()) self->apply_places();
   });
 }
@@ -68,12 +141,12 @@ void Doorbells::apply_places() {
   }
   if (wanted == attached_) return;
   for (std::size_t i = 0; i < attached_.size(); ++i) {
-    (void)kvm::detach_ioeventfd(vm_, attached_[i], bells_[i].fd());
+    (void)kvm::detach_ioeventfd(vm_, attached_[i], bells_[i].event.fd());
   }
   attached_.clear();
   for (std::size_t i = 0; i < std::min(wanted.size(), bells_.size()); ++i) {
     // What KVM refuses exits: slower, and as right.
-    if (!kvm::attach_ioeventfd(vm_, wanted[i], bells_[i].fd())) break;
+    if (!kvm::attach_ioeventfd(vm_, wanted[i], bells_[i].event.fd())) break;
     attached_.push_back(wanted[i]);
   }
 }
@@ -84,23 +157,29 @@ Result<void> Doorbells::start() {
   auto watched = watch_all();
   if (!watched) unwatch_all();
   running_ = watched.has_value();
+  if (!running_) return watched;
   // After that: it may be told to rest at once, which ends what stop() interrupted.
-  if (running_) poller_ = loop_.add_poller(shared_from_this());
+  for (const auto& lane : lanes_) lane->start({shared_from_this(), lane.get()});
   return watched;
+}
+
+Result<void> Doorbells::watch(EventLoop& loop, int fd, std::function<void(Doorbells&)> ready) {
+  const EventLoop::WatchId id = VMM_TRY(
+      loop.watch(fd, EPOLLIN, [weak = weak_from_this(), ready = std::move(ready)](std::uint32_t) {
+        if (const auto self = weak.lock()) ready(*self);
+      }));
+  watches_.push_back({&loop, id});
+  return {};
 }
 
 Result<void> Doorbells::watch_all() {
   for (std::uint16_t i = 0; i < bells_.size(); ++i) {
-    watches_.push_back(
-        VMM_TRY(loop_.watch(bells_[i].fd(), EPOLLIN, [weak = weak_from_this(), i](std::uint32_t) {
-          if (const auto self = weak.lock()) self->on_ready(i);
-        })));
+    VMM_TRY(watch(bells_[i].lane->loop(), bells_[i].event.fd(),
+                  [i](Doorbells& self) { self.on_ready(i); }));
   }
   for (std::size_t i = 0; i < sources_.size(); ++i) {
-    watches_.push_back(
-        VMM_TRY(loop_.watch(sources_[i].fd, EPOLLIN, [weak = weak_from_this(), i](std::uint32_t) {
-          if (const auto self = weak.lock()) self->on_source(i);
-        })));
+    VMM_TRY(watch(bells_[sources_[i].queue].lane->loop(), sources_[i].fd,
+                  [i](Doorbells& self) { self.on_source(i); }));
   }
   return {};
 }
@@ -112,9 +191,9 @@ void Doorbells::stop() {
 }
 
 void Doorbells::unwatch_all() {
-  for (const EventLoop::WatchId watch : watches_) loop_.unwatch(watch);
+  for (const Watch& watch : watches_) watch.loop->unwatch(watch.id);
   watches_.clear();
-  if (const auto poller = std::exchange(poller_, std::nullopt)) loop_.remove_poller(*poller);
+  for (const auto& lane : lanes_) lane->stop();
 }
 
 template <typename Fn>
@@ -136,37 +215,16 @@ bool Doorbells::with_device(Fn&& fn) {
 
 void Doorbells::on_ready(std::uint16_t queue) {
   with_device([&](const Bound& bound) {
+    Bell& bell = bells_[queue];
     // Taken before the look: what is rung from here on is another ring.
-    if (bells_[queue].take() == 0) return;
-    if (bound.polling.poll && loop_.polls() &&
-        std::find(polled_.begin(), polled_.end(), queue) == polled_.end() &&
-        bound.polling.begin(queue)) {
-      polled_.push_back(queue);
-    }
+    if (bell.event.take() == 0) return;
+    bell.lane->rung(bound, queue);
     bound.on_ring(queue);
   });
 }
 
 void Doorbells::on_source(std::size_t index) {
   with_device([&](const Bound&) { sources_[index].on_ready(); });
-}
-
-bool Doorbells::poll() {
-  bool any = false;
-  if (polled_.empty()) return any;
-  with_device([&](const Bound& bound) {
-    for (const std::uint16_t queue : polled_) any = bound.polling.poll(queue) || any;
-  });
-  return any;
-}
-
-void Doorbells::rest() {
-  if (polled_.empty()) return;
-  // When the guest does not run, it is told again when it does.
-  const bool ended = with_device([&](const Bound& bound) {
-    for (const std::uint16_t queue : polled_) bound.polling.end(queue);
-  });
-  if (ended) polled_.clear();
 }
 
 DoorbellBoard::~DoorbellBoard() {
@@ -176,12 +234,18 @@ DoorbellBoard::~DoorbellBoard() {
 
 Result<std::shared_ptr<Doorbells>> DoorbellBoard::add(std::uint16_t queues,
                                                       std::vector<Doorbells::Source> sources,
-                                                      std::size_t loop) {
-  if (loop >= loops_.size()) {
-    return fail(ErrorCode::kBadConfig, "There is no I/O thread {}: the machine has {}", loop,
-                loops_.size() - 1);
+                                                      std::span<const std::uint32_t> threads) {
+  std::vector<Doorbells::Server> servers;
+  for (std::uint16_t queue = 0; queue < queues; ++queue) {
+    const std::uint32_t number = threads.empty() ? 0 : threads[queue % threads.size()];
+    if (number >= loops_.size()) {
+      return fail(ErrorCode::kBadConfig,
+                  "There is no I/O thread {}: the machine has {} (--iothreads)", number,
+                  loops_.size() - 1);
+    }
+    servers.push_back({loops_[number], number});
   }
-  auto bells = VMM_TRY(Doorbells::create(*loops_[loop], vm_, queues, std::move(sources)));
+  auto bells = VMM_TRY(Doorbells::create(servers, vm_, std::move(sources)));
   std::lock_guard<std::mutex> lock(mutex_);
   all_.push_back(bells);
   return bells;

@@ -1,9 +1,9 @@
 // From a driver's doorbell to the device's work on the event loop.
 //
 // Each queue has an eventfd. Whoever signals it, KVM on a guest's write or a device in an exit, the
-// event loop calls what the doorbells were bound to. KVM is asked by the event loop's thread, when
-// the device begins to work: until then, and on a KVM that refuses, the same write exits, and the
-// exit does no more than signal.
+// event loop that the queue belongs to calls what the doorbells were bound to. KVM is asked by the
+// first queue's loop, when the device begins to work: until then, and on a KVM that refuses, the
+// same write exits, and the exit does no more than signal.
 #pragma once
 
 #include <atomic>
@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -24,8 +25,8 @@
 
 namespace vmm {
 
-// How a device's queues are looked at without being rung for. On the event loop's thread, with the
-// device's lock held.
+// How a device's queues are looked at without being rung for. On the thread of the queue's event
+// loop, with the device's lock held.
 struct QueuePolling {
   // The queue is looked at from now on, by poll(); false when it is none for that.
   std::function<bool(std::uint16_t queue)> begin;
@@ -36,9 +37,9 @@ struct QueuePolling {
 };
 
 // The doorbells of one device.
-class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> {
+class Doorbells : public std::enable_shared_from_this<Doorbells> {
  public:
-  // Called on the event loop's thread with the device's lock held.
+  // Called on the thread of the queue's event loop with the device's lock held.
   using OnReady = std::function<void()>;
   using OnRing = std::function<void(std::uint16_t queue)>;
   // A descriptor on the host's side that the device waits for, too. What is ready while the guest
@@ -46,11 +47,19 @@ class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> 
   struct Source {
     int fd = -1;  // borrowed; level-triggered
     OnReady on_ready;
+    std::uint16_t queue = 0;  // whose thread waits for it
+  };
+  // Whose thread serves a queue.
+  struct Server {
+    EventLoop* loop = nullptr;
+    std::uint32_t number = 0;  // as the user counts them: 0 is the machine's own
   };
 
-  static Result<std::shared_ptr<Doorbells>> create(EventLoop& loop, const kvm::VmFd& vm,
-                                                   std::uint16_t queues,
+  // `servers`: one for each queue, at least one.
+  static Result<std::shared_ptr<Doorbells>> create(const std::vector<Server>& servers,
+                                                   const kvm::VmFd& vm,
                                                    std::vector<Source> sources);
+  ~Doorbells();
 
   // Once, before start(). The device must not be reached through this after unbind(). With
   // `polling`, queues that were rung are polled when that pays.
@@ -61,6 +70,8 @@ class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> 
   void retire();
 
   bool running() const;
+  // The number of each queue's thread.
+  std::vector<std::uint32_t> threads() const;
 
   // Have the queue looked at. Any thread, any lock held.
   void ring(std::uint16_t queue) const;
@@ -74,12 +85,18 @@ class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> 
   Result<void> start();
   void stop();
 
-  // Poller
-  bool watching() const override { return !polled_.empty(); }
-  bool poll() override;
-  void rest() override;
-
  private:
+  // What one event loop does of it.
+  class Lane;
+  struct Bell {
+    EventFd event;
+    Lane* lane = nullptr;
+    std::uint32_t thread = 0;
+  };
+  struct Watch {
+    EventLoop* loop = nullptr;
+    EventLoop::WatchId id = 0;
+  };
   // What the bells lead to.
   struct Bound {
     DeviceRef device;
@@ -87,7 +104,8 @@ class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> 
     QueuePolling polling;
   };
 
-  Doorbells(EventLoop& loop, const kvm::VmFd& vm) : loop_(loop), vm_(vm) {}
+  explicit Doorbells(const kvm::VmFd& vm);
+  Lane& lane_of(EventLoop& loop);
   void on_ready(std::uint16_t queue);
   void on_source(std::size_t index);
   // Calls fn(bound) with the device's lock held; false, and does not, when the guest does not run.
@@ -95,21 +113,21 @@ class Doorbells : public Poller, public std::enable_shared_from_this<Doorbells> 
   bool with_device(Fn&& fn);
   // All watches, or an error and perhaps some of them. Under the lock.
   Result<void> watch_all();
+  Result<void> watch(EventLoop& loop, int fd, std::function<void(Doorbells&)> ready);
   void unwatch_all();
-  void apply_places();  // on the event loop's thread
+  EventLoop& first_loop() const;
+  void apply_places();  // on the first loop's thread
 
-  EventLoop& loop_;
   const kvm::VmFd& vm_;
-  std::vector<EventFd> bells_;
-  std::vector<Source> sources_;         // constant from the start
-  std::vector<kvm::IoEvent> attached_;  // the event loop's thread only; KVM forgets them itself
-  std::vector<std::uint16_t> polled_;   // likewise: queues whose polling has begun
+  std::vector<std::unique_ptr<Lane>> lanes_;  // constant from the start, as the next two
+  std::vector<Bell> bells_;
+  std::vector<Source> sources_;
+  std::vector<kvm::IoEvent> attached_;  // the first loop's thread only; KVM forgets them itself
   std::mutex mutex_;  // guards the rest; taken with the device's lock held, never the other way
   std::shared_ptr<const Bound> bound_;
   std::atomic<bool> running_{false};  // changes under the lock
   bool retired_ = false;
-  std::vector<EventLoop::WatchId> watches_;
-  std::optional<EventLoop::WatchId> poller_;
+  std::vector<Watch> watches_;
   std::vector<kvm::IoEvent> places_;
   bool apply_posted_ = false;  // one is enough for all that changes before it runs
 };
@@ -123,12 +141,12 @@ class DoorbellBoard {
       : loops_(std::move(loops)), vm_(vm) {}
   ~DoorbellBoard();
 
-  // `sources`: what else the device waits for. `loop`: whose thread does its work. While the guest
-  // runs, too; start_new() follows when the device is bound. Errors: kBadConfig when there is no
-  // such loop; the host's.
+  // `sources`: what else the device waits for. `threads`: whose do its work, those of the queues in
+  // turn; when empty, the machine's own does. While the guest runs, too; start_new() follows when
+  // the device is bound. Errors: kBadConfig when there is no such thread; the host's.
   Result<std::shared_ptr<Doorbells>> add(std::uint16_t queues,
                                          std::vector<Doorbells::Source> sources,
-                                         std::size_t loop = 0);
+                                         std::span<const std::uint32_t> threads = {});
   // The device has left.
   void remove(const std::shared_ptr<Doorbells>& bells);
   // Those of a device that came while the guest runs, if it does.

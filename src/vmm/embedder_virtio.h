@@ -28,11 +28,12 @@ struct VirtioOwnHost {
 };
 
 struct VirtioOwnConfig {
-  // A descriptor that the device waits for; the function is called on the event loop's thread with
-  // the device's lock held, while the guest runs.
+  // A descriptor that the device waits for; the function is called on the thread of one of its
+  // queues with the device's lock held, while the guest runs.
   struct Source {
     int fd = -1;  // borrowed; level-triggered
     std::function<void(virtio::Device& device)> on_ready = {};
+    std::uint16_t queue = 0;  // whose thread waits for it (queue_threads)
   };
 
   std::string name = {};  // "own0", unique in a machine; empty: by its place among these
@@ -43,7 +44,7 @@ struct VirtioOwnConfig {
   // program get at it, until the machine ends.
   std::function<void(const DeviceRef& transport, virtio::Device& device)> attached = {};
   std::vector<Source> sources = {};
-  std::uint32_t io_thread = 0;  // as a disk's
+  std::vector<std::uint32_t> queue_threads = {};  // as a disk's
   // As EmbedderDevice::savable. A machine that goes on from a snapshot is given `make` anew.
   bool savable = false;
 };

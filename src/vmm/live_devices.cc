@@ -29,17 +29,23 @@ using virtio::Remote;
 using virtio::RemoteBlk;
 using virtio::RemoteNet;
 
-// Calls fn(D&) with the locks held for each device of that class; true from fn ends that.
+// Calls fn(D&, handle) with the locks held for each device of that class; true from fn ends that.
 template <typename D, typename Fn>
-bool visit(const Machine& machine, Fn&& fn) {
+bool visit_handles(const Machine& machine, Fn&& fn) {
   return machine.roster.with([&](const Roster& roster) {
     for (const VirtioHandle& handle : roster.virtio) {
       D* const device = dynamic_cast<D*>(handle.inside);
       if (device == nullptr) continue;
-      if (handle.outside.with([&](Device&) { return fn(*device); })) return true;
+      if (handle.outside.with([&](Device&) { return fn(*device, handle); })) return true;
     }
     return false;
   });
+}
+
+// The same with fn(D&).
+template <typename D, typename Fn>
+bool visit(const Machine& machine, Fn&& fn) {
+  return visit_handles<D>(machine, [&](D& device, const VirtioHandle&) { return fn(device); });
 }
 
 template <typename D>
@@ -178,12 +184,14 @@ void add_device_status(const Machine& machine, VmStatus& status) {
     status.plugged = status_of(memory, machine.memory.size());
     return true;
   });
-  visit<Blk>(machine, [&](const Blk& disk) {
+  visit_handles<Blk>(machine, [&](const Blk& disk, const VirtioHandle& handle) {
     status.disks.push_back(status_of(disk));
+    status.disks.back().queue_threads = handle.bells->threads();
     return false;
   });
-  visit<Net>(machine, [&](const Net& net) {
+  visit_handles<Net>(machine, [&](const Net& net, const VirtioHandle& handle) {
     status.nets.push_back(status_of(net));
+    status.nets.back().queue_threads = handle.bells->threads();
     return false;
   });
   visit<Remote>(machine, [&](const Remote& remote) {

@@ -105,15 +105,30 @@ Result<VirtioParts> make(const VirtioConsoleConfig& config, Machine& machine, st
                          std::make_unique<Console>(numbered("console", number), std::move(ports))};
 }
 
+// Both queues of a pair have the same thread. The control queue follows the last pair.
+std::vector<std::uint32_t> threads_of_pairs(const std::vector<std::uint32_t>& threads,
+                                            std::size_t pairs) {
+  std::vector<std::uint32_t> all;
+  if (threads.empty()) return all;
+  for (std::size_t pair = 0; pair < pairs; ++pair) {
+    all.insert(all.end(), 2, threads[pair % threads.size()]);
+  }
+  all.push_back(threads.front());
+  return all;
+}
+
 Result<VirtioParts> make(const VirtioNetConfig& config, Machine&, std::size_t number) {
   std::vector<std::shared_ptr<NetBackend>> queues{config.backend};
   queues.insert(queues.end(), config.more_queues.begin(), config.more_queues.end());
   auto device =
       std::make_unique<virtio::Net>(name_of(config.name, "net", number), config.mac, queues);
   virtio::Net& net = *device;  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
+  VirtioParts parts{.device = std::move(device),
+                    .queue_threads = threads_of_pairs(config.queue_threads, queues.size())};
   for (std::size_t pair = 0; pair < queues.size(); ++pair) {
-    parts.sources.push_back({queues[pair]->ready_fd(), [&net, pair] { net.backend_ready(pair); }});
+    parts.sources.push_back({.fd = queues[pair]->ready_fd(),
+                             .on_ready = [&net, pair] { net.backend_ready(pair); },
+                             .queue = static_cast<std::uint16_t>(2 * pair)});
   }
   return parts;
 }
@@ -156,7 +171,7 @@ Result<VirtioParts> make(const VirtioDiskConfig& config, Machine&, std::size_t n
       name_of(config.name, "disk", number),
       Blk::Options{.backend = config.backend, .serial = config.serial, .queues = config.queues});
   Blk& blk = *device;  // lives as long as its doorbells are bound
-  VirtioParts parts{.device = std::move(device), .io_thread = config.io_thread};
+  VirtioParts parts{.device = std::move(device), .queue_threads = config.queue_threads};
   parts.sources.push_back({config.backend->event_fd(), [&blk] { blk.completed(); }});
   return parts;
 }
@@ -234,7 +249,7 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   const x86::VirtioMmioSlot slot = x86::virtio_mmio_slot(index);
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
   const std::shared_ptr<Doorbells> bells =
-      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources), parts.io_thread));
+      VMM_TRY(machine.doorbells.add(queues, std::move(parts.sources), parts.queue_threads));
   std::vector<kvm::IoEvent> places;
   for (std::uint16_t queue = 0; queue < queues; ++queue) {
     places.push_back({.address = slot.base.value + MmioTransport::kQueueNotify,
@@ -259,7 +274,10 @@ Result<void> attach_virtio_mmio(Machine& machine, std::size_t index, VirtioParts
   VMM_TRY(machine.mmio.insert({slot.base.value + MmioTransport::kConfig, MmioTransport::kConfigSize,
                                Widths::any(), MmioTransport::kConfig},
                               device));
-  machine.add(VirtioHandle{device, &transport->device(), &transport->core()});
+  machine.add(VirtioHandle{.outside = device,
+                           .inside = &transport->device(),
+                           .core = &transport->core(),
+                           .bells = bells});
   machine.virtio_mmio.push_back(slot);
   if (parts.attached) parts.attached(device);
   return {};

@@ -23,8 +23,9 @@ struct VirtioParts {
   std::function<void(DeviceRef)> attached = {};
   // Descriptors that it waits for.
   std::vector<Doorbells::Source> sources = {};
-  // Whose thread does its work: 0 is the event loop's.
-  std::uint32_t io_thread = 0;
+  // Whose threads serve its queues, these in turn: 0 is the event loop's, which does it all when
+  // there are none.
+  std::vector<std::uint32_t> queue_threads = {};
 };
 
 // The device that a configuration means, the `number`-th of its kind unless it has a name.

@@ -34,7 +34,7 @@ Result<PciBus::Seat> attach_virtio_pci(Machine& machine, VirtioParts parts) {
   using virtio::PciTransport;
   const PciBus::Seat seat = VMM_TRY(machine.pci->next_seat());
   const auto queues = static_cast<std::uint16_t>(parts.device->queue_sizes().size());
-  auto made = machine.doorbells.add(queues, std::move(parts.sources), parts.io_thread);
+  auto made = machine.doorbells.add(queues, std::move(parts.sources), parts.queue_threads);
   if (!made) {
     machine.pci->free_seat(seat.device);
     return tl::unexpected<Error>(made.error());

@@ -33,14 +33,17 @@ struct DiskStatus {
   std::uint64_t size = 0;      // bytes
   std::uint64_t requests = 0;  // answered since the start
   std::uint64_t errors = 0;    // of these, not with success
+  // The I/O thread that serves each queue; 0 is the event loop's.
+  std::vector<std::uint32_t> queue_threads = {};
 };
 
 struct NetStatus {
   std::string name;  // "net0": the first of the configuration
   MacAddress mac;
   bool link = true;
-  std::uint64_t sent = 0, received = 0;  // frames, as the guest sees it
-  std::uint64_t dropped = 0;             // either way
+  std::uint64_t sent = 0, received = 0;           // frames, as the guest sees it
+  std::uint64_t dropped = 0;                      // either way
+  std::vector<std::uint32_t> queue_threads = {};  // as a disk's, the control queue included
 };
 
 // A device whose requests another process answers.

@@ -174,6 +174,30 @@ class Control(unittest.TestCase):
         self.ctl("net", "net0", "up")
         self.assertTrue(self.status()["nets"][0]["link"])
 
+    def test_queues_have_the_threads_that_were_chosen(self):
+        images = [self.folder / name for name in "abc"]
+        for image in images:
+            image.write_bytes(bytes(1 << 20))
+        self.start("--iothreads", "3", "--disk", f"path={images[0]},queues=3,iothread=2:1", "--disk",
+                   f"path={images[1]},queues=2", "--net", "user,iothread=3")
+        status = self.status()
+        self.assertEqual([disk["queue_threads"] for disk in status["disks"]], [[2, 1, 2], [1, 1]])
+        self.assertEqual(status["nets"][0]["queue_threads"], [3, 3, 3])
+        self.assertIn("disk0    1 MiB, 0 requests, 0 errors, queues on I/O threads 2:1:2\n", self.ctl("status"))
+        self.assertIn("I/O thread 4", self.refused("disk", "add", f"path={images[2]},iothread=4"))
+        self.assertIn("queues=2", self.refused("disk", "add", f"path={images[2]},iothread=3:1"))
+        self.assertEqual(self.ctl("disk", "add", f"path={images[2]},queues=2,iothread=3:1"), "disk2\n")
+        self.assertEqual(self.status()["disks"][2]["queue_threads"], [3, 1])
+
+    def test_threads_that_are_not_there(self):
+        image = self.folder / "image"
+        image.write_bytes(bytes(1 << 20))
+        for options, way_out in ((["--disk", f"path={image},iothread=1"], "--iothreads 1"),
+                                 (["--iothreads", "2", "--disk", f"path={image},iothread=1:2"], "queues=2")):
+            code, _, err = vmm("run", *options)
+            self.assertEqual(code, 2, err)
+            self.assertIn(way_out, err)
+
     def test_devices_come_and_go(self):
         image = self.folder / "image"
         image.write_bytes(bytes(1 << 20))

@@ -212,6 +212,26 @@ class Snapshots(unittest.TestCase):
         self.assertIn("1 disks, and 0 are given", err)
         self.assertIn("--disk", err)
 
+    def test_threads_are_those_of_the_host_that_goes_on(self):
+        disk = self.folder / "disk.img"
+        disk.write_bytes(bytes(1 << 20))
+        queues = f"path={disk},queues=2"
+        running = self.start(Guest().hang(), "--iothreads", "2", "--disk", f"{queues},iothread=2:1", "--net", "user")
+        self.take()
+        running.process.kill()
+        running.process.wait()
+
+        def go_on(*options):
+            restored = self.restore(self.file, "--control", self.control, *options, "--net", "user")
+            self.assertTrue(eventually(self.is_running))
+            status = json.loads(vmm("ctl", self.control, "--json", "status")[1])
+            restored.process.kill()
+            restored.process.wait()
+            return [device["queue_threads"] for device in status["disks"] + status["nets"]]
+
+        self.assertEqual(go_on("--disk", queues), [[0, 0], [0, 0, 0]])
+        self.assertEqual(go_on("--iothreads", "3", "--disk", f"{queues},iothread=3:2"), [[3, 2], [1, 1, 1]])
+
     def test_a_reset_ends_a_restored_guest(self):
         running = self.start(Guest().wait_for_input().reset(), "--no-reboot")
         self.take()

@@ -33,7 +33,7 @@ class Host {
   // Chains of this queue have been used: publishes them (Queue::publish_used()) and interrupts the
   // driver unless it does not want that. Once after a batch.
   virtual void used(std::uint16_t index) = 0;
-  // Calls Device::process(index) soon, on the event loop's thread.
+  // Calls Device::process(index) soon, on the thread of the queue's event loop.
   virtual void ring(std::uint16_t index) = 0;
   // The configuration space has changed: a new generation, and an interrupt for the driver.
   virtual void config_changed() = 0;
@@ -73,15 +73,15 @@ class Device {
   // The driver has set DRIVER_OK, with these features (ring features included). Which queues are
   // enabled, host().queue() tells; with VIRTIO_F_RING_RESET one may be enabled later.
   virtual void activate(std::uint64_t features) = 0;
-  // The driver rang, or may have; on the event loop's thread, only while the device is active and
-  // the queue enabled. True when it stopped before the queue was empty: it is called again after
-  // others had their turn. drain() does that right.
+  // The driver rang, or may have; on the thread of the queue's event loop, only while the device is
+  // active and the queue enabled. True when it stopped before the queue was empty: it is called
+  // again after others had their turn. drain() does that right.
   virtual bool process(std::uint16_t queue) = 0;
   // Whether process() takes all that the driver makes available in this queue, at once: then it may
   // be looked at instead of rung for.
   virtual bool polls(std::uint16_t) const noexcept { return false; }
   // Looks for what the host has finished, where that costs no system call. True when there was
-  // something. On the event loop's thread.
+  // something. On the thread of any queue's event loop.
   virtual bool poll() { return false; }
   // From now on poll() is called again and again, or not any more: while it is, the host need not
   // tell of what it finishes.

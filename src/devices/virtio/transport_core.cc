@@ -182,7 +182,7 @@ void TransportCore::process(std::uint16_t queue) {
 bool TransportCore::begin_polling(std::uint16_t queue) {
   if (queue >= queues_.size() || !active() || !device_->polls(queue)) return false;
   queues_[queue]->hold_notifications();
-  device_->set_polled(true);
+  if (polled_queues_++ == 0) device_->set_polled(true);
   return true;
 }
 
@@ -196,7 +196,8 @@ bool TransportCore::poll(std::uint16_t queue) {
 
 void TransportCore::end_polling(std::uint16_t queue) {
   if (queue >= queues_.size()) return;
-  device_->set_polled(false);
+  // Another thread may look at other queues still.
+  if (--polled_queues_ == 0) device_->set_polled(false);
   if (queues_[queue]->release_notifications() && active()) carrier_.ring(queue);
 }
 

@@ -109,7 +109,7 @@ class TransportCore final : private Host {
 
   // The driver rang: only notes it. From an exit.
   void notify(std::uint32_t queue);
-  // On the event loop's thread.
+  // On the thread of the queue's event loop.
   void process(std::uint16_t queue);
   // On the same thread, between a ring and the moment when it waits for the next one: it looks by
   // itself. begin_polling(), unless that is false, then poll() as often as it likes, true when
@@ -155,6 +155,7 @@ class TransportCore final : private Host {
   CoreState s_;  // without the queues' part, which they hold themselves
   std::vector<std::unique_ptr<Queue>> queues_;
   std::vector<bool> queue_resetting_;
+  std::size_t polled_queues_ = 0;  // between begin_polling() and end_polling()
   bool resetting_ = false;
   std::uint64_t broken_count_ = 0;
 };

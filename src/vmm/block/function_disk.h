@@ -22,9 +22,9 @@ namespace vmm::block {
 
 class FunctionDisk final : public BlockBackend {
  public:
-  // Called one at a time, on the thread of the disk's work, with its device's lock held: they are
-  // to be quick. A request comes in pieces of at most kPiece bytes, in order. What they return is
-  // the guest's: 0, or an errno value, which ends the request.
+  // Called one at a time, on the thread of the disk's work, of the queue that has the request, with
+  // its device's lock held: they are to be quick. A request comes in pieces of at most kPiece
+  // bytes, in order. What they return is the guest's: 0, or an errno value, which ends the request.
   struct Handlers {
     // Without it the disk is all zeroes.
     std::function<int(std::uint64_t offset, std::span<std::byte> bytes)> read = {};
@@ -45,6 +45,7 @@ class FunctionDisk final : public BlockBackend {
   void commit() override;
   void poll() override;
   int event_fd() const noexcept override { return event_.fd(); }
+  bool ready() const noexcept override { return !waiting_.empty(); }
   void drain() override;
   Result<void> refresh_size() override { return {}; }
 

@@ -61,7 +61,7 @@ struct NetworkSpec {
       UserNetwork{};
   std::optional<MacAddress> mac = {};
   std::optional<std::string> capture_file = {};  // a pcap file, created or emptied
-  std::uint32_t io_thread = 0;                   // whose thread serves it; 0: not chosen
+  std::vector<std::uint32_t> io_threads = {};    // whose threads serve it; none: not chosen
 };
 
 // The host's end, ready for a machine: its queues, one in most cases. It may outlive the machine

@@ -6,7 +6,9 @@
 namespace vmm::cli {
 namespace {
 
+using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 
 DiskSpec parsed(std::string_view text) {
   auto disk = parse_disk(text);
@@ -27,7 +29,7 @@ TEST(DiskOption, PathAlone_isAWritableDisk) {
   EXPECT_FALSE(disk.image.discard);
   EXPECT_EQ(disk.image.cow, CowMode::kNone);
   EXPECT_EQ(disk.queues, 1);
-  EXPECT_EQ(disk.io_thread, 0U);
+  EXPECT_THAT(disk.io_threads, IsEmpty());
 }
 
 TEST(DiskOption, EveryPart_isTaken) {
@@ -36,7 +38,8 @@ TEST(DiskOption, EveryPart_isTaken) {
   EXPECT_EQ(disk.image.path, "/dev/sdb");
   EXPECT_EQ(disk.serial, "S-1");
   EXPECT_EQ(disk.queues, 4);
-  EXPECT_EQ(disk.io_thread, 3U);
+  EXPECT_THAT(disk.io_threads, ElementsAre(3U));
+  EXPECT_THAT(parsed("path=x,iothread=1:64:1").io_threads, ElementsAre(1U, 64U, 1U));
   EXPECT_TRUE(disk.image.direct);
   EXPECT_TRUE(disk.image.discard);
   EXPECT_EQ(disk.image.cow, CowMode::kKeep);
@@ -51,6 +54,7 @@ TEST(DiskOption, DiskOfAnotherProcess_isReached) {
   EXPECT_EQ(disk.queues, 2);
   EXPECT_TRUE(disk.reconnect);
   EXPECT_THAT(problem("vhost-user-blk=s,ro"), HasSubstr("for the process that serves the disk"));
+  EXPECT_THAT(problem("vhost-user-blk=s,iothread=1"), HasSubstr("process that serves the disk"));
   EXPECT_THAT(problem("vhost-user-blk=s,serial=x"), HasSubstr("process that serves the disk"));
   EXPECT_THAT(problem("vhost-user-blk=s,path=a"), HasSubstr("two disks"));
   EXPECT_THAT(problem("path=a,reconnect"), HasSubstr("vhost-user-blk"));
@@ -66,7 +70,9 @@ TEST(DiskOption, Mistakes_areNamedWithTheWayOut) {
   EXPECT_THAT(problem("path=a,queues=0"), HasSubstr("without queues"));
   EXPECT_THAT(problem("path=a,queues=17"), HasSubstr("too large"));
   EXPECT_THAT(problem("path=a,iothread=0"), HasSubstr("counted from 1"));
+  EXPECT_THAT(problem("path=a,iothread=1:0"), HasSubstr("counted from 1"));
   EXPECT_THAT(problem("path=a,iothread=65"), HasSubstr("too large"));
+  EXPECT_THAT(problem("path=a,iothread=1:"), HasSubstr("''"));
   EXPECT_THAT(problem("path=a,serial=123456789012345678901"), HasSubstr("longer than 20"));
   EXPECT_THAT(problem("path=a,ro,cow"), HasSubstr("exclude each other"));
   EXPECT_THAT(problem("path=a,ro,discard"), HasSubstr("without ro"));

@@ -4,6 +4,7 @@
 
 #include <set>
 #include <string>
+#include <vector>
 
 namespace vmm::cli {
 namespace {
@@ -43,7 +44,9 @@ TEST(NetOption, Forwards_areRead) {
 TEST(NetOption, TapAndDescriptor_areRead) {
   const auto tap = parse_net("tap=tap7,mac=52:54:00:12:34:56,pcap=/some/file,iothread=2");
   ASSERT_TRUE(tap);
-  EXPECT_EQ(tap->io_thread, 2U);
+  EXPECT_EQ(tap->io_threads, std::vector<std::uint32_t>{2});
+  EXPECT_EQ(parse_net("tap=t,queues=2,iothread=2:1")->io_threads,
+            (std::vector<std::uint32_t>{2, 1}));
   EXPECT_EQ(std::get<TapNetwork>(tap->where).name, "tap7");
   EXPECT_EQ(tap->mac->text(), "52:54:00:12:34:56");
   EXPECT_EQ(tap->capture_file, "/some/file");
@@ -95,6 +98,7 @@ TEST(NetOption, NetworkOfAnotherProcess_isReached) {
   ASSERT_TRUE(spec);
   EXPECT_EQ(std::get<VhostNetwork>(spec->where).socket, "/run/net.sock");
   EXPECT_NE(complaint("vhost-user=s,pcap=f").find("do not come by"), std::string::npos);
+  EXPECT_NE(complaint("vhost-user=s,iothread=1").find("other process"), std::string::npos);
   EXPECT_NE(complaint("vhost-user=").find("no network"), std::string::npos);
 }
 

@@ -151,6 +151,17 @@ TYPED_TEST(BlkOn, PolledDisk_isLookedAt) {
   EXPECT_FALSE(this->disk_->quiet);
 }
 
+// Each by a thread of its own.
+TYPED_TEST(BlkOn, DiskOfTwoPolledQueues_isLookedAtUntilTheLastOneRests) {
+  auto& core = this->rig_.transport.core();
+  EXPECT_TRUE(core.begin_polling(0));
+  EXPECT_TRUE(core.begin_polling(1));
+  core.end_polling(0);
+  EXPECT_TRUE(this->disk_->quiet);
+  core.end_polling(1);
+  EXPECT_FALSE(this->disk_->quiet);
+}
+
 TYPED_TEST(BlkOn, PolledQueue_isNotRungForUntilThatEnds) {
   auto& core = this->rig_.transport.core();
   EXPECT_TRUE(core.begin_polling(0));

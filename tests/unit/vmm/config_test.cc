@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/fakes/ram_disk.h"
 #include "tests/support/fakes/recording_net_backend.h"
 
 namespace vmm {
@@ -239,10 +240,28 @@ TEST(Config, IoThreads_haveToBeThere) {
   config.virtio.emplace_back(
       VirtioNetConfig{.mac = MacAddress{{0x52, 0x54, 0, 0, 0, 1}},
                       .backend = std::make_shared<test::RecordingNetBackend>(),
-                      .io_thread = 2});
+                      .queue_threads = {2}});
   EXPECT_THAT(validate(config), ElementsAre(HasSubstr("--iothreads 2")));
   config.io_threads = 2;
   EXPECT_THAT(validate(config), IsEmpty());
+}
+
+TEST(Config, IoThreads_haveAQueueEach) {
+  VmConfig config;
+  config.io_threads = 2;
+  VirtioDiskConfig disk{
+      .backend = std::make_shared<test::RamDisk>(MiB(1)), .queues = 2, .queue_threads = {2, 0, 1}};
+  config.virtio = {disk};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("queues=3")));
+  EXPECT_THAT(validate(config.virtio.front()), ElementsAre(HasSubstr("queues=3")))
+      << "when it is plugged in";
+  disk.queues = 3;
+  config.virtio = {disk};
+  EXPECT_THAT(validate(config), IsEmpty());
+  config.virtio = {VirtioNetConfig{.mac = MacAddress{{0x52, 0x54, 0, 0, 0, 1}},
+                                   .backend = std::make_shared<test::RecordingNetBackend>(),
+                                   .queue_threads = {1, 2}}};
+  EXPECT_THAT(validate(config), ElementsAre(HasSubstr("queues=2")));
 }
 
 }  // namespace

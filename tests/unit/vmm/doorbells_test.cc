@@ -163,20 +163,93 @@ TEST_F(PolledDoorbellsTest, QueueWhoseGuestStopsMeanwhile_isTakenBackWhenItRunsA
   while (ended != begun) std::this_thread::yield();
 }
 
-TEST_F(DoorbellsTest, DeviceOfAnotherThread_isServedThere) {
-  const auto other = EventLoop::create("io1").value();
-  DoorbellBoard threads{{loop.get(), other.get()}, vm};
-  const auto bells = threads.add(1, {}, 1).value();
-  std::promise<std::string> name;
-  bells->bind(DeviceRef(std::make_unique<PostCode>("device")), [&](std::uint16_t) {
-    std::array<char, 16> text{};
-    ::pthread_getname_np(::pthread_self(), text.data(), text.size());
-    name.set_value(text.data());
-  });
-  ASSERT_TRUE(threads.start());
-  bells->ring(0);
-  EXPECT_EQ(name.get_future().get(), "io1");
-  EXPECT_FALSE(threads.add(1, {}, 2)) << "there is no third";
+std::string this_thread() {
+  std::array<char, 16> text{};
+  ::pthread_getname_np(::pthread_self(), text.data(), text.size());
+  return text.data();
+}
+
+// A machine with two threads for devices beside its own.
+class ThreadsTest : public testing::Test {
+ protected:
+  std::shared_ptr<Doorbells> make(std::uint16_t queues, std::vector<std::uint32_t> threads,
+                                  std::vector<Doorbells::Source> sources = {}) {
+    auto bells = board.add(queues, std::move(sources), threads);
+    EXPECT_TRUE(bells) << bells.error().message();
+    return *std::move(bells);
+  }
+
+  std::unique_ptr<EventLoop> io = EventLoop::create().value();
+  std::unique_ptr<EventLoop> io1 = EventLoop::create("io1").value();
+  std::unique_ptr<EventLoop> io2 = EventLoop::create("io2").value();
+  kvm::VmFd vm{UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)), 0, 0};
+  DoorbellBoard board{{io.get(), io1.get(), io2.get()}, vm};
+};
+
+TEST_F(ThreadsTest, QueuesTakeThemInTurn) {
+  EXPECT_THAT(make(3, {})->threads(), ElementsAre(0, 0, 0));
+  EXPECT_THAT(make(3, {2})->threads(), ElementsAre(2, 2, 2));
+  EXPECT_THAT(make(5, {1, 2})->threads(), ElementsAre(1, 2, 1, 2, 1));
+  EXPECT_THAT(make(2, {2, 0})->threads(), ElementsAre(2, 0));
+  const std::vector<std::uint32_t> missing{1, 3};
+  const auto refused = board.add(2, {}, missing);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message(), testing::HasSubstr("no I/O thread 3"));
+}
+
+TEST_F(ThreadsTest, EachQueueIsServedByItsOwn) {
+  const EventFd host = EventFd::create().value();
+  std::array<std::promise<std::string>, 3> served;
+  std::promise<std::string> ready;
+  const auto bells = make(3, {2, 0, 1},
+                          {{.fd = host.fd(),
+                            .on_ready =
+                                [&] {
+                                  (void)host.take();
+                                  ready.set_value(this_thread());
+                                },
+                            .queue = 2}});
+  bells->bind(DeviceRef(std::make_unique<PostCode>("device")),
+              [&](std::uint16_t queue) { served[queue].set_value(this_thread()); });
+  ASSERT_TRUE(board.start());
+  for (std::uint16_t queue = 0; queue < 3; ++queue) bells->ring(queue);
+  host.signal();
+  EXPECT_EQ(served[0].get_future().get(), "io2");
+  EXPECT_EQ(served[1].get_future().get(), "io");
+  EXPECT_EQ(served[2].get_future().get(), "io1");
+  EXPECT_EQ(ready.get_future().get(), "io1");
+}
+
+TEST_F(ThreadsTest, EachPollsItsOwnQueues) {
+  if (!has_two_cpus()) GTEST_SKIP() << "polling needs a second CPU";
+  const auto bells = make(2, {1, 2});
+  std::array<std::atomic<int>, 2> begun{}, polled{}, ended{};
+  std::atomic<int> elsewhere{0};
+  const auto note = [&](std::uint16_t queue, auto& counts) {
+    if (this_thread() != (queue == 0 ? "io1" : "io2")) ++elsewhere;
+    ++counts[queue];
+  };
+  bells->bind(DeviceRef(std::make_unique<PostCode>("device")), [](std::uint16_t) {},
+              {.begin =
+                   [&](std::uint16_t queue) {
+                     note(queue, begun);
+                     return true;
+                   },
+               .poll =
+                   [&](std::uint16_t queue) {
+                     note(queue, polled);
+                     return false;
+                   },
+               .end = [&](std::uint16_t queue) { note(queue, ended); }});
+  ASSERT_TRUE(board.start());
+  for (std::uint16_t queue = 0; queue < 2; ++queue) {
+    while (polled[queue] == 0) {
+      bells->ring(queue);
+      std::this_thread::yield();
+    }
+    while (ended[queue] != begun[queue]) std::this_thread::yield();
+  }
+  EXPECT_EQ(elsewhere, 0);
 }
 
 }  // namespace
