@@ -67,6 +67,14 @@ class Changing(Machine):
     def status(self):
         return json.loads(self.ctl("--json", "status")[1])
 
+    def thread_times(self):
+        """Nanoseconds on a CPU of each thread, by its name."""
+        times = {}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            name = (task / "comm").read_text(encoding="ascii").strip()
+            times[name] = int((task / "schedstat").read_text(encoding="ascii").split()[0])
+        return times
+
     def resident(self):
         text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return int(re.search(r"VmRSS:\s+(\d+) kB", text)[1]) * 1024
@@ -104,11 +112,12 @@ class HotPlug(unittest.TestCase):
         (cls.folder / "dhcp").write_text(DHCP, encoding="utf-8")
         initramfs = make_initramfs(cls.folder, "--shell", "--add", f"{cls.folder}/dhcp:/dhcp")
         arguments = ["--kernel", kernel, "--initrd", str(initramfs), "--mem", "128M", "--cpus", "2", "--balloon",
-                     "--disk", f"path={cls.folder}/first.img", "--net", f"tap={TAP},queues=2"]
+                     "--iothreads", "4", "--disk", f"path={cls.folder}/first.img,queues=2,iothread=2:1",
+                     "--net", f"tap={TAP},queues=2,iothread=3:4"]
         cls.seen = {}
         with Changing(arguments, cls.folder / "control") as machine:
             machine.wait_for(PROMPT)
-            for step in (cls.queues, cls.disk_comes_and_goes, cls.first_disk_goes, cls.guest_ejects_by_itself,
+            for step in (cls.queues, cls.queues_of_the_disk, cls.disk_comes_and_goes, cls.first_disk_goes, cls.guest_ejects_by_itself,
                          cls.interface_comes_and_goes, cls.balloon, cls.passt):
                 step(machine)
             cls.seen["errors"] = machine.run("dmesg | grep -iE 'BUG|Oops|WARNING:|acpiphp.*fail' || true")
@@ -122,6 +131,19 @@ class HotPlug(unittest.TestCase):
         cls.seen["queues"] = machine.run("ls /sys/class/net/eth0/queues").split()
         cls.seen["ping"] = machine.run(f"ping -c 4 {HOST}")
         cls.seen["fetch"] = machine.run(f"wget -q -O - http://{HOST}:{cls.port}/file | sha256sum")
+
+    @classmethod
+    def queues_of_the_disk(cls, machine):
+        """Which of two I/O threads has had more to do when one CPU, and then the other, has read."""
+        cls.seen["queue threads"] = [device["queue_threads"] for key in ("disks", "nets")
+                                     for device in machine.status()[key]]
+        cls.seen["busier"] = {}
+        for queue in (0, 1):
+            cpu = int(machine.run(f"cat /sys/block/vda/mq/{queue}/cpu_list").split(",")[0])
+            before = machine.thread_times()
+            machine.run(f"taskset {1 << cpu} dd if=/dev/vda of=/dev/null bs=64k count=64 skip={64 * queue} 2>/dev/null")
+            after = machine.thread_times()
+            cls.seen["busier"][queue] = max(("io1", "io2"), key=lambda name: after[name] - before[name])
 
     @classmethod
     def disk_comes_and_goes(cls, machine):
@@ -218,6 +240,10 @@ class HotPlug(unittest.TestCase):
         self.assertEqual(self.seen["queues"], ["rx-0", "rx-1", "tx-0", "tx-1"])
         self.assertIn("4 packets received", self.seen["ping"])
         self.assertIn(digest(Files.contents["/file"]), self.seen["fetch"])
+
+    def test_queues_are_served_by_their_threads(self):
+        self.assertEqual(self.seen["queue threads"], [[2, 1], [3, 3, 4, 4, 3]])
+        self.assertEqual(self.seen["busier"], {0: "io2", 1: "io1"})
 
     def test_disk_comes_and_is_used(self):
         self.assertEqual(self.seen["add disk"], (0, "disk1\n", ""))
