@@ -46,6 +46,11 @@ Result<void> CpuDebug::set_quirk(const kvm::VcpuFd& cpu, const kvm::GuestDebug& 
 Result<void> CpuDebug::set_wish(const kvm::VcpuFd& cpu, CpuWish wish) {
   wish_ = std::move(wish);
   over_ = false;
+  // Each stop, and each visit of a breakpoint that does not matter, asks for all registers.
+  const bool asks = wish_.step || wish_.planted || !wish_.slots.empty();
+  if (!tape_.active() && cpu.shares_registers()) {
+    cpu.share_system_registers(wish_.attached && asks);
+  }
   return apply(cpu);
 }
 

@@ -149,8 +149,9 @@ Result<void> VcpuFd::set(unsigned long request, const void* from, const char* na
 }
 
 [[gnu::hot]] Result<VcpuExit> VcpuFd::run() {
-  forget_picture();
-  if (::ioctl(fd_.get(), KVM_RUN, 0) < 0) {
+  const int answer = ::ioctl(fd_.get(), KVM_RUN, 0);
+  has_picture_ = (run_->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
+  if (answer < 0) {
     if (errno == EINTR || errno == EAGAIN) return VcpuExit(InterruptedExit{});
     if (errno == EFAULT) return VcpuExit(MemoryFaultExit{});
     return fail_errno(errno, "KVM_RUN on vCPU {}", id_);
@@ -160,7 +161,11 @@ Result<void> VcpuFd::set(unsigned long request, const void* from, const char* na
 
 void VcpuFd::share_registers() noexcept { run_->kvm_valid_regs = KVM_SYNC_X86_REGS; }
 
-void VcpuFd::share_system_registers(bool on) noexcept {
+bool VcpuFd::shares_registers() const noexcept {
+  return (run_->kvm_valid_regs & KVM_SYNC_X86_REGS) != 0;
+}
+
+void VcpuFd::share_system_registers(bool on) const noexcept {
   if (on) {
     run_->kvm_valid_regs |= KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
   } else {
@@ -180,7 +185,10 @@ x86::SystemRegisters VcpuFd::shared_system_registers() const noexcept {
 
 [[gnu::hot]] std::uint64_t VcpuFd::exit_rip() const noexcept { return run_->s.regs.regs.rip; }
 
-void VcpuFd::set_exit_rip(std::uint64_t rip) noexcept { run_->s.regs.regs.rip = rip; }
+void VcpuFd::set_exit_rip(std::uint64_t rip) noexcept {
+  forget_picture();
+  run_->s.regs.regs.rip = rip;
+}
 
 void VcpuFd::set_immediate_exit(bool on) noexcept {
   // The kernel reads this byte from another CPU's point of view: a plain store that the compiler

@@ -106,10 +106,12 @@ class VcpuFd {
   void share_registers() noexcept;
   // 0 without share_registers().
   std::uint64_t exit_rip() const noexcept;
-  // The same for the system registers, on or off. Then the registers that run() has left: what they
-  // are as long as nobody sets any.
-  void share_system_registers(bool on) noexcept;
+  bool shares_registers() const noexcept;
+  // The same for the system registers, on or off, where KVM can. Then registers() and
+  // system_registers() cost no system call until somebody sets something of the CPU.
+  void share_system_registers(bool on) const noexcept;
   bool shares_system_registers() const noexcept;
+  // What run() has left: what they are as long as nobody sets any.
   x86::Registers shared_registers() const noexcept;
   x86::SystemRegisters shared_system_registers() const noexcept;
   // For who has executed the guest in KVM's place.
@@ -131,7 +133,8 @@ class VcpuFd {
   // over then: the next piece, to be answered as the first.
   Result<std::optional<VcpuExit>> complete_pending();
   // complete_pending() leaves the registers where the next who asks finds them without a system
-  // call: no longer. For who sets some of the CPU's state by a request of his own.
+  // call, and so does run() when it shares them all: no longer. For who sets some of the CPU's
+  // state by a request of his own.
   void forget_picture() const noexcept { has_picture_ = false; }
   // Answers an MsrExit before the next run(): `fault` raises #GP in the guest.
   void answer_msr(std::uint64_t value, bool fault) noexcept;

@@ -364,6 +364,27 @@ TEST_F(VcpuTest, RegistersOfACpuThatRanOn_areNew) {
   }
 }
 
+// Where all registers are shared the same holds on the CPU's own thread, at each exit.
+TEST_F(VcpuTest, SharedRegistersAtAnExit_areThoseOfKvm) {
+  if (!system().capabilities().sync_registers) GTEST_SKIP() << "KVM shares no registers";
+  std::atomic<int> writes{0};
+  auto vm = SmallVm::create(system(), kCount, [&](kvm::VcpuFd& fd, VcpuExit& exit) {
+    if (!std::holds_alternative<PioExit>(exit)) return AfterExit::kRunOn;
+    const x86::Registers registers = fd.registers().value();
+    const x86::SystemRegisters system = fd.system_registers().value();
+    fd.forget_picture();
+    EXPECT_EQ(registers, fd.registers().value());
+    EXPECT_EQ(system, fd.system_registers().value());
+    return ++writes == 3 ? AfterExit::kPark : AfterExit::kRunOn;
+  });
+  ASSERT_TRUE(vm);
+  vm->call([](kvm::VcpuFd& fd) { fd.share_system_registers(true); });
+  vm->cpu().resume();
+  while (writes < 3) std::this_thread::yield();
+  ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
+  EXPECT_EQ(vm->registers().gpr[x86::kRax] & 0xffff, 3U);
+}
+
 TEST_F(VcpuTest, PauseFinishesAPendingMmioRead) {
   Gate gate;
   std::atomic<int> reads{0};
