@@ -8,6 +8,7 @@ namespace {
 std::string given(const DeviceEvent& event, const std::string& what) {
   std::string text = fmt::format("vcpu{} irq {}", event.cpu, what);
   if (event.rip() != 0) text += fmt::format(" rip {:#x}", event.rip());
+  if (!event.symbol.empty()) text += fmt::format(" <{}>", event.symbol);
   return text;
 }
 

@@ -28,6 +28,9 @@ struct DeviceEvent {
   std::uint64_t address = 0;
   std::uint64_t value = 0;
   std::string device = {};  // kRequest, kAnswer: its name
+  // What is at rip(), "name+0x10"; of events that are told at once, where the guest's names are
+  // known.
+  std::string symbol = {};
 
   bool is_interrupt() const noexcept { return kind < DeviceEventKind::kRequest; }
   // Where an interrupt met the CPU; 0: that is not known, or it is something else.
@@ -41,7 +44,7 @@ struct DeviceEvent {
 std::string_view device_event_name(DeviceEventKind kind) noexcept;
 
 // "irq gsi 4 raised", "irq message 0xfee01000 data 0x4021 vector 0x21", "vcpu1 irq vector 0x21 rip
-// 0x1004", "disk0 request queue 0 head 12", "disk0 answer queue 0 head 12 written 513".
+// 0x1004 <idle+0x4>", "disk0 request queue 0 head 12", "disk0 answer queue 0 head 12 written 513".
 std::string device_event_text(const DeviceEvent& event);
 
 }  // namespace vmm

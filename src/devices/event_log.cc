@@ -71,8 +71,9 @@ DeviceEvent EventLog::described(const Event& event) const {
 }
 
 // Memory that is not there ends the process as it does everywhere; nothing else is thrown.
-void EventLog::tell(const Event& event) noexcept {
+void EventLog::tell(const Event& event, std::string_view symbol) noexcept {
   DeviceEvent told = described(event);
+  told.symbol = symbol;
   told.number = count_.load(kRelaxed);
   told.time = std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
   live_(told);

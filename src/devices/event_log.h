@@ -40,12 +40,15 @@ class EventLog {
   void message(std::uint64_t address, std::uint32_t data) noexcept {
     add({.kind = DeviceEventKind::kMessage, .address = address, .value = data});
   }
-  void interrupt(std::uint16_t cpu, std::uint8_t vector, std::uint64_t rip) noexcept {
-    add({.kind = DeviceEventKind::kInterrupt, .who = cpu, .address = rip, .value = vector});
+  // `symbol`: what is at `rip`, for who is told at once; of use only while is_live().
+  void interrupt(std::uint16_t cpu, std::uint8_t vector, std::uint64_t rip,
+                 std::string_view symbol = {}) noexcept {
+    add({.kind = DeviceEventKind::kInterrupt, .who = cpu, .address = rip, .value = vector}, symbol);
   }
-  void nmi(std::uint16_t cpu, std::uint64_t rip) noexcept {
-    add({.kind = DeviceEventKind::kNmi, .who = cpu, .address = rip});
+  void nmi(std::uint16_t cpu, std::uint64_t rip, std::string_view symbol = {}) noexcept {
+    add({.kind = DeviceEventKind::kNmi, .who = cpu, .address = rip}, symbol);
   }
+  bool is_live() const noexcept { return live_ != nullptr; }
 
   // What request() and answer() know a device by. Devices of one name, which follow each other,
   // have the same; no more than 65536 are told apart.
@@ -83,14 +86,14 @@ class EventLog {
     std::atomic<std::uint64_t> value{0};
   };
 
-  void add(const Event& event) noexcept {
+  void add(const Event& event, std::string_view symbol = {}) noexcept {
     if (size_ != 0) keep(event);
     if (live_) [[unlikely]] {
-      tell(event);
+      tell(event, symbol);
     }
   }
   void keep(const Event& event) noexcept;
-  void tell(const Event& event) noexcept;
+  void tell(const Event& event, std::string_view symbol) noexcept;
   DeviceEvent described(const Event& event) const;
 
   const std::uint64_t size_;

@@ -110,9 +110,12 @@ ExitDispatch::~ExitDispatch() = default;
 
 [[gnu::hot]] void ExitDispatch::record_delivery(const kvm::VcpuFd& cpu,
                                                 const NextStep& step) noexcept {
+  if (!step.nmi && !step.interrupt) return;
   const auto id = static_cast<std::uint16_t>(id_);
-  if (step.nmi) machine_.events.nmi(id, cpu.exit_rip());
-  if (step.interrupt) machine_.events.interrupt(id, *step.interrupt, cpu.exit_rip());
+  const std::uint64_t rip = cpu.exit_rip();
+  const std::string symbol = machine_.events.is_live() ? name_of(cpu, rip) : std::string();
+  if (step.nmi) machine_.events.nmi(id, rip, symbol);
+  if (step.interrupt) machine_.events.interrupt(id, *step.interrupt, rip, symbol);
 }
 
 [[gnu::hot]] Result<void> ExitDispatch::dispatch(kvm::VcpuFd& cpu, VcpuExit& exit) {
@@ -385,14 +388,15 @@ void ExitDispatch::add_completed(std::map<std::string, std::uint64_t>& by_mnemon
 
 std::string ExitDispatch::place_text(const kvm::VcpuFd& cpu, std::uint64_t rip) const {
   if (rip == 0) return {};
-  std::string text = fmt::format(" rip {:#x}", rip);
+  const std::string name = name_of(cpu, rip);
+  return fmt::format(" rip {:#x}{}{}", rip, name.empty() ? "" : " ", name);
+}
+
+std::string ExitDispatch::name_of(const kvm::VcpuFd& cpu, std::uint64_t rip) const {
   const debug::Symbols* const symbols = debugger_ == nullptr ? nullptr : debugger_->symbols();
   const std::uint64_t entry = symbols == nullptr ? 0 : cpu.msr(x86::kMsrLstar).value_or(0);
   const auto offset = entry == 0 ? std::nullopt : symbols->kernel_offset(entry);
-  if (offset) {
-    if (const std::string name = symbols->name_of(rip - *offset); !name.empty()) text += " " + name;
-  }
-  return text;
+  return offset ? symbols->name_of(rip - *offset) : std::string();
 }
 
 void ExitDispatch::trace(const kvm::VcpuFd& cpu, const VcpuExit& exit) const {

@@ -107,6 +107,8 @@ class ExitDispatch final : public ExitHandler {
   void trace(const kvm::VcpuFd& cpu, const VcpuExit& exit) const;
   // " rip 0x... name+0x..."; empty for 0, a place that is not known.
   std::string place_text(const kvm::VcpuFd& cpu, std::uint64_t rip) const;
+  // "name+0x..."; empty when it is not known.
+  std::string name_of(const kvm::VcpuFd& cpu, std::uint64_t rip) const;
   // The CPU has just entered the guest's kernel by SYSCALL; or is about to go on in a user's code.
   Result<void> trace_syscall(const kvm::VcpuFd& cpu) const;
   Result<void> trace_return(const kvm::VcpuFd& cpu) const;

@@ -70,9 +70,11 @@ class Traced(unittest.TestCase):
     def test_interrupts_are_told(self):
         vectors = {line.split()[-1] for line in self.told(r"irq message 0xfee\w+ data 0x\w+ vector 0x\w+")}
         self.assertTrue(vectors)
-        given = {line.split()[4] for line in self.told(r"vcpu0 irq vector 0x\w+( rip 0x\w+)?")}
+        given = {line.split()[4] for line in self.told(r"vcpu0 irq vector 0x\w+( rip 0x\w+( <.*>)?)?")}
         if given:  # by local APICs that are not KVM's
             self.assertLessEqual(vectors, given)
+            if self.named:
+                self.assertTrue(self.told(r"vcpu0 irq vector 0x\w+ rip 0xf\w+ <[a-z_]\w+\+0x[0-9a-f]+>"))
 
     def test_exits_are_told_with_the_places_they_came_from(self):
         exits = [line for line in self.stderr.splitlines() if line.startswith("vmm: vcpu0 pio ")]

@@ -70,6 +70,19 @@ TEST(EventLog, WithoutRoom_onlyLiveIsTold) {
   EXPECT_THAT(log.last(), IsEmpty());
 }
 
+TEST(EventLog, NameOfAPlace_isForWhoIsToldAtOnce) {
+  std::vector<std::string> told;
+  EventLog log(2, [&told](const DeviceEvent& event) { told.push_back(device_event_text(event)); });
+  EXPECT_TRUE(log.is_live());
+  EXPECT_FALSE(EventLog(2).is_live());
+  log.interrupt(1, 0x21, 0x1004, "idle+0x4");
+  log.nmi(0, 0x2000, "work+0x0");
+  log.nmi(0, 0x3000);
+  EXPECT_THAT(told, ElementsAre("vcpu1 irq vector 0x21 rip 0x1004 <idle+0x4>",
+                                "vcpu0 irq nmi rip 0x2000 <work+0x0>", "vcpu0 irq nmi rip 0x3000"));
+  EXPECT_EQ(device_event_text(log.last().front()), "vcpu0 irq nmi rip 0x2000");
+}
+
 TEST(EventLog, DevicesOfOneNameAreOne) {
   EventLog log(2);
   EXPECT_EQ(log.number_of("a"), log.number_of("a"));
