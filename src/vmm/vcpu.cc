@@ -79,17 +79,29 @@ void Vcpu::await_parking() const noexcept {
 }
 
 void Vcpu::kick() {
-  // Only a thread that is in, or on its way into, KVM_RUN needs more than the condition variable.
-  if (actual_ != State::kRunning) return;
-  if (parking_) return;  // it looks around anyway before it does anything else
+  const std::lock_guard<std::mutex> lock(kick_mutex_);
+  // Only a thread that is in, or on its way into, KVM_RUN needs more than tell(); any other looks
+  // around anyway before it does anything else.
+  if (!kickable_) return;
   nudged_ = true;
   if (waiting_) {
-    tell();
+    kicked_.notify_all();
     return;
   }
   kicks_.fetch_add(1, std::memory_order_relaxed);
   fd_.kick();
   ::pthread_kill(thread_.native_handle(), kick_signal_);
+}
+
+void Vcpu::forget_kicks() {
+  const std::lock_guard<std::mutex> lock(kick_mutex_);
+  fd_.forget_kick();
+  nudged_ = false;
+}
+
+void Vcpu::set_kickable(bool kickable) {
+  const std::lock_guard<std::mutex> lock(kick_mutex_);
+  kickable_ = kickable;
 }
 
 void Vcpu::resume() {
@@ -109,7 +121,6 @@ void Vcpu::request_pause() {
 void Vcpu::nudge() {
   const std::thread::id here = std::this_thread::get_id();
   if (here == thread_.get_id() || here == caller_.load(std::memory_order_relaxed)) return;
-  std::lock_guard<std::mutex> lock(mutex_);
   kick();
 }
 
@@ -188,7 +199,7 @@ void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
 bool Vcpu::wait_until_running() {
   std::unique_lock<std::mutex> lock(mutex_);
   actual_ = State::kPaused;
-  parking_ = false;
+  set_kickable(false);
   running_.store(false, std::memory_order_release);
   // Without the lock, for which whoever wakes up would only have to wait.
   lock.unlock();
@@ -203,6 +214,7 @@ bool Vcpu::wait_until_running() {
     }
     if (wanted_ == State::kRunning) {
       actual_ = State::kRunning;
+      set_kickable(true);
       running_.store(true, std::memory_order_relaxed);
       handler_.resumed();
       return true;
@@ -215,17 +227,21 @@ bool Vcpu::wait_until_running() {
 
 // A kick that came before the wait has set immediate_exit, too: both are taken together.
 bool Vcpu::wait_for_nudge(const NextStep& next) {
-  std::unique_lock<std::mutex> lock(mutex_);
-  const auto called = [this] { return nudged_ || wanted_ != State::kRunning || !mailbox_.empty(); };
-  waiting_ = true;
-  if (next.deadline) {
-    changed_.wait_until(lock, *next.deadline, called);
-  } else {
-    changed_.wait(lock, called);
+  {
+    std::unique_lock<std::mutex> lock(kick_mutex_);
+    // Who wants anything else of a CPU that runs kicks it, too.
+    const auto called = [this] { return nudged_; };
+    waiting_ = true;
+    if (next.deadline) {
+      kicked_.wait_until(lock, *next.deadline, called);
+    } else {
+      kicked_.wait(lock, called);
+    }
+    waiting_ = false;
+    nudged_ = false;
+    fd_.forget_kick();
   }
-  waiting_ = false;
-  nudged_ = false;
-  fd_.forget_kick();
+  std::unique_lock<std::mutex> lock(mutex_);
   run_mailbox(lock);
   return wanted_ == State::kRunning;
 }
@@ -268,10 +284,7 @@ void Vcpu::finish_instruction() {
     return false;
   }
   if (handler_.handle(fd_, *exit) == AfterExit::kPark) {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      parking_ = true;
-    }
+    set_kickable(false);
     // A debug exit is between two instructions.
     if (!std::holds_alternative<DebugTrapExit>(*exit)) finish_instruction();
     park();
@@ -280,9 +293,8 @@ void Vcpu::finish_instruction() {
   if (!std::holds_alternative<InterruptedExit>(*exit)) return true;
   // The mailbox is examined only here, after KVM_RUN returned EINTR with immediate_exit set: the
   // kernel has then finished any pending PIO or MMIO. Clearing comes before looking (kick.h).
-  fd_.forget_kick();
+  forget_kicks();
   std::unique_lock<std::mutex> lock(mutex_);
-  nudged_ = false;
   run_mailbox(lock);
   return wanted_ == State::kRunning;
 }

@@ -126,22 +126,32 @@ class Vcpu {
   bool look_for_news(std::unique_lock<std::mutex>& lock, std::chrono::microseconds time);
   // Something has changed; with the lock or just after it.
   void tell();
-  // mutex_ is held, here and below.
+  // mutex_ is held.
   void run_mailbox(std::unique_lock<std::mutex>& lock);
   void park();
+  // With mutex_ held or without; takes kick_mutex_. Whoever has changed something for the thread to
+  // see has done so before.
   void kick();
+  // The thread, before it looks at what has changed: kicks that come from now on are for later
+  // ones.
+  void forget_kicks();
+  void set_kickable(bool kickable);
 
   kvm::VcpuFd fd_;
   ExitHandler& handler_;
   const int kick_signal_;
 
-  std::mutex mutex_;  // guards the next eight
+  // Held while closures run, which may wait for locks of devices.
+  std::mutex mutex_;  // guards the next four
   std::condition_variable changed_;
   State wanted_ = State::kPaused;
   State actual_ = State::kPaused;
   std::deque<std::function<void()>> mailbox_;
+  // Whoever nudges may hold such a lock: nothing is waited for with this one held.
+  std::mutex kick_mutex_;  // guards the next four
+  std::condition_variable kicked_;
+  bool kickable_ = false;                  // Running, and not on its way to Paused by itself
   bool waiting_ = false;                   // in wait_for_nudge()
-  bool parking_ = false;                   // on its way to Paused by itself
   bool nudged_ = false;                    // kicked since the last wait
   std::atomic<std::thread::id> caller_{};  // who runs a closure in the thread's place
   std::atomic<std::uint32_t> news_{0};     // counts what changed_ is notified of

@@ -385,6 +385,35 @@ TEST_F(VcpuTest, SharedRegistersAtAnExit_areThoseOfKvm) {
   EXPECT_EQ(vm->registers().gpr[x86::kRax] & 0xffff, 3U);
 }
 
+// Who nudges may hold what a closure of call() waits for: a device's lock, on another thread.
+class VcpuTestNudge : public VcpuTest, public ::testing::WithParamInterface<bool> {};
+
+TEST_P(VcpuTestNudge, DoesNotWaitForAClosure) {
+  const bool running = GetParam();
+  auto vm = SmallVm::create(system(), kSpin, {});
+  ASSERT_TRUE(vm);
+  if (running) vm->cpu().resume();
+  std::timed_mutex device;
+  std::latch in_closure(1), has_device(1);
+  std::thread raiser([&] {
+    const std::lock_guard lock(device);
+    has_device.count_down();
+    in_closure.wait();
+    vm->cpu().nudge();
+  });
+  has_device.wait();
+  vm->call([&](kvm::VcpuFd&) {
+    in_closure.count_down();
+    const std::unique_lock lock(device, kPatience / 2);
+    EXPECT_TRUE(lock.owns_lock());
+  });
+  raiser.join();
+  if (running) vm->pause();
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, VcpuTestNudge, ::testing::Bool(),
+                         [](const auto& tested) { return tested.param ? "Running" : "Paused"; });
+
 TEST_F(VcpuTest, PauseFinishesAPendingMmioRead) {
   Gate gate;
   std::atomic<int> reads{0};
