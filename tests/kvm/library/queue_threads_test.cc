@@ -125,6 +125,9 @@ TEST(QueueThreads, EachServesItsQueuesOfADisk) {
   EXPECT_EQ(readers, (Readers{{0, "io2"}, {1, "io1"}}));
   for (std::uint64_t queue = 0; queue < kQueues; ++queue) {
     const std::uint64_t page = kRings + queue * kRingStride;
+    const auto used = vm->memory().read<std::array<std::uint32_t, 3>>(Gpa(page + kUsed)).value();
+    EXPECT_EQ(used[0] >> 16, 1U) << "one answer";
+    EXPECT_EQ(used[2], kSector + 1);
     EXPECT_EQ(vm->memory().read<std::uint8_t>(Gpa(page + kStatus)).value(), 0);
     EXPECT_EQ(vm->memory().read<std::uint8_t>(Gpa(page + kData + kSector - 1)).value(),
               0x40 + queue);
