@@ -105,7 +105,10 @@ _vmm_value() {
     --net)
       case $value in
         *pcap=*) _vmm_files "${value##*pcap=}" ;;
-        tap=*,*) _vmm_words "${value##*,}" 'queues= mac= pcap=' ;;
+        tap=*,*) _vmm_words "${value##*,}" 'queues= mac= pcap= iothread=' ;;
+        user,*) _vmm_words "${value##*,}" 'hostfwd= restricted mac= pcap= iothread=' ;;
+        fd=*,* | passt,* | passt=*,*) _vmm_words "${value##*,}" 'mac= pcap= iothread=' ;;
+        vhost-user=*,*) _vmm_words "${value##*,}" 'mac=' ;;
         tap=*) _vmm_words "${value#tap=}" "$(compgen -G '/sys/class/net/*/tun_flags' | cut -d/ -f5)" ;;
         vhost-user=*) _vmm_files "${value#vhost-user=}" ;;
         passt=*) _vmm_files "${value#passt=}" ;;
