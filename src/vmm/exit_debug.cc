@@ -64,16 +64,16 @@ Result<void> ExitDispatch::after_instruction(kvm::VcpuFd& cpu) {
   if (debug().tape().active()) return tick(cpu);
   if (!debug().stepping()) return {};
   if (debug().stepping_over()) return after_step_over(cpu);
-  const x86::Registers registers = VMM_TRY(cpu.registers());
-  return debug().in_range(registers.rip) ? Result<void>() : stop_with_state(cpu, StopKind::kStep);
+  const std::uint64_t pc =
+      debug::linear_pc(VMM_TRY(cpu.registers()), VMM_TRY(cpu.system_registers()));
+  return debug().in_range(pc) ? Result<void>() : stop_with_state(cpu, StopKind::kStep);
 }
 
 Result<bool> ExitDispatch::on_planted(kvm::VcpuFd& cpu) {
   if (debugger_ == nullptr || !debug().wish().planted) return false;
   const x86::Registers registers = VMM_TRY(cpu.registers());
   const x86::SystemRegisters system = VMM_TRY(cpu.system_registers());
-  const std::uint64_t pc =
-      system.code_is_64bit() ? registers.rip : (system.cs.base + registers.rip) & 0xffffffff;
+  const std::uint64_t pc = debug::linear_pc(registers, system);
   const PagingContext context = x86::privileged_context(system, registers.rflags);
   const PageWalk walk = walk_pages(machine_.memory, context, Gva(pc), AccessKind::kRead);
   if (!walk.mapped() || !debugger_->planted_at(walk.gpa)) return false;

@@ -16,15 +16,11 @@
 namespace vmm {
 namespace {
 
+using debug::linear_pc;
 using debug::StopKind;
 using debug::TapeHead;
 
 constexpr std::size_t kLongest = 15;  // bytes of an instruction
-
-std::uint64_t linear_pc(const x86::Registers& registers, const x86::SystemRegisters& system) {
-  if (system.code_is_64bit()) return registers.rip;
-  return (system.cs.base + registers.rip) & 0xffffffff;
-}
 
 // Whether the CPU executes code at CPL 3, or does behind its next instruction.
 bool goes_to_user(const GuestMemory& memory, debug::InstructionNature nature,
@@ -246,7 +242,7 @@ Result<void> ExitDispatch::judge_tick(kvm::VcpuFd& cpu, const x86::Registers& re
       return {};
     }
   }
-  if (debug().stepping() && !debug().in_range(registers.rip)) {
+  if (debug().stepping() && !debug().in_range(linear_pc(registers, *VMM_TRY(system_of(cpu))))) {
     stop_for_debugger(StopKind::kStep);
   } else if (tape.plays() ? tape.at.tick >= tape.until : tape.tape->ticks() >= tape.longest) {
     stop_for_debugger(StopKind::kTapeEnd);

@@ -37,12 +37,21 @@ inline constexpr std::array<NamedMsr, 15> kNamedMsrs{{
     {"spec_ctrl", 0x48},
 }};
 
+// Where the next instruction is, as a linear address.
+inline std::uint64_t linear_pc(const x86::Registers& general,
+                               const x86::SystemRegisters& system) noexcept {
+  if (system.code_is_64bit()) return general.rip;
+  return (system.cs.base + general.rip) & 0xffffffff;
+}
+
 // Where the stack's top is, as a linear address, and how much below it a processor may push when it
-// takes an interrupt: a frame of six words, aligned.
+// takes an interrupt: a frame of six words, aligned. The pointer of a 16-bit stack is SP alone (SDM
+// volume 1, 6.2.3).
 inline std::uint64_t linear_stack(const x86::Registers& general,
                                   const x86::SystemRegisters& system) noexcept {
   const std::uint64_t top = general.gpr[x86::kRsp];
-  return system.code_is_64bit() ? top : (system.ss.base + top) & 0xffffffff;
+  if (system.code_is_64bit()) return top;
+  return (system.ss.base + (system.ss.default_big ? top : top & 0xffff)) & 0xffffffff;
 }
 inline constexpr std::uint64_t kMostPushed = 64;
 
@@ -54,10 +63,9 @@ struct CpuState {
   // In the order of kNamedMsrs; nothing where this CPU has no such MSR.
   std::array<std::optional<std::uint64_t>, kNamedMsrs.size()> msrs{};
 
-  // Where the next instruction is, as a linear address.
-  std::uint64_t linear_pc() const noexcept {
-    if (system.code_is_64bit()) return general.rip;
-    return (system.cs.base + general.rip) & 0xffffffff;
+  std::uint64_t linear_pc() const noexcept { return debug::linear_pc(general, system); }
+  void set_linear_pc(std::uint64_t address) noexcept {
+    general.rip = system.code_is_64bit() ? address : (address - system.cs.base) & 0xffffffff;
   }
 };
 

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 #include <utility>
@@ -194,7 +195,12 @@ Result<StopEvent> Debugger::interrupt() {
     history_.search.reset();
     reported_.with([](auto& events) { events.clear(); });
   }
+  // One of those that were let go: the debugger may have kept the others.
+  const auto first = std::find_if(asked_.begin(), asked_.end(), [](const ResumeAction& action) {
+    return action.kind != ResumeAction::Kind::kStay;
+  });
   StopEvent event;
+  if (first != asked_.end()) event.cpu = static_cast<unsigned>(first - asked_.begin());
   if (crash_ && !history_.past) {
     event = {.kind = StopKind::kCrashed,
              .cpu = static_cast<unsigned>(crash_->vcpu),
@@ -325,6 +331,7 @@ void Debugger::detach() {
       end_recording();
       forget_history();
       set_checkpoint_interval({});
+      asked_.clear();
       wishes_.clear();
       judged_.with([](auto& judged) { judged.reset(); });
       remove_all();
@@ -377,6 +384,25 @@ Result<CpuState> read_state(const kvm::VcpuFd& fd) {
   return state;
 }
 
+// KVM takes some states without a word, and leaves what it cannot do: 32-bit paging on a software
+// KVM.
+Result<void> check_taken(const x86::SystemRegisters& before, const x86::SystemRegisters& wanted,
+                         const x86::SystemRegisters& taken) {
+  using Field = std::uint64_t x86::SystemRegisters::*;
+  const std::array<std::pair<std::string_view, Field>, 4> fields{
+      {{"cr0", &x86::SystemRegisters::cr0},
+       {"cr3", &x86::SystemRegisters::cr3},
+       {"cr4", &x86::SystemRegisters::cr4},
+       {"efer", &x86::SystemRegisters::efer}}};
+  for (const auto& [name, field] : fields) {
+    const std::uint64_t left = (wanted.*field ^ before.*field) & (wanted.*field ^ taken.*field);
+    if (left == 0) continue;
+    return fail(ErrorCode::kUnsupported, "this host's KVM leaves bits {:#x} of {} as they are",
+                left, name);
+  }
+  return {};
+}
+
 Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuState& wanted) {
   if (wanted.system != now.system) VMM_TRY(fd.set_system_registers(wanted.system));
   if (wanted.general != now.general) VMM_TRY(fd.set_registers(wanted.general));
@@ -390,7 +416,8 @@ Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuSt
     const std::array<kvm::Msr, 1> msrs{{{kNamedMsrs[i].index, value}}};
     VMM_TRY(fd.set_msrs(msrs));
   }
-  return {};
+  if (wanted.system == now.system) return {};
+  return check_taken(now.system, wanted.system, VMM_TRY(fd.system_registers()));
 }
 
 // A CPU that is sent elsewhere is to execute what lies there, be it halted: gdb calls functions

@@ -141,7 +141,7 @@ bool Debugger::was_asked_step(unsigned cpu) const {
   if (asked.kind == ResumeAction::Kind::kStep) return true;
   if (asked.kind != ResumeAction::Kind::kStepRange) return false;
   const auto state = state_locked(cpu);
-  return !state || state->general.rip < asked.begin || state->general.rip >= asked.end;
+  return !state || state->linear_pc() < asked.begin || state->linear_pc() >= asked.end;
 }
 
 // What of the CPUs' reports is to be told. All stand; when nothing is told they run again.

@@ -33,6 +33,14 @@ Shape shape_of(const PagingContext& context) {
   return {.levels = (context.cr4 & x86::kCr4La57) != 0 ? 5U : 4U};
 }
 
+// Of the table of interrupts, which may be longer (SDM volume 3, 6.10 and 21.1.4).
+constexpr std::uint64_t kVectors = 256;
+
+std::uint64_t vector_size(const PagingContext& context) {
+  if ((context.cr0 & x86::kCr0Pe) == 0) return 4;
+  return (context.efer & x86::kEferLma) != 0 ? 16 : 8;
+}
+
 class Tables {
  public:
   Tables(const GuestMemory& memory, std::set<Gpa>& pages, Shape shape)
@@ -88,13 +96,17 @@ std::set<Gpa> needed_pages(const GuestMemory& memory, const PagingContext& conte
   const auto add = [&](std::uint64_t first, std::uint64_t last) {
     add_linear(memory, context, first, std::min(last, kMostLimit) + 1, pages);
   };
+  const std::uint64_t vectors_end = kVectors * vector_size(context) - 1;
+  add(system.idt.base, std::min<std::uint64_t>(system.idt.limit, vectors_end));
+  add(pc, kLongestInstruction);
+  // In real mode there are no descriptors but those of interrupts; the registers have what is of
+  // the reset, or of a guest that has come back.
+  if ((context.cr0 & x86::kCr0Pe) == 0) return pages;
   add(system.gdt.base, system.gdt.limit);
-  add(system.idt.base, system.idt.limit);
   // A null selector: nobody has loaded it, and what is there is of the reset.
   for (const x86::Segment* const segment : {&system.tr, &system.ldt}) {
     if (segment->selector != 0 && !segment->unusable) add(segment->base, segment->limit);
   }
-  add(pc, kLongestInstruction);
   return pages;
 }
 

@@ -433,8 +433,7 @@ bool RegisterMap::set_value(const Register& r, std::uint64_t value, CpuState& st
       state.general.gpr[r.index] = value;
       return true;
     case Kind::kPc:
-      state.general.rip =
-          state.system.code_is_64bit() ? value : (value - state.system.cs.base) & 0xffffffff;
+      state.set_linear_pc(value);
       return true;
     case Kind::kFlags:
       state.general.rflags = value | 2;

@@ -472,7 +472,7 @@ void Session::resume_all(std::string_view rest, ResumeAction::Kind kind, bool ha
     if (!address || !rest.empty()) return send_error(kBadRequest);
     auto state = target_.state(control_cpu_);
     if (!state) return send_error(kNoAccess);
-    state->general.rip = *address;
+    state->set_linear_pc(*address);
     if (!target_.set_state(control_cpu_, *state)) return send_error(kNoAccess);
   }
   std::vector<ResumeAction> actions(target_.cpus(), {ResumeAction::Kind::kContinue});

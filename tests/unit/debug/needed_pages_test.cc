@@ -65,6 +65,23 @@ TEST_F(NeededPages, WithoutPagingThereAreNoTables) {
   EXPECT_FALSE(pages.contains(Gpa(0x1000)));
 }
 
+// What the registers say of descriptors is of the reset, and nobody looks there.
+TEST_F(NeededPages, InRealModeOnlyVectorsAndCode) {
+  system.gdt.limit = 0xffff;
+  system.ldt.limit = system.tr.limit = 0xffff;
+  system.tr.selector = 0x40;
+  system.idt.limit = 0xffff;
+  const std::set<Gpa> pages = needed_pages(memory, {}, system, 0x5000);
+  EXPECT_EQ(pages, (std::set<Gpa>{Gpa(0), Gpa(0x5000)}));
+}
+
+TEST_F(NeededPages, NoMoreInterruptsThanThereAre) {
+  put_tables();
+  system.idt.base = 0x20000;
+  system.idt.limit = 0xffff;
+  EXPECT_FALSE(needed(0).contains(Gpa(0x21000)));
+}
+
 // Tables that lead to themselves, and out of memory.
 TEST_F(NeededPages, CirclesEnd) {
   for (std::uint64_t i = 0; i < 512; ++i) put(0x1000, i, 0x1000 | kPresent);
