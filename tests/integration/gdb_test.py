@@ -106,16 +106,29 @@ class Debugged(unittest.TestCase):
         self.assertTrue(eventually(lambda: listens(self.path)))
         return running
 
-    def gdb(self, *commands, program=()):
-        """What gdb says to these commands, run after it has connected."""
+    def gdb(self, *commands, program=(), interrupts=0):
+        """What gdb says to these commands, run after it has connected. Ctrl-C is pressed `interrupts` times: whenever gdb
+        has let the guest go on, which it says while `set debug remote` is 1."""
         # On a busy host gdb would ask again before it is answered, and take the second answer for that to its next question.
         words = ["gdb", "--batch", "-nx", *program, "-ex", "set confirm off", "-ex", "set pagination off",
                  "-ex", f"set remotetimeout {vmm_process.PATIENCE}",
                  "-ex", f"target remote {self.path}"]
         for command in commands:
             words += ["-ex", command]
-        done = subprocess.run(words, capture_output=True, timeout=vmm_process.PATIENCE * 3)
-        text = done.stdout.decode() + done.stderr.decode()
+        with tempfile.TemporaryFile() as output:
+            gdb = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE,
+                                   preexec_fn=vmm_process.default_signals)
+            text = ""
+            try:
+                for _ in range(interrupts):
+                    text += read_until(gdb.stderr.fileno(), "Sending packet: $vCont;")
+                    gdb.send_signal(signal.SIGINT)
+                text += gdb.communicate(timeout=vmm_process.PATIENCE * 3)[1].decode()
+            finally:
+                gdb.kill()
+                gdb.wait()
+            output.seek(0)
+            text = output.read().decode() + text
         print(text)
         return text
 

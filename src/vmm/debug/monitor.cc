@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <chrono>
+#include <initializer_list>
 #include <set>
 #include <vector>
 
@@ -125,20 +126,23 @@ Answer devices(const MonitorView& view, const Words& words) {
   return text;
 }
 
-// The devices whose names begin with `prefix`; where they are KVM's, it has no text for them.
-Answer chip(const MonitorView& view, std::string_view prefix) {
+// The devices whose names begin like that; where they are KVM's, it has no text for them.
+Answer chips(const MonitorView& view, std::initializer_list<std::string_view> prefixes) {
   std::string text;
   for (const DeviceRef& device : all_devices(view)) {
-    if (device.id().substr(0, prefix.size()) == prefix) text += device_text(device);
+    for (const std::string_view prefix : prefixes) {
+      if (device.id().substr(0, prefix.size()) == prefix) text += device_text(device);
+    }
   }
   if (text.empty()) return std::string("It is in KVM (--irqchip user has it here).\n");
   return text;
 }
 
-Answer lapic(const MonitorView& view, const Words&) { return chip(view, "lapic"); }
-Answer ioapic(const MonitorView& view, const Words&) { return chip(view, "ioapic"); }
-Answer pic(const MonitorView& view, const Words&) { return chip(view, "pic"); }
-Answer pit(const MonitorView& view, const Words&) { return chip(view, "pit"); }
+Answer lapic(const MonitorView& view, const Words&) { return chips(view, {"lapic"}); }
+Answer ioapic(const MonitorView& view, const Words&) { return chips(view, {"ioapic"}); }
+Answer pic(const MonitorView& view, const Words&) { return chips(view, {"pic"}); }
+Answer irq(const MonitorView& view, const Words&) { return chips(view, {"ioapic", "pic"}); }
+Answer pit(const MonitorView& view, const Words&) { return chips(view, {"pit"}); }
 
 std::string kind_text(const GuestRegion& region) {
   switch (region.kind()) {
@@ -459,7 +463,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info events", "[N]", "the machine's last N interrupts and requests to devices", events},
     {"info exits", "", "exits of the guest, by kind", exits},
     {"info ioapic", "", "the I/O APIC", ioapic},
-    {"info irq", "", "the same, and the PIC", ioapic},
+    {"info irq", "", "the same, and the PIC", irq},
     {"info lapic", "", "the local APICs", lapic},
     {"info mem", "", "RAM and device windows by guest-physical address", memory},
     {"info msr", "[NUMBER]", "MSRs by name, or any one", msrs},
