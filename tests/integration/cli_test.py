@@ -307,6 +307,31 @@ class Streams(unittest.TestCase):
         self.assertEqual(lines[:2], ["vmm: irq gsi 4 raised", "vmm: irq gsi 4 lowered"])
         self.assertNotIn(" pio ", err)
 
+    def test_places_of_interrupts_have_names(self):
+        """A kernel that lies 2 MiB behind its symbols, as IA32_LSTAR tells, is interrupted by the UART."""
+        base, handler, gate = 0x201000, 0x201800, 0x3000 + 16 * 0x24
+        guest = Guest().raw([0xB9, 0x82, 0, 0, 0xC0, 0xB8, 0x10, 0x10, 0x20, 0, 0x31, 0xD2, 0x0F, 0x30])  # mov ecx, 0xc0000082; mov eax, 0x201010; xor edx, edx; wrmsr
+        guest.raw([0x48, 0xB8, *handler.to_bytes(8, "little"), 0x48, 0xBB, *gate.to_bytes(8, "little")])  # mov rax, handler; mov rbx, gate
+        guest.raw([0x66, 0x89, 0x03, 0x8C, 0xC9, 0x66, 0x89, 0x4B, 0x02])  # mov [rbx], ax; mov ecx, cs; mov [rbx+2], cx
+        guest.raw([0x66, 0xC7, 0x43, 0x04, 0x00, 0x8E])  # mov word [rbx+4], 0x8e00
+        guest.raw([0x48, 0xC1, 0xE8, 0x10, 0x66, 0x89, 0x43, 0x06, 0xBC, 0, 0x60, 0, 0])  # shr rax, 16; mov [rbx+6], ax; mov esp, 0x6000
+        guest.raw([0x66, 0xC7, 0x04, 0x25, 0x00, 0x40, 0, 0, 0xFF, 0x0F])  # mov word [0x4000], 0xfff
+        guest.raw([0x48, 0xC7, 0x04, 0x25, 0x02, 0x40, 0, 0, 0x00, 0x30, 0, 0])  # mov qword [0x4002], 0x3000
+        guest.raw([0x0F, 0x01, 0x1C, 0x25, 0x00, 0x40, 0, 0])  # lidt [0x4000]
+        guest.out(0x20, 0x11).out(0x21, 0x20).out(0x21, 4).out(0x21, 1).out(0x21, 0xEF).out(0xA1, 0xFF)
+        guest.out(0x3F9, 2).raw([0xFB]).hang()  # sti
+        guest.code = guest.code.ljust(handler - base, b"\x90") + Guest().exit(1).code
+        arguments = guest.arguments(self)
+        arguments[arguments.index("flat")] = f"flat,addr={base:#x}"
+        with tempfile.NamedTemporaryFile(suffix=".map") as symbols:
+            symbols.write(b"1000 T _text\n1010 T entry_SYSCALL_64\n1040 T idle\n1800 T handler\n2000 T _end\n")
+            symbols.flush()
+            code, _, err = vmm(*arguments, "--trace=irq", "-q", "--irqchip", "user", "--symbols", symbols.name)
+        self.assertEqual(code, 3, err)
+        line = next(line for line in err.splitlines() if "vcpu0 irq vector 0x24" in line)
+        if " rip " in line:  # a KVM that tells registers with each exit
+            self.assertRegex(line, r" rip 0x201[0-9a-f]{3} <idle\+0x[0-9a-f]+>$")
+
     def test_pasted_input_arrives_intact(self):
         text = "".join(f"{i}," for i in range(2500)).encode()
         running = Running(self, Guest().echo().arguments(self), stdin=subprocess.PIPE,
