@@ -295,6 +295,18 @@ TEST_F(DebugSession, RangeIsSteppedThrough) {
   EXPECT_EQ(target.actions[0].end, 0x1010U);
 }
 
+TEST_F(DebugSession, AddressToGoOnFromIsLinear) {
+  attach();
+  EXPECT_EQ(ask("s1234"), "");
+  EXPECT_EQ(target.states[0].general.rip, 0x1234U);
+  session.on_stop({.kind = StopKind::kStep});
+  answers();
+  target.states[0].system.efer = 0;
+  target.states[0].system.cs.base = 0x1000;
+  EXPECT_EQ(ask("c1234"), "");
+  EXPECT_EQ(target.states[0].general.rip, 0x234U);
+}
+
 TEST_F(DebugSession, MalformedResumeIsRefused) {
   attach();
   EXPECT_EQ(ask("vCont;"), "E16");
