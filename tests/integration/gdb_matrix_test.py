@@ -109,7 +109,7 @@ class Cell(Debugged):
 
     def monitors(self):
         """All monitor commands that leave a guest as it is; what they answer is for `answers`."""
-        commands = [*MONITOR, *CHIPS, "info cpus", "info exits", "info trace 2", "info events 2", "info crash", "checkpoint one",
+        commands = [*MONITOR, *CHIPS, "info cpus", "info exits", "info trace 2", "info events 2", "log 2", "info crash", "checkpoint one",
                     "snapshot two", "checkpoints", "rewind one", "rewind three"]
         return ["python import json; print('MONITOR ' + json.dumps({c: gdb.execute('monitor ' + c, to_string=True) for c in "
                 f"{commands!r}}}))", "maintenance flush register-cache"]
@@ -133,6 +133,10 @@ class Cell(Debugged):
         self.assertRegex(answers["info exits"], r"unclaimed +\d+\ncompleted +\d+\n")
         self.assertRegex(answers["info trace 2"], "^(last exits of vCPU|No exits are recorded)")
         self.assertRegex(answers["info events 2"], r"irq gsi 23 raised\n.* irq gsi 23 lowered\n")
+        log = answers["log 2"].splitlines()
+        self.assertEqual(len(log), 2)
+        self.assertRegex(log[-1], r"^ +-?0\.000000 s (vcpu\d #|irq gsi )")
+        self.assertEqual([line.split()[0] for line in log], sorted((line.split()[0] for line in log), key=float))
         self.assertEqual("has not crashed" in answers["info crash"], not crashed)
         self.judge_checkpoints(answers, crashed)
 

@@ -17,6 +17,7 @@
 #include "vmm/debug/monitor_linux.h"
 #include "vmm/debug/packet.h"
 #include "vmm/snapshot/snapshot.h"
+#include "vmm/trace/exit_text.h"
 #include "vmm/x86/format.h"
 #include "vmm/x86/paging_context.h"
 
@@ -195,22 +196,26 @@ Answer exits(const MonitorView& view, const Words&) {
 }
 
 // The flight recorder: the last exits of each CPU.
-Answer trace(const MonitorView& view, const Words& words) {
-  constexpr std::uint64_t kLines = 16;
-  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(monitor_number(words[0]));
+constexpr std::uint64_t kRecorded = 16;  // unless somebody asks for more
+
+Result<KernelNames> names_in(const MonitorView& view) {
   KernelNames names{.symbols = view.symbols};
   if (view.symbols != nullptr) {
     names.offset = kernel_offset(view, VMM_TRY(view.state(view.cpu))).value_or(0);
   }
-  const std::string text =
-      last_exits_text(view.control.machine(), static_cast<std::size_t>(most), names);
+  return names;
+}
+
+Answer trace(const MonitorView& view, const Words& words) {
+  const std::uint64_t most = words.empty() ? kRecorded : VMM_TRY(monitor_number(words[0]));
+  const std::string text = last_exits_text(view.control.machine(), static_cast<std::size_t>(most),
+                                           VMM_TRY(names_in(view)));
   return text.empty() ? std::string("No exits are recorded.\n") : text;
 }
 
 // The other part of it: interrupts and requests to devices.
 Answer events(const MonitorView& view, const Words& words) {
-  constexpr std::uint64_t kLines = 16;
-  const std::uint64_t most = words.empty() ? kLines : VMM_TRY(monitor_number(words[0]));
+  const std::uint64_t most = words.empty() ? kRecorded : VMM_TRY(monitor_number(words[0]));
   const auto records = view.control.machine().events.last(static_cast<std::size_t>(most));
   std::string text;
   for (const DeviceEvent& record : records) {
@@ -219,6 +224,34 @@ Answer events(const MonitorView& view, const Words& words) {
                         device_event_text(record));
   }
   return text.empty() ? std::string("No events are recorded.\n") : text;
+}
+
+// Both, of all CPUs and devices, in the order of time.
+Answer log(const MonitorView& view, const Words& words) {
+  const auto most =
+      static_cast<std::size_t>(words.empty() ? kRecorded : VMM_TRY(monitor_number(words[0])));
+  const KernelNames names = VMM_TRY(names_in(view));
+  const Machine& machine = view.control.machine();
+  std::vector<std::pair<std::int64_t, std::string>> lines;
+  for (std::size_t cpu = 0; cpu < machine.exit_rings.size(); ++cpu) {
+    for (const ExitRecord& record : machine.exit_rings[cpu]->last(most)) {
+      lines.emplace_back(record.time, fmt::format("vcpu{} {}{}", cpu, exit_text(record),
+                                                  record.rip != 0 ? names.of(record.rip) : ""));
+    }
+  }
+  for (const DeviceEvent& record : machine.events.last(most)) {
+    lines.emplace_back(
+        record.time, device_event_text(record) + (record.rip() != 0 ? names.of(record.rip()) : ""));
+  }
+  std::stable_sort(lines.begin(), lines.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::string text;
+  for (std::size_t i = lines.size() - std::min(lines.size(), most); i < lines.size(); ++i) {
+    text += fmt::format("{:>10.6f} s {}\n",
+                        static_cast<double>(lines[i].first - lines.back().first) / 1e9,
+                        lines[i].second);
+  }
+  return text.empty() ? std::string("Nothing is recorded.\n") : text;
 }
 
 std::string how(const MonitorView& view, const Breakpoints::Entry& entry) {
@@ -476,6 +509,7 @@ constexpr auto kCommands = std::to_array<Command>({
     {"info version", "", "which monitor this is", version},
     {"irq", "NUMBER", "raises and lowers an interrupt line", interrupt_line},
     {"kaslr", "", "how far the kernel lies from its symbols", kaslr},
+    {"log", "[N]", "the last N exits, interrupts and requests, in the order of time", log},
     {"lsmod", "", "a Linux guest's modules", linux_modules},
     {"nmi", "", "a non-maskable interrupt for the current CPU", nmi},
     {"ps", "", "a Linux guest's tasks", linux_tasks},
