@@ -8,6 +8,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <future>
 #include <latch>
 #include <numeric>
 #include <thread>
@@ -393,19 +394,15 @@ TEST_P(VcpuTestNudge, DoesNotWaitForAClosure) {
   auto vm = SmallVm::create(system(), kSpin, {});
   ASSERT_TRUE(vm);
   if (running) vm->cpu().resume();
-  std::timed_mutex device;
-  std::latch in_closure(1), has_device(1);
+  std::promise<void> in_closure, nudged;
   std::thread raiser([&] {
-    const std::lock_guard lock(device);
-    has_device.count_down();
-    in_closure.wait();
+    in_closure.get_future().wait();
     vm->cpu().nudge();
+    nudged.set_value();
   });
-  has_device.wait();
   vm->call([&](kvm::VcpuFd&) {
-    in_closure.count_down();
-    const std::unique_lock lock(device, kPatience / 2);
-    EXPECT_TRUE(lock.owns_lock());
+    in_closure.set_value();
+    EXPECT_EQ(nudged.get_future().wait_for(kPatience / 2), std::future_status::ready);
   });
   raiser.join();
   if (running) vm->pause();
