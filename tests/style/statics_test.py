@@ -22,6 +22,10 @@ ALLOWED = {
         "what probing found out about this host: the same for every machine of the process, written once",
     "vmm::kvm::System::supported_cpuid() const::first":
         "what this host's KVM can show guests: likewise",
+    "vmm::kvm::System::check()::first":
+        "what this host's KVM can do: likewise",
+    "vmm::kvm::System::msr_indices() const::first":
+        "which MSRs this host's KVM lists: likewise",
     "vmm::x86::host_cpu_brand[abi:cxx11]()::brand":
         "the processor's name: likewise",
 }
