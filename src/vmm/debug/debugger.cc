@@ -41,7 +41,10 @@ Result<std::shared_ptr<Debugger>> Debugger::create(Options options) {
 }
 
 Debugger::Debugger(Options options, EventFd stopped)
-    : options_(std::move(options)), stopped_(std::move(stopped)), wait_(options_.wait) {}
+    : options_(std::move(options)),
+      stopped_(std::move(stopped)),
+      wait_(options_.wait),
+      user_code_stops_(options_.user_code_stops) {}
 
 Debugger::~Debugger() = default;
 
