@@ -185,7 +185,7 @@ _vmm() {
           --initrd-unpack --restore --restore-memory --mem --mem-backing --thp --mem-prealloc --cpus --cpu --irqchip
           --tick-share --quirk --fw-cfg --uuid --clock --disk --pmem --memory-max --iothreads --rng --balloon --transport --hotplug-slots
           --watchdog --testdev --net --share
-          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --on-crash --record-exits --symbols --no-reboot --timeout --result --debug-exit --trace --verbose
+          --vsock --serial --console --escape --debug-console --control --gdb --gdb-wait --gdb-time --on-crash --record-exits --symbols --no-reboot --timeout --result --debug-exit --trace --verbose
           --quiet --config --help'
       fi
       ;;

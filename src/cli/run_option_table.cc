@@ -140,6 +140,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
      kDebug},
     {"gdb-wait", kFlag, "", "Stand before the first instruction until gdb lets the guest run",
      kDebug},
+    {"gdb-time", kValue, "WHOSE",
+     "Time while gdb holds the guest: guest (default) stands still, host goes on", kDebug},
     {"on-crash", kValue, "WHAT",
      "When the guest cannot go on: stop (default) ends it, gdb keeps it for a debugger to look at, "
      "core[=FILE] writes it to a core file first",

@@ -365,12 +365,19 @@ void read_vsock(Reader& reader, RunRequest& request) {
   request.vsock = reader.value<VsockSpec>("vsock", {}, parse_vsock);
 }
 
+// Whether it goes on.
+Result<bool> parse_gdb_time(std::string_view text) {
+  if (text == "guest" || text == "host") return text == "host";
+  return fail(ErrorCode::kBadConfig, "'{}' is neither guest nor host", text);
+}
+
 void read_debugging(Reader& reader, RunRequest& request) {
   if (reader.has("gdb")) {
     request.gdb =
         reader.value<debug::ServerAddress>("gdb", debug::StdioAddress{}, debug::parse_address);
   }
   request.gdb_wait = reader.flag("gdb-wait");
+  request.gdb_time_goes_on = reader.value<bool>("gdb-time", false, parse_gdb_time);
   request.on_crash = reader.value<CrashAction>("on-crash", {}, parse_crash_action);
   request.symbols = reader.text("symbols", "");
   constexpr std::uint64_t kMostRecorded = 65536;

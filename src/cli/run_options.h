@@ -75,6 +75,7 @@ struct RunRequest {
   std::optional<std::string> control;  // path of the control socket
   std::optional<debug::ServerAddress> gdb;
   bool gdb_wait = false;
+  bool gdb_time_goes_on = false;
   CrashAction on_crash;
   std::string symbols;  // a file, or empty
   std::string result;   // a file for the end as JSON, or empty

@@ -329,6 +329,7 @@ Result<void> RunSession::open_gdb() {
   };
   gdb_ = VMM_TRY(debug::Server::create({.wait = request_.gdb_wait,
                                         .symbols = request_.symbols,
+                                        .time_goes_on = request_.gdb_time_goes_on,
                                         .on_kill = [this] { request_quit("by the debugger"); },
                                         .on_detach = let_go,
                                         .log = make_log()}));

@@ -46,15 +46,16 @@ Result<void> RunControl::stop_for(bool& why) {
   why = true;
   auto stood = rest();
   if (first && started_) {
-    held_since_ = std::chrono::steady_clock::now();
-    if (const auto clock = machine_.vm.clock()) kvm_clock_ = *clock;
+    standing_ = Standing{.since = std::chrono::steady_clock::now(),
+                         .kvm_clock = machine_.vm.clock().value_or(0),
+                         .held = held_};
   }
   return stood;
 }
 
 Result<void> RunControl::go_on() {
   if (held_ || paused_) return {};
-  turn_clock_back();
+  put_clocks_right();
   return started_ ? go() : Result<void>();
 }
 
@@ -75,15 +76,44 @@ Result<void> RunControl::resume() {
   return go_on();
 }
 
-void RunControl::turn_clock_back() {
-  // What a guest does not notice costs a request that steps would pay each time.
+void RunControl::let_time_go_on(bool goes_on) {
+  const std::lock_guard lock(mutex_);
+  time_goes_on_ = goes_on;
+}
+
+void RunControl::put_clocks_right() {
+  // What a guest does not notice costs requests that steps would pay each time.
   constexpr std::chrono::milliseconds kUnnoticed{50};
-  const auto clock = std::exchange(kvm_clock_, std::nullopt);
-  if (!clock || std::chrono::steady_clock::now() - held_since_ < kUnnoticed) return;
-  (void)machine_.vm.set_clock(*clock);
-  for (const auto& vcpu : vcpus_) {
-    (void)vcpu->call([](kvm::VcpuFd& fd) { fd.tell_paused(); }, kVcpuTimeout);
+  const auto standing = std::exchange(standing_, std::nullopt);
+  if (!standing) return;
+  const auto stood = std::chrono::steady_clock::now() - standing->since;
+  if (time_goes_on_ && standing->held) {
+    machine_.clock.advance(stood);
+  } else if (stood >= kUnnoticed) {
+    turn_clocks_back(standing->kvm_clock, stood);
   }
+}
+
+void RunControl::turn_clocks_back(std::uint64_t kvm_clock, std::chrono::nanoseconds stood) {
+  // All CPUs by the same, which keeps what they have in common.
+  std::optional<std::uint64_t> ticks;
+  for (const auto& vcpu : vcpus_) {
+    (void)vcpu->call(
+        [&ticks, stood](kvm::VcpuFd& fd) {
+          const auto offset = fd.tsc_offset();
+          const auto khz = fd.tsc_khz();
+          if (!ticks && khz) {
+            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(stood);
+            ticks = static_cast<std::uint64_t>(seconds.count()) * *khz * 1000 +
+                    static_cast<std::uint64_t>((stood - seconds).count()) * *khz / 1'000'000;
+          }
+          if (offset && ticks) (void)fd.set_tsc_offset(*offset - *ticks);
+          fd.tell_paused();
+        },
+        kVcpuTimeout);
+  }
+  // After the TSCs, by which KVM counts on.
+  if (kvm_clock != 0) (void)machine_.vm.set_clock(kvm_clock);
 }
 
 Result<void> RunControl::release(std::vector<bool> runs) {

@@ -38,6 +38,9 @@ class RunControl {
   Result<void> hold();
   Result<void> release(std::vector<bool> runs);
   bool held() const;
+  // Whether the guest's time goes on while the debugger holds it. Otherwise it stands still, as far
+  // as a guest can tell.
+  void let_time_go_on(bool goes_on);
   // The first CPU runs and nothing else does: the guest's time stands still, and so do its devices.
   // While it is held, and until the next hold().
   Result<void> play();
@@ -57,8 +60,10 @@ class RunControl {
   Result<void> rest();
   Result<void> stop_for(bool& why);
   Result<void> go_on();
-  // kvmclock goes on by itself: it is set back to where the guest was stopped.
-  void turn_clock_back();
+  // What goes on by itself is set back to where the guest was stopped; or what stands still goes
+  // on.
+  void put_clocks_right();
+  void turn_clocks_back(std::uint64_t kvm_clock, std::chrono::nanoseconds stood);
 
   Machine& machine_;
   const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
@@ -67,8 +72,14 @@ class RunControl {
   bool held_ = false;
   bool paused_ = false;
   std::vector<bool> runs_;  // when not held
-  std::chrono::steady_clock::time_point held_since_{};
-  std::optional<std::uint64_t> kvm_clock_;  // when it was held
+  bool time_goes_on_ = false;
+  // Since when the guest stands although it was started, and kvmclock at that time.
+  struct Standing {
+    std::chrono::steady_clock::time_point since;
+    std::uint64_t kvm_clock = 0;
+    bool held = false;  // by the debugger, which came first
+  };
+  std::optional<Standing> standing_;
 };
 
 }  // namespace vmm

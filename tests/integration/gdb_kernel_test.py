@@ -52,6 +52,8 @@ class Kernel(unittest.TestCase):
                 pass
             cls.named = told + cls.gdb("monitor dmesg", "monitor dmesg 1", "monitor ps", "detach")
             subprocess.run([guest.program(), "snapshot", control, snapshot], check=True)
+            cls.core = f"{folder.name}/core"
+            subprocess.run([guest.program(), "core", control, cls.core], check=True)
         # The same guest, of which nobody has a file now.
         with guest.Machine(["--restore", snapshot, "--gdb", f"unix:{cls.socket}2"]) as machine:
             while not listens(f"{cls.socket}2"):
@@ -127,6 +129,30 @@ class Kernel(unittest.TestCase):
     def test_variables_of_a_cpu(self):
         self.assertRegex(self.moved, r"CURRENT:\$1 = 1")
         self.assertRegex(self.moved, r"RUNQUEUE:\$2 = 0")
+
+    def open_core(self, tool, arguments, commands):
+        """What a tool of Debian's says of the guest's core, whose kernel lies at an address chosen at random."""
+        if not shutil.which(tool):
+            self.skipTest(f"there is no {tool}")
+        run = subprocess.run([tool, *arguments], input=commands, capture_output=True, text=True, timeout=300)
+        return run.stdout + run.stderr
+
+    def test_core_opens_in_drgn(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+            script.write("from drgn.helpers.linux.pid import for_each_task\n"
+                         "print(prog['linux_banner'].string_().decode())\n"
+                         "print([task.comm.string_().decode() for task in for_each_task(prog)])\n")
+            script.flush()
+            said = self.open_core("drgn", ["-q", "-c", self.core, "-s", str(KERNEL.with_name("vmlinux")), script.name], "")
+        self.assertIn("Linux version", said)
+        self.assertIn("'kthreadd'", said)
+
+    def test_core_opens_in_crash(self):
+        # Crash 8.0.2 does not know this kernel's slab allocator.
+        said = self.open_core("crash", ["-s", "--no_kmem_cache", str(KERNEL.with_name("vmlinux")), self.core], "sys\nlog\nquit\n")
+        self.assertRegex(said, r"CPUS: 1\n")
+        self.assertRegex(said, r"MEMORY: 25\d\.\d MB")
+        self.assertIn("Run /init as init process", said)
 
 
 if __name__ == "__main__":

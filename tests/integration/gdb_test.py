@@ -81,6 +81,7 @@ class Usage(unittest.TestCase):
         self.expect("--gdb unix:PATH", "--gdb-wait")
         self.expect("--gdb unix:PATH", "--on-crash", "gdb")
         self.expect("--serial", "--gdb", "stdio")
+        self.expect("neither guest nor host", "--gdb", "tcp::0", "--gdb-time", "mine")
 
     def test_symbols_that_cannot_be_read(self):
         with tempfile.NamedTemporaryFile() as file:
@@ -147,6 +148,15 @@ class Gdb(Debugged):
         self.assertIn(f"$3 = {START + 7:#x}", text)
         self.assertEqual(running.wait(), 11)
         self.assertEqual(running.process.stdout.read(), b"on")
+
+    def test_time_goes_on_on_request(self):
+        guest = Guest().raw([0x66, 0xBA, 0x08, 0x06, 0xED, 0x89, 0x04, 0x25, 0x00, 0x50, 0, 0])  # mov dx, 0x608; in eax, dx; mov [0x5000], eax
+        guest.raw([0xEB, 0xF2])  # jmp to the first
+        self.start(guest, "--gdb-wait", "--gdb-time", "host")
+        text = self.gdb(f"hbreak *{START + 12:#x}", "continue", "print *(unsigned *)0x5000", "shell sleep 0.5", "continue",
+                        "print *(unsigned *)0x5000", "kill")
+        first, last = (int(re.search(rf"\${number} = (\d+)", text)[1]) for number in (1, 2))
+        self.assertGreaterEqual((last - first) & 0xFFFFFF, 3579545 // 2)  # ACPI's timer
 
     def test_breakpoints_of_both_kinds_are_met_and_not_seen(self):
         guest = Guest().raw([0x90] * 8).say("x").exit(5)

@@ -53,6 +53,7 @@ Debugger::~Debugger() = default;
 void Debugger::attach_machine(RunControl& control, Facts facts) {
   const std::lock_guard lock(mutex_);
   control_ = &control;
+  control.let_time_go_on(options_.time_goes_on);
   facts_ = std::move(facts);
   wishes_.clear();
   contexts_.clear();
@@ -88,6 +89,7 @@ void Debugger::detach_machine() {
   history_ = {};
   leave_memory();
   reported_.with([](auto& events) { events.clear(); });
+  control_->let_time_go_on(false);
   control_ = nullptr;
 }
 

@@ -59,6 +59,7 @@ class Debugger final : public Target {
     // A CPU has stopped on its own account: on that CPU's thread, beside stop_fd().
     std::function<void(const StopEvent&)> on_report = {};
     std::shared_ptr<const Symbols> symbols = {};
+    bool time_goes_on = false;  // the guest's, while it is held
     // Whether KVM stops code at CPL 3: instead of finding that out, for one that is not the host's.
     std::optional<bool> user_code_stops = {};
     Log log = {};

@@ -328,6 +328,7 @@ Result<std::unique_ptr<Server>> Server::create(ServerOptions options) {
                                           .on_kill = std::move(options.on_kill),
                                           .on_detach = std::move(options.on_detach),
                                           .symbols = std::move(symbols),
+                                          .time_goes_on = options.time_goes_on,
                                           .log = std::move(options.log)}))));
 }
 

@@ -43,6 +43,7 @@ Result<ServerAddress> parse_address(std::string_view text);
 struct ServerOptions {
   bool wait = false;                     // the first machine stands before its first instruction
   std::string symbols = {};              // a System.map or vmlinux; empty: none
+  bool time_goes_on = false;             // the guest's, while the debugger holds it
   std::function<void()> on_kill = {};    // the debugger wants the guest's end; on its thread
   std::function<void()> on_detach = {};  // it has let go; on its thread
   Log log = {};

@@ -501,12 +501,26 @@ Result<std::uint32_t> VcpuFd::tsc_khz() const {
   return static_cast<std::uint32_t>(khz);
 }
 
-std::optional<std::uint64_t> VcpuFd::tsc_offset() const {
-  std::uint64_t offset = 0;
+namespace {
+
+kvm_device_attr tsc_offset_at(const std::uint64_t& offset) {
   kvm_device_attr attribute{};
   attribute.group = KVM_VCPU_TSC_CTRL;
   attribute.attr = KVM_VCPU_TSC_OFFSET;
   attribute.addr = reinterpret_cast<std::uintptr_t>(&offset);
+  return attribute;
+}
+
+}  // namespace
+
+Result<void> VcpuFd::set_tsc_offset(std::uint64_t offset) const {
+  const kvm_device_attr attribute = tsc_offset_at(offset);
+  return set(KVM_SET_DEVICE_ATTR, &attribute, "KVM_SET_DEVICE_ATTR (TSC offset)");
+}
+
+std::optional<std::uint64_t> VcpuFd::tsc_offset() const {
+  std::uint64_t offset = 0;
+  kvm_device_attr attribute = tsc_offset_at(offset);
   if (::ioctl(fd_.get(), KVM_GET_DEVICE_ATTR, &attribute) < 0) return std::nullopt;
   return offset;
 }

@@ -211,6 +211,7 @@ class VcpuFd {
   Result<std::uint32_t> tsc_khz() const;
   // KVM_VCPU_TSC_OFFSET: guest's minus host's TSC. Nothing where KVM does not say.
   std::optional<std::uint64_t> tsc_offset() const;
+  Result<void> set_tsc_offset(std::uint64_t offset) const;
 
   // KVM_KVMCLOCK_CTRL: the guest learns that it was paused, and takes that for no lockup. Nothing
   // happens when it does not use that clock.
