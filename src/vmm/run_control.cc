@@ -23,7 +23,8 @@ Result<void> RunControl::rest() {
   }
   machine_.doorbells.stop();
   machine_.timers.stop();
-  machine_.clock.stop();
+  // Unless it is to go on: timers ring when the CPUs do.
+  if (!(time_goes_on_ && held_ && !paused_ && started_)) machine_.clock.stop();
   return all;
 }
 
@@ -85,13 +86,9 @@ void RunControl::put_clocks_right() {
   // What a guest does not notice costs requests that steps would pay each time.
   constexpr std::chrono::milliseconds kUnnoticed{50};
   const auto standing = std::exchange(standing_, std::nullopt);
-  if (!standing) return;
+  if (!standing || (time_goes_on_ && standing->held)) return;
   const auto stood = std::chrono::steady_clock::now() - standing->since;
-  if (time_goes_on_ && standing->held) {
-    machine_.clock.advance(stood);
-  } else if (stood >= kUnnoticed) {
-    turn_clocks_back(standing->kvm_clock, stood);
-  }
+  if (stood >= kUnnoticed) turn_clocks_back(standing->kvm_clock, stood);
 }
 
 void RunControl::turn_clocks_back(std::uint64_t kvm_clock, std::chrono::nanoseconds stood) {

@@ -60,8 +60,7 @@ class RunControl {
   Result<void> rest();
   Result<void> stop_for(bool& why);
   Result<void> go_on();
-  // What goes on by itself is set back to where the guest was stopped; or what stands still goes
-  // on.
+  // What goes on by itself is set back to where the guest was stopped.
   void put_clocks_right();
   void turn_clocks_back(std::uint64_t kvm_clock, std::chrono::nanoseconds stood);
 
