@@ -150,7 +150,9 @@ Result<void> VcpuFd::set(unsigned long request, const void* from, const char* na
 
 [[gnu::hot]] Result<VcpuExit> VcpuFd::run() {
   const int answer = ::ioctl(fd_.get(), KVM_RUN, 0);
-  has_picture_ = (run_->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
+  // What KVM refuses to run it may not have looked at.
+  has_picture_ =
+      (answer >= 0 || errno == EINTR) && (run_->kvm_valid_regs & KVM_SYNC_X86_SREGS) != 0;
   if (answer < 0) {
     if (errno == EINTR || errno == EAGAIN) return VcpuExit(InterruptedExit{});
     if (errno == EFAULT) return VcpuExit(MemoryFaultExit{});
