@@ -32,7 +32,7 @@ StopKind stop_of(debug::BreakpointKind watchpoint) {
 
 void ExitDispatch::stop_for_debugger(StopKind kind, std::uint64_t address) {
   parks_ = true;
-  debugger_->report({.kind = kind, .cpu = static_cast<unsigned>(id_), .address = address});
+  bell_ = debugger_->note({.kind = kind, .cpu = static_cast<unsigned>(id_), .address = address});
 }
 
 // With what the debugger asks for first: it need not ask.
@@ -40,10 +40,10 @@ Result<void> ExitDispatch::stop_with_state(const kvm::VcpuFd& cpu, StopKind kind
                                            std::uint64_t address) {
   debug::StopState state{VMM_TRY(cpu.registers()), VMM_TRY(cpu.system_registers())};
   parks_ = true;
-  debugger_->report({.kind = kind,
-                     .cpu = static_cast<unsigned>(id_),
-                     .address = address,
-                     .state = std::move(state)});
+  bell_ = debugger_->note({.kind = kind,
+                           .cpu = static_cast<unsigned>(id_),
+                           .address = address,
+                           .state = std::move(state)});
   return {};
 }
 

@@ -60,6 +60,9 @@ class ExitDispatch final : public ExitHandler {
     if (interpreter_) interpreter_->forget();
     seen_ = {};
   }
+  std::shared_ptr<debug::StopBell> pausing() noexcept override {
+    return std::exchange(bell_, nullptr);
+  }
   // Borrowed. While the CPU is paused.
   void set_debugger(debug::Debugger* debugger) noexcept { debugger_ = debugger; }
   // Who sees every exit after it has been handled. Borrowed. While the CPU is paused.
@@ -217,8 +220,9 @@ class ExitDispatch final : public ExitHandler {
   BusCache mmio_cache_;
   debug::Debugger* debugger_ = nullptr;
   RunWatch* watch_ = nullptr;
-  bool parks_ = false;              // for the debugger, after this exit
-  std::uint64_t stepped_from_ = 0;  // RIP before this tick
+  bool parks_ = false;                          // for the debugger, after this exit
+  std::shared_ptr<debug::StopBell> bell_ = {};  // to be rung then
+  std::uint64_t stepped_from_ = 0;              // RIP before this tick
   struct Seen {
     std::optional<x86::Registers> registers = {};
     std::optional<x86::SystemRegisters> system = {};

@@ -47,9 +47,8 @@ Result<void> RunControl::stop_for(bool& why) {
   why = true;
   auto stood = rest();
   if (first && started_) {
-    standing_ = Standing{.since = std::chrono::steady_clock::now(),
-                         .kvm_clock = machine_.vm.clock().value_or(0),
-                         .held = held_};
+    const auto now = RawClock::now();
+    standing_ = Standing{.tscs = now, .kvm_clock = now, .held = held_};
   }
   return stood;
 }
@@ -82,35 +81,49 @@ void RunControl::let_time_go_on(bool goes_on) {
   time_goes_on_ = goes_on;
 }
 
+void RunControl::time_was_set(bool kvm_clock) {
+  const std::lock_guard lock(mutex_);
+  if (!standing_) return;
+  standing_->tscs = RawClock::now();
+  if (kvm_clock) standing_->kvm_clock = standing_->tscs;
+}
+
 void RunControl::put_clocks_right() {
   // What a guest does not notice costs requests that steps would pay each time.
   constexpr std::chrono::milliseconds kUnnoticed{50};
   const auto standing = std::exchange(standing_, std::nullopt);
   if (!standing || (time_goes_on_ && standing->held)) return;
-  const auto stood = std::chrono::steady_clock::now() - standing->since;
-  if (stood >= kUnnoticed) turn_clocks_back(standing->kvm_clock, stood);
+  const auto now = RawClock::now();
+  if (now - standing->kvm_clock < kUnnoticed) return;  // it is not set without the TSCs
+  turn_tscs_back(now - standing->tscs);
+  // After the TSCs, by which KVM counts on.
+  turn_kvm_clock_back(now - standing->kvm_clock);
 }
 
-void RunControl::turn_clocks_back(std::uint64_t kvm_clock, std::chrono::nanoseconds stood) {
+void RunControl::turn_tscs_back(std::chrono::nanoseconds by) {
   // All CPUs by the same, which keeps what they have in common.
   std::optional<std::uint64_t> ticks;
   for (const auto& vcpu : vcpus_) {
     (void)vcpu->call(
-        [&ticks, stood](kvm::VcpuFd& fd) {
+        [&ticks, by](kvm::VcpuFd& fd) {
           const auto offset = fd.tsc_offset();
           const auto khz = fd.tsc_khz();
           if (!ticks && khz) {
-            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(stood);
+            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(by);
             ticks = static_cast<std::uint64_t>(seconds.count()) * *khz * 1000 +
-                    static_cast<std::uint64_t>((stood - seconds).count()) * *khz / 1'000'000;
+                    static_cast<std::uint64_t>((by - seconds).count()) * *khz / 1'000'000;
           }
           if (offset && ticks) (void)fd.set_tsc_offset(*offset - *ticks);
           fd.tell_paused();
         },
         kVcpuTimeout);
   }
-  // After the TSCs, by which KVM counts on.
-  if (kvm_clock != 0) (void)machine_.vm.set_clock(kvm_clock);
+}
+
+void RunControl::turn_kvm_clock_back(std::chrono::nanoseconds by) {
+  const auto clock = machine_.vm.clock();
+  const auto nanoseconds = static_cast<std::uint64_t>(by.count());
+  if (clock && *clock >= nanoseconds) (void)machine_.vm.set_clock(*clock - nanoseconds);
 }
 
 Result<void> RunControl::release(std::vector<bool> runs) {

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "base/raw_clock.h"
 #include "base/result.h"
 #include "vmm/machine.h"
 #include "vmm/vcpu.h"
@@ -41,6 +42,8 @@ class RunControl {
   // Whether the guest's time goes on while the debugger holds it. Otherwise it stands still, as far
   // as a guest can tell.
   void let_time_go_on(bool goes_on);
+  // The CPUs' TSCs, and kvmclock as well, have been given the time at which they are to go on.
+  void time_was_set(bool kvm_clock);
   // The first CPU runs and nothing else does: the guest's time stands still, and so do its devices.
   // While it is held, and until the next hold().
   Result<void> play();
@@ -62,7 +65,8 @@ class RunControl {
   Result<void> go_on();
   // What goes on by itself is set back to where the guest was stopped.
   void put_clocks_right();
-  void turn_clocks_back(std::uint64_t kvm_clock, std::chrono::nanoseconds stood);
+  void turn_tscs_back(std::chrono::nanoseconds by);
+  void turn_kvm_clock_back(std::chrono::nanoseconds by);
 
   Machine& machine_;
   const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
@@ -72,10 +76,9 @@ class RunControl {
   bool paused_ = false;
   std::vector<bool> runs_;  // when not held
   bool time_goes_on_ = false;
-  // Since when the guest stands although it was started, and kvmclock at that time.
+  // Since when the guest stands although it was started; its clocks, since when they are ahead.
   struct Standing {
-    std::chrono::steady_clock::time_point since;
-    std::uint64_t kvm_clock = 0;
+    RawClock::time_point tscs, kvm_clock;
     bool held = false;  // by the debugger, which came first
   };
   std::optional<Standing> standing_;

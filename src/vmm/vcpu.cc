@@ -1,6 +1,5 @@
 #include "vmm/vcpu.h"
 
-#include <immintrin.h>
 #include <pthread.h>
 #include <signal.h>
 #include <time.h>
@@ -9,27 +8,6 @@
 #include <utility>
 
 namespace vmm {
-namespace {
-
-// Who waits for an answer, and the CPU of a debugger that steps, look so long before they sleep:
-// being woken costs as much, and a step is a handful of such waits.
-constexpr std::chrono::microseconds kAnswer{30};
-constexpr std::chrono::microseconds kNextStep{150};
-
-// Whether `done` comes true within that time.
-template <typename Done>
-bool comes_soon(std::chrono::microseconds time, Done done) {
-  const auto end = std::chrono::steady_clock::now() + time;
-  do {
-    for (int i = 0; i < 16; ++i) {
-      if (done()) return true;
-      _mm_pause();
-    }
-  } while (std::chrono::steady_clock::now() < end);
-  return false;
-}
-
-}  // namespace
 
 Vcpu::Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal)
     : fd_(std::move(fd)),
@@ -63,19 +41,13 @@ void Vcpu::tell() {
   changed_.notify_all();
 }
 
-bool Vcpu::look_for_news(std::unique_lock<std::mutex>& lock, std::chrono::microseconds time) {
-  if (!looks_) return false;
+bool Vcpu::look_for_news(std::unique_lock<std::mutex>& lock, Lookout& lookout) {
   const std::uint32_t seen = news_.load(std::memory_order_relaxed);
   const auto changed = [this, seen] { return news_.load(std::memory_order_acquire) != seen; };
   lock.unlock();
-  (void)comes_soon(time, changed);
+  (void)lookout.sees(changed);
   lock.lock();
   return changed();  // also in the moment between the two
-}
-
-void Vcpu::await_parking() const noexcept {
-  if (!looks_) return;
-  (void)comes_soon(kAnswer, [this] { return !running_.load(std::memory_order_acquire); });
 }
 
 void Vcpu::kick() {
@@ -126,7 +98,7 @@ void Vcpu::nudge() {
 
 Result<void> Vcpu::wait_paused(std::chrono::milliseconds timeout) {
   std::unique_lock<std::mutex> lock(mutex_);
-  if (actual_ == State::kRunning) (void)look_for_news(lock, kAnswer);
+  if (actual_ == State::kRunning) (void)look_for_news(lock, answer_);
   if (!changed_.wait_for(lock, timeout, [this] { return actual_ != State::kRunning; })) {
     return fail(ErrorCode::kTimeout, "vCPU {} did not pause within {} ms", fd_.id(),
                 timeout.count());
@@ -163,7 +135,7 @@ Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milli
   tell();
   kick();
   const auto answered = [&] { return call->done || actual_ == State::kFinished; };
-  (void)look_for_news(lock, kAnswer);
+  (void)look_for_news(lock, answer_);
   if (!changed_.wait_for(lock, timeout, answered)) {
     call->abandoned = true;
     return fail(ErrorCode::kTimeout, "vCPU {} did not answer within {} ms", fd_.id(),
@@ -196,14 +168,14 @@ void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
   }
 }
 
-bool Vcpu::wait_until_running() {
+bool Vcpu::wait_until_running(const std::shared_ptr<debug::StopBell>& bell) {
   std::unique_lock<std::mutex> lock(mutex_);
   actual_ = State::kPaused;
   set_kickable(false);
-  running_.store(false, std::memory_order_release);
   // Without the lock, for which whoever wakes up would only have to wait.
   lock.unlock();
   tell();
+  if (bell) bell->ring();
   lock.lock();
   for (;;) {
     run_mailbox(lock);
@@ -215,11 +187,10 @@ bool Vcpu::wait_until_running() {
     if (wanted_ == State::kRunning) {
       actual_ = State::kRunning;
       set_kickable(true);
-      running_.store(true, std::memory_order_relaxed);
       handler_.resumed();
       return true;
     }
-    if (handler_.debug().stepping() && look_for_news(lock, kNextStep)) continue;
+    if (handler_.debug().stepping() && look_for_news(lock, next_step_)) continue;
     // Who asks for something tells so without the lock: what was missed while it was released.
     changed_.wait(lock, [this] { return wanted_ != State::kPaused || !mailbox_.empty(); });
   }
@@ -307,7 +278,12 @@ void Vcpu::park() {
 void Vcpu::thread_main() {
   const std::string name = "vcpu" + std::to_string(fd_.id());
   ::pthread_setname_np(::pthread_self(), name.c_str());
-  while (wait_until_running()) run_until_told_otherwise();
+  std::shared_ptr<debug::StopBell> bell;
+  while (wait_until_running(bell)) {
+    run_until_told_otherwise();
+    // Not later: who sees a paused CPU may end the handler (finish_early()).
+    bell = handler_.pausing();
+  }
 }
 
 }  // namespace vmm

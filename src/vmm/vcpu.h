@@ -7,15 +7,17 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
 
+#include "base/lookout.h"
 #include "base/owned_counter.h"
-#include "base/processors.h"
 #include "base/result.h"
 #include "devices/device.h"
 #include "vmm/debug/cpu_debug.h"
+#include "vmm/debug/stop_bell.h"
 #include "vmm/kick_timer.h"
 #include "vmm/kvm/vcpu_fd.h"
 #include "vmm/vcpu_exit.h"
@@ -55,6 +57,8 @@ class ExitHandler {
   virtual Result<NextStep> before_entry(kvm::VcpuFd& cpu) = 0;
   // The vCPU was paused, and runs again. Its state and memory may be others than before.
   virtual void resumed() noexcept {}
+  // It is about to be paused: what is to be rung when it is, and its state can be looked at.
+  virtual std::shared_ptr<debug::StopBell> pausing() noexcept { return {}; }
   // KVM_RUN itself failed: the vCPU parks.
   virtual void host_error(Error error) = 0;
   // What is armed for debugging; used on the vCPU's thread.
@@ -89,9 +93,6 @@ class Vcpu {
   void request_pause();
   // Errors: kTimeout when the vCPU did not pause in time.
   Result<void> wait_paused(std::chrono::milliseconds timeout);
-  // For who knows that it is about to park by itself: looks for some microseconds whether it has,
-  // and is spared the kick.
-  void await_parking() const noexcept;
 
   // Makes a running vCPU leave KVM_RUN, or its wait for an interrupt, once, so that before_entry()
   // is called again. Does not wait.
@@ -114,8 +115,9 @@ class Vcpu {
   enum class State : std::uint8_t { kPaused, kRunning, kFinished };
 
   void thread_main();
-  // Waits while Paused, running posted closures; false when the thread is to end.
-  bool wait_until_running();
+  // Pauses, which `bell` tells of if there is one, and waits, running posted closures; false when
+  // the thread is to end.
+  bool wait_until_running(const std::shared_ptr<debug::StopBell>& bell);
   void run_until_told_otherwise();
   bool run_once();  // false when the vCPU is to stop running
   void finish_instruction();
@@ -123,7 +125,7 @@ class Vcpu {
   bool wait_for_nudge(const NextStep& next);
   // For the waits that are over soon: mutex_ is released for a moment; whether anything has changed
   // since.
-  bool look_for_news(std::unique_lock<std::mutex>& lock, std::chrono::microseconds time);
+  bool look_for_news(std::unique_lock<std::mutex>& lock, Lookout& lookout);
   // Something has changed; with the lock or just after it.
   void tell();
   // mutex_ is held.
@@ -155,9 +157,10 @@ class Vcpu {
   bool nudged_ = false;                    // kicked since the last wait
   std::atomic<std::thread::id> caller_{};  // who runs a closure in the thread's place
   std::atomic<std::uint32_t> news_{0};     // counts what changed_ is notified of
-  std::atomic<bool> running_{false};       // actual_, without the lock
-  // To look before one sleeps, there has to be a processor for the other thread.
-  const bool looks_ = has_several_processors();
+  // For an answer of the thread; and its own, for a debugger that asks for one step after the
+  // other.
+  Lookout answer_{std::chrono::microseconds(30)};
+  Lookout next_step_{std::chrono::microseconds(300)};
 
   KickTimer timer_;  // of the vCPU's thread
   OwnedCounter exits_;

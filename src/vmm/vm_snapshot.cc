@@ -173,8 +173,12 @@ Result<void> Vm::Impl::reset_at_rest(const std::shared_ptr<const Snapshot>& snap
     if (gone) shadow_pages.dropped();
     if (done) done = std::move(gone);
   }
-  // Neither this machine nor that: it must not run.
-  if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
+  if (done) {
+    control->time_was_set(true);
+  } else {
+    // Neither this machine nor that: it must not run.
+    machine->stops.reset(StopBoard::Stop(done.error()));
+  }
   return done;
 }
 
@@ -199,6 +203,7 @@ Result<void> Vm::Impl::put_back(const std::shared_ptr<const Snapshot>& snapshot,
     if (done) shadow_pages.dropped();
   }
   if (done) done = restore_first_cpu(snapshot->state(), cpus(), *format);
+  if (done) control->time_was_set(false);
   if (!done) machine->stops.reset(StopBoard::Stop(done.error()));
   if (done && !differs.empty()) {
     return fail(ErrorCode::kBadState, "The guest was not as it was recorded: {}", differs);

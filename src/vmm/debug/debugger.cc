@@ -2,15 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <immintrin.h>
-
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <thread>
 #include <utility>
 
-#include "base/processors.h"
 #include "memory/page_walk.h"
 #include "vmm/debug/monitor.h"
 #include "vmm/debug/symbols.h"
@@ -25,9 +22,6 @@ namespace {
 // A guest that resets has its next machine within this, or the host is in trouble.
 constexpr std::chrono::seconds kMachineTimeout{15};
 
-// How long a step may take that is worth looking for.
-constexpr std::chrono::microseconds kStepTime{60};
-
 }  // namespace
 
 PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflags) {
@@ -37,12 +31,13 @@ PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflag
 }
 
 Result<std::shared_ptr<Debugger>> Debugger::create(Options options) {
-  return std::shared_ptr<Debugger>(new Debugger(std::move(options), VMM_TRY(EventFd::create())));
+  auto bell = std::make_shared<StopBell>(VMM_TRY(EventFd::create()));
+  return std::shared_ptr<Debugger>(new Debugger(std::move(options), std::move(bell)));
 }
 
-Debugger::Debugger(Options options, EventFd stopped)
+Debugger::Debugger(Options options, std::shared_ptr<StopBell> bell)
     : options_(std::move(options)),
-      stopped_(std::move(stopped)),
+      bell_(std::move(bell)),
       wait_(options_.wait),
       user_code_stops_(options_.user_code_stops) {}
 
@@ -99,51 +94,39 @@ void Debugger::look() {
   if (!over_ && !lifted_) (void)planted_.renew(control_->machine().memory);
   if (!timed_ || holding_ || std::chrono::steady_clock::now() - last_checkpoint_ < every_) return;
   checkpoint_due_ = true;
-  stopped_.signal();
+  bell_->ring();
 }
 
-void Debugger::report(StopEvent event) {
+std::shared_ptr<StopBell> Debugger::note(StopEvent event) {
   if (options_.on_report) options_.on_report(event);
   reported_.with([&event](auto& events) {
     const bool known = std::any_of(events.begin(), events.end(),
                                    [&](const StopEvent& e) { return e.cpu == event.cpu; });
     if (!known) events.push_back(std::move(event));
   });
-  has_report_.store(true, std::memory_order_release);
-  stopped_.signal();
+  return bell_;
 }
 
 // ---- the server's side
 
-void Debugger::await_step() const noexcept {
+bool Debugger::await_step() noexcept {
   {
     const std::lock_guard lock(mutex_);
     const bool steps = std::any_of(asked_.begin(), asked_.end(), [](const ResumeAction& action) {
       return action.kind == ResumeAction::Kind::kStep;
     });
-    if (!steps || !has_several_processors()) return;
+    if (!steps) return false;
   }
-  const auto end = std::chrono::steady_clock::now() + kStepTime;
-  while (!has_report_.load(std::memory_order_acquire) && std::chrono::steady_clock::now() < end) {
-    _mm_pause();
-  }
+  return bell_->listen();
 }
 
 std::optional<StopEvent> Debugger::take_stop() {
-  (void)stopped_.take();
   const std::lock_guard lock(mutex_);
   if (control_ == nullptr) return std::nullopt;
-  has_report_.store(false, std::memory_order_relaxed);
+  bell_->heard();
   // A guest that a debugger holds is its to look at; one that has stopped has something to tell.
   const bool due = std::exchange(checkpoint_due_, false) && !holding_ && !over_;
   if (!due && reported_.with([](auto& events) { return events.empty(); })) return std::nullopt;
-  // Those that have reported park by themselves.
-  const auto& vcpus = control_->vcpus();
-  reported_.with([&vcpus](const auto& events) {
-    for (const StopEvent& event : events) {
-      if (event.cpu < vcpus.size()) vcpus[event.cpu]->await_parking();
-    }
-  });
   holding_ = true;
   (void)control_->hold();
   contexts_.clear();

@@ -21,7 +21,6 @@
 #include <string_view>
 #include <vector>
 
-#include "base/event_fd.h"
 #include "base/locked.h"
 #include "base/log.h"
 #include "memory/page_walk.h"
@@ -29,6 +28,7 @@
 #include "vmm/debug/checkpoints.h"
 #include "vmm/debug/cpu_debug.h"
 #include "vmm/debug/history.h"
+#include "vmm/debug/stop_bell.h"
 #include "vmm/debug/target.h"
 #include "vmm/stop_reason.h"
 
@@ -108,8 +108,8 @@ class Debugger final : public Target {
 
   // ---- for vCPU threads
 
-  // The CPU stops on its own account, and parks.
-  void report(StopEvent event);
+  // The CPU stops on its own account; the bell is to be rung when it has parked.
+  std::shared_ptr<StopBell> note(StopEvent event);
   // The CPU has met the breakpoint at this linear address. True: nobody is to be told, its
   // conditions are false, and the CPU can step over it without a word to the others; no INT3 is in
   // the way until stepped_over().
@@ -136,11 +136,12 @@ class Debugger final : public Target {
 
   // ---- for whoever serves a debugger
 
-  // Readable when a CPU has reported a stop: then take_stop().
-  int stop_fd() const noexcept { return stopped_.fd(); }
+  // Readable when a CPU has reported a stop: then forget_signal() and take_stop().
+  int stop_fd() const noexcept { return bell_->fd(); }
+  void forget_signal() noexcept { bell_->forget(); }
   // After a resume() for steps: looks for some microseconds whether one is done, which is sooner
-  // than poll(2) would tell.
-  void await_step() const noexcept;
+  // than poll(2) would tell. True: take_stop() now, as stop_fd() may not say so.
+  bool await_step() noexcept;
   // Stops the other CPUs and says what happened; nothing when it was nothing.
   std::optional<StopEvent> take_stop();
   // The guest cannot run on: it is held, and a debugger may look at it.
@@ -175,7 +176,10 @@ class Debugger final : public Target {
   Result<std::string> monitor(unsigned cpu, std::string_view command) override;
 
  private:
-  Debugger(Options options, EventFd stopped);
+  Debugger(Options options, std::shared_ptr<StopBell> bell);
+
+  // Something is to be told that no CPU has stopped for.
+  void report(StopEvent event) { note(std::move(event))->ring(); }
 
   // All below: mutex_ held.
   Result<RunControl*> machine() const;
@@ -264,11 +268,10 @@ class Debugger final : public Target {
   Result<bool> user_code_stops();
 
   const Options options_;
-  EventFd stopped_;
+  const std::shared_ptr<StopBell> bell_;
   PlantedBytes planted_;
   WatchedMemory watched_;
   Locked<std::vector<StopEvent>> reported_;
-  std::atomic<bool> has_report_{false};
   Locked<std::shared_ptr<const Judged>> judged_;
   std::atomic<bool> lifted_{false};  // INT3 is nowhere: the only CPU that runs steps over one
 

@@ -99,11 +99,17 @@ class Thread final {
                                    {wants_to_write() ? client_->out_fd() : -1, POLLOUT, 0}}};
       if (::poll(waits.data(), waits.size(), -1) < 0) continue;  // EINTR
       if (waits[0].revents != 0) take_wake();
-      if (waits[1].revents != 0) take_stop();
+      if (waits[1].revents != 0) {
+        debugger_.forget_signal();
+        take_stop();
+      }
       if (waits[2].revents != 0) accept();
       if (client_ && waits[3].revents != 0) read();
       if (client_) write();
-      if (client_ && client_->session.guest_runs()) debugger_.await_step();
+      if (client_ && client_->session.guest_runs() && debugger_.await_step()) {
+        take_stop();
+        write();
+      }
       if (client_ && client_->session.ended() && client_->waiting.empty()) leave();
     }
     if (client_) say_goodbye();

@@ -114,6 +114,68 @@ TEST_F(DevicesTime, OfThePaused_standsStill) {
   EXPECT_LE(guest_, host_ - kHeld);
 }
 
+// Has KVM write kvmclock's page (Documentation/virt/kvm/x86/msr.rst) and idles for ever.
+constexpr Gpa kPvclock{0x3000};
+constexpr std::array<std::uint8_t, 19> kUseKvmclock{
+    0x66, 0xb9, 0x01, 0x4d, 0x56, 0x4b,  // mov ecx, 0x4b564d01
+    0x66, 0xb8, 0x01, 0x30, 0x00, 0x00,  // mov eax, 0x3001
+    0x66, 0x31, 0xd2,                    // xor edx, edx
+    0x0f, 0x30,                          // wrmsr
+    0xeb, 0xfe,                          // jmp to itself
+};
+
+class KvmClock : public StoppedTime {
+ protected:
+  void SetUp() override {
+    const auto code = std::as_bytes(std::span(kUseKvmclock));
+    VmConfig config = flat({code.begin(), code.end()});
+    std::get<FlatBoot>(config.boot).mode = FlatMode::kReal;
+    begin_ = steady_clock::now();
+    start(std::move(config), false);
+  }
+  std::uint32_t version() const { return vm_->memory().read<std::uint32_t>(kPvclock).value(); }
+  // When KVM last wrote the page, after the version that is given.
+  nanoseconds told_after(std::uint32_t known) const {
+    std::uint32_t now = version();
+    for (; now == known || now % 2 != 0; now = version()) std::this_thread::yield();
+    return nanoseconds(vm_->memory().read<std::int64_t>(Gpa(kPvclock.value + 16)).value());
+  }
+
+  steady_clock::time_point begin_{};
+};
+
+TEST_F(KvmClock, OfThePaused_standsStill) {
+  if (!vm_) return;
+  const nanoseconds first = told_after(0);
+  ASSERT_TRUE(vm_->pause());
+  const std::uint32_t known = version();
+  std::this_thread::sleep_for(kHeld);
+  ASSERT_TRUE(vm_->resume());
+  const nanoseconds last = told_after(known);
+  EXPECT_GE(last, first);
+  EXPECT_LE(last - first, steady_clock::now() - begin_ - kHeld);
+}
+
+// Not from where it was stopped before it was set back.
+TEST_F(KvmClock, OfOneSetBackWhileHeld_goesOnFromThere) {
+  if (!vm_) return;
+  const nanoseconds first = told_after(0);
+  good(debugger_->interrupt());
+  good(debugger_->monitor(0, "snapshot here"));
+  const std::vector<debug::ResumeAction> all{{debug::ResumeAction::Kind::kContinue}};
+  ASSERT_TRUE(debugger_->resume(all));
+  std::this_thread::sleep_for(kHeld);
+  good(debugger_->interrupt());
+  std::this_thread::sleep_for(kHeld);
+  good(debugger_->monitor(0, "rewind here"));
+  const std::uint32_t known = version();
+  std::this_thread::sleep_for(kHeld);
+  ASSERT_TRUE(debugger_->resume(all));
+  const nanoseconds last = told_after(known);
+  EXPECT_GE(last, first);
+  EXPECT_LE(last - first, steady_clock::now() - begin_ - 3 * kHeld);
+}
+
 // In ticks of the host's TSC, at whose rate the guest's counts.
 class TscTime : public StoppedTime, public testing::WithParamInterface<IrqchipMode> {
  protected:

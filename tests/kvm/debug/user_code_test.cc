@@ -76,6 +76,7 @@ class UserCode : public testing::Test {
         ADD_FAILURE() << "the CPU does not stop";
         return StopKind::kCrashed;
       }
+      debugger_->forget_signal();
       if (const auto event = debugger_->take_stop()) return event->kind;
     }
   }
