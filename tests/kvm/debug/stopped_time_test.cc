@@ -60,22 +60,24 @@ class DevicesTime : public StoppedTime {
     StoppedTime::start(std::move(config), time_goes_on);
   }
   std::uint32_t ticks() const { return vm_->memory().read<std::uint32_t>(kTime).value(); }
-  // Until the guest has read it again.
-  std::uint32_t next_ticks() const {
-    const std::uint32_t last = ticks();
-    while (ticks() == last) std::this_thread::yield();
-    return ticks();
+  // Until the guest has read it again: the next one may have been read before, not the second.
+  void wait_for_ticks() const {
+    for (int i = 0; i < 2; ++i) {
+      const std::uint32_t last = ticks();
+      while (ticks() == last) std::this_thread::yield();
+    }
   }
   // How far the timer got from one hold to behind the next, and the host at most.
   template <typename Stop, typename Go>
   void hold(Stop stop, Go go) {
-    (void)next_ticks();
     const auto begin = steady_clock::now();
+    wait_for_ticks();
     stop();
     const std::uint32_t first = ticks();
     std::this_thread::sleep_for(kHeld);
     go();
-    const std::uint32_t last = next_ticks();
+    wait_for_ticks();
+    const std::uint32_t last = ticks();
     host_ = steady_clock::now() - begin;
     constexpr std::uint32_t kMask = 0xff'ffff;
     constexpr double kNanoseconds = 1e9 / 3'579'545;
