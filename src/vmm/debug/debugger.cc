@@ -3,18 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <thread>
 #include <utility>
 
-#include "memory/page_walk.h"
+#include "vmm/debug/debugger_on_cpu.h"
 #include "vmm/debug/monitor.h"
 #include "vmm/debug/symbols.h"
-#include "vmm/run_control.h"
 #include "vmm/vm.h"
-#include "vmm/x86/msr_numbers.h"
-#include "vmm/x86/paging_context.h"
 
 namespace vmm::debug {
 namespace {
@@ -23,12 +18,6 @@ namespace {
 constexpr std::chrono::seconds kMachineTimeout{15};
 
 }  // namespace
-
-PagingContext all_seeing(const x86::SystemRegisters& system, std::uint64_t rflags) {
-  PagingContext context = x86::privileged_context(system, rflags);
-  context.pkru = 0;
-  return context;
-}
 
 Result<std::shared_ptr<Debugger>> Debugger::create(Options options) {
   auto bell = std::make_shared<StopBell>(VMM_TRY(EventFd::create()));
@@ -339,245 +328,6 @@ void Debugger::detach() {
 // The guest stays stopped: its end comes from outside.
 void Debugger::kill() {
   if (options_.on_kill) options_.on_kill();
-}
-
-// ---- registers
-
-template <typename Fn>
-auto Debugger::on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&> {
-  const auto& vcpus = VMM_TRY(machine())->vcpus();
-  if (cpu >= vcpus.size()) return fail(ErrorCode::kOutOfRange, "There is no CPU {}", cpu);
-  // Shared with the closure, which outlives this call if the vCPU does not answer in time.
-  auto answer = std::make_shared<std::optional<std::invoke_result_t<Fn, kvm::VcpuFd&>>>();
-  VMM_TRY(vcpus[cpu]->call([answer, fn](kvm::VcpuFd& fd) { *answer = fn(fd); },
-                           RunControl::kVcpuTimeout));
-  return std::move(**answer);
-}
-
-namespace {
-
-Result<CpuState> read_state(const kvm::VcpuFd& fd) {
-  CpuState state;
-  state.general = VMM_TRY(fd.registers());
-  state.system = VMM_TRY(fd.system_registers());
-  state.xsave = VMM_TRY(fd.xsave());
-  state.debug = VMM_TRY(fd.debug_registers());
-  std::array<kvm::Msr, kNamedMsrs.size()> msrs;
-  for (std::size_t i = 0; i < msrs.size(); ++i) msrs[i].index = kNamedMsrs[i].index;
-  // KVM stops at the first that it does not know.
-  for (std::size_t i = 0; i < msrs.size(); ++i) {
-    const std::size_t read = VMM_TRY(fd.read_msrs(std::span(msrs).subspan(i)));
-    for (std::size_t end = i + read; i < end; ++i) state.msrs[i] = msrs[i].value;
-  }
-  return state;
-}
-
-// KVM takes some states without a word, and leaves what it cannot do: 32-bit paging on a software
-// KVM.
-Result<void> check_taken(const x86::SystemRegisters& before, const x86::SystemRegisters& wanted,
-                         const x86::SystemRegisters& taken) {
-  using Field = std::uint64_t x86::SystemRegisters::*;
-  const std::array<std::pair<std::string_view, Field>, 4> fields{
-      {{"cr0", &x86::SystemRegisters::cr0},
-       {"cr3", &x86::SystemRegisters::cr3},
-       {"cr4", &x86::SystemRegisters::cr4},
-       {"efer", &x86::SystemRegisters::efer}}};
-  for (const auto& [name, field] : fields) {
-    const std::uint64_t left = (wanted.*field ^ before.*field) & (wanted.*field ^ taken.*field);
-    if (left == 0) continue;
-    return fail(ErrorCode::kUnsupported, "this host's KVM leaves bits {:#x} of {} as they are",
-                left, name);
-  }
-  return {};
-}
-
-Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuState& wanted) {
-  if (wanted.system != now.system) VMM_TRY(fd.set_system_registers(wanted.system));
-  if (wanted.general != now.general) VMM_TRY(fd.set_registers(wanted.general));
-  if (wanted.xsave != now.xsave) VMM_TRY(fd.set_xsave(wanted.xsave));
-  if (wanted.debug != now.debug) VMM_TRY(fd.set_debug_registers(wanted.debug));
-  for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-    if (!wanted.msrs[i] || !now.msrs[i]) continue;
-    // The time stamp counter never stands still: only a value that somebody chose is written.
-    const std::uint64_t value = *wanted.msrs[i];
-    if (value == *now.msrs[i]) continue;
-    const std::array<kvm::Msr, 1> msrs{{{kNamedMsrs[i].index, value}}};
-    VMM_TRY(fd.set_msrs(msrs));
-  }
-  if (wanted.system == now.system) return {};
-  return check_taken(now.system, wanted.system, VMM_TRY(fd.system_registers()));
-}
-
-// A CPU that is sent elsewhere is to execute what lies there, be it halted: gdb calls functions
-// that way.
-Result<void> end_halt(const kvm::VcpuFd& fd, VcpuId id, UserIrqchip* irqchip) {
-  if (irqchip != nullptr) {
-    irqchip->lapics().with([id](LapicBank& bank) { bank.lapic(id).set_halted(false); });
-    return {};
-  }
-  if (VMM_TRY(fd.mp_state()) == kvm::MpState::kHalted)
-    VMM_TRY(fd.set_mp_state(kvm::MpState::kRunnable));
-  return {};
-}
-
-}  // namespace
-
-Result<void> Debugger::do_on_cpu(unsigned cpu,
-                                 const std::function<Result<void>(kvm::VcpuFd&)>& fn) const {
-  return on_cpu(cpu, [fn](kvm::VcpuFd& fd) { return fn(fd); });
-}
-
-Result<CpuState> Debugger::state_locked(unsigned cpu) const {
-  return on_cpu(cpu, [](kvm::VcpuFd& fd) { return read_state(fd); });
-}
-
-Result<CpuState> Debugger::state(unsigned cpu) {
-  const std::lock_guard lock(mutex_);
-  return state_locked(cpu);
-}
-
-Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
-  const std::lock_guard lock(mutex_);
-  VMM_TRY(in_present());
-  history_.changed = true;
-  contexts_.clear();
-  UserIrqchip* irqchip = VMM_TRY(machine())->machine().user_irqchip;
-  return on_cpu(cpu, [cpu, state, irqchip](kvm::VcpuFd& fd) -> Result<void> {
-    const CpuState now = VMM_TRY(read_state(fd));
-    if (state.general.rip != now.general.rip) VMM_TRY(end_halt(fd, VcpuId{cpu}, irqchip));
-    CpuState wanted = state;
-    for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-      // It counts between a debugger's look and its answer: small differences are no wish.
-      constexpr std::uint64_t kWhile = std::uint64_t{1} << 40;
-      if (kNamedMsrs[i].index == x86::kMsrTsc && wanted.msrs[i] && now.msrs[i] &&
-          *now.msrs[i] - *wanted.msrs[i] < kWhile) {
-        wanted.msrs[i] = now.msrs[i];
-      }
-    }
-    return write_state(fd, now, wanted);
-  });
-}
-
-std::string Debugger::activity(unsigned cpu) {
-  const std::lock_guard lock(mutex_);
-  if (control_ == nullptr) return "starting";
-  const Machine& machine = control_->machine();
-  if (machine.user_irqchip != nullptr) {
-    const auto activity = machine.user_irqchip->lapics().with(
-        [cpu](LapicBank& bank) { return bank.lapic(VcpuId{cpu}).state().activity; });
-    return activity == Lapic::Activity::kHalted           ? "halted"
-           : activity == Lapic::Activity::kWaitForStartUp ? "waiting for start-up"
-                                                          : "running";
-  }
-  const auto state = on_cpu(cpu, [](kvm::VcpuFd& fd) { return fd.mp_state(); });
-  if (!state) return "not answering";
-  switch (*state) {
-    case kvm::MpState::kHalted:
-      return "halted";
-    case kvm::MpState::kUninitialized:
-    case kvm::MpState::kInitReceived:
-    case kvm::MpState::kSipiReceived:
-      return "waiting for start-up";
-    case kvm::MpState::kRunnable:
-    case kvm::MpState::kOther:
-      break;
-  }
-  return "running";
-}
-
-Architecture Debugger::architecture(unsigned cpu) {
-  const auto state = this->state(cpu);
-  if (!state || state->system.code_is_64bit()) return Architecture::kX86_64;
-  return state->system.cs.default_big ? Architecture::kI386 : Architecture::kI8086;
-}
-
-// ---- memory
-
-// Up to `size` bytes from `address` on that lie in one page: where, or nothing that is mapped.
-std::optional<Gpa> Debugger::translate(const GuestMemory& memory,
-                                       const std::optional<PagingContext>& context,
-                                       std::uint64_t address, std::size_t& size) {
-  constexpr std::uint64_t kPage = 4096;
-  size = std::min<std::uint64_t>(size, kPage - address % kPage);
-  if (!context) return Gpa(address);
-  const PageWalk walk = walk_pages(memory, *context, Gva(address), AccessKind::kRead);
-  if (!walk.mapped()) return std::nullopt;
-  return walk.gpa;
-}
-
-// How addresses are to be understood; nothing: as physical ones.
-Result<std::optional<PagingContext>> Debugger::context(unsigned cpu, Space space) const {
-  if (space == Space::kPhysical) return std::optional<PagingContext>();
-  if (const auto known = contexts_.find(cpu); known != contexts_.end()) {
-    return std::optional(known->second);
-  }
-  const auto asked = on_cpu(cpu, [](kvm::VcpuFd& fd) -> Result<PagingContext> {
-    const x86::Registers general = VMM_TRY(fd.registers());
-    const x86::SystemRegisters system = VMM_TRY(fd.system_registers());
-    return all_seeing(system, general.rflags);
-  });
-  return std::optional(contexts_.emplace(cpu, VMM_TRY(asked)).first->second);
-}
-
-Result<std::size_t> Debugger::read_memory(unsigned cpu, Space space, std::uint64_t address,
-                                          std::span<std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
-  return read_locked(cpu, space, address, bytes);
-}
-
-Result<std::size_t> Debugger::read_locked(unsigned cpu, Space space, std::uint64_t address,
-                                          std::span<std::byte> bytes) const {
-  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
-  const auto context = VMM_TRY(this->context(cpu, space));
-  const std::size_t done = read_pages(memory, context, address, bytes);
-  if (done == 0 && !bytes.empty()) {
-    return fail(ErrorCode::kOutOfRange, "There is no RAM at {:#x}", address);
-  }
-  return done;
-}
-
-std::size_t Debugger::read_pages(const GuestMemory& memory,
-                                 const std::optional<PagingContext>& context, std::uint64_t address,
-                                 std::span<std::byte> bytes) const {
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    std::size_t size = bytes.size() - done;
-    const auto gpa = translate(memory, context, address + done, size);
-    const auto piece = bytes.subspan(done, size);
-    if (!gpa || !memory.read(*gpa, piece)) break;
-    planted_.hide(*gpa, piece);
-    done += piece.size();
-  }
-  return done;
-}
-
-Result<void> Debugger::write_memory(unsigned cpu, Space space, std::uint64_t address,
-                                    std::span<const std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
-  VMM_TRY(in_present());
-  history_.changed = true;
-  const GuestMemory& memory = VMM_TRY(machine())->machine().memory;
-  const auto context = VMM_TRY(this->context(cpu, space));
-  std::size_t done = 0;
-  while (done < bytes.size()) {
-    std::size_t size = bytes.size() - done;
-    const auto gpa = translate(memory, context, address + done, size);
-    const auto piece = bytes.subspan(done, size);
-    if (!gpa) return fail(ErrorCode::kOutOfRange, "Nothing is mapped at {:#x}", address + done);
-    VMM_TRY(planted_.write(memory, *gpa, piece));
-    done += piece.size();
-  }
-  return {};
-}
-
-std::vector<std::pair<std::uint64_t, std::uint64_t>> Debugger::ram() const {
-  const std::lock_guard lock(mutex_);
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> ranges;
-  if (control_ == nullptr) return ranges;
-  for (const GuestRegion& region : control_->machine().memory.regions()) {
-    ranges.emplace_back(region.range().base().value, region.range().size());
-  }
-  return ranges;
 }
 
 // ---- what else is asked

@@ -183,11 +183,9 @@ class Debugger final : public Target {
 
   // All below: mutex_ held.
   Result<RunControl*> machine() const;
-  // Runs `fn` on the CPU's thread and hands back what it returned.
+  // Runs `fn` on the CPU's thread and hands back what it returned (debugger_on_cpu.h).
   template <typename Fn>
   auto on_cpu(unsigned cpu, Fn fn) const -> std::invoke_result_t<Fn, kvm::VcpuFd&>;
-  // The same for other files than debugger.cc.
-  Result<void> do_on_cpu(unsigned cpu, const std::function<Result<void>(kvm::VcpuFd&)>& fn) const;
   Result<CpuState> state_locked(unsigned cpu) const;
   Result<void> set_wishes(std::span<const ResumeAction> actions);
   Result<std::shared_ptr<const Snapshot>> snapshot_locked();

@@ -10,12 +10,11 @@
 
 #include "base/le.h"
 #include "memory/page_walk.h"
-#include "vmm/debug/debugger.h"
+#include "vmm/debug/debugger_on_cpu.h"
 #include "vmm/debug/kvm_memory_msrs.h"
 #include "vmm/debug/needed_pages.h"
 #include "vmm/doctor/host_probes.h"
 #include "vmm/doctor/quirks.h"
-#include "vmm/run_control.h"
 #include "vmm/x86/kernel_contexts.h"
 #include "vmm/x86/paging_context.h"
 
@@ -231,7 +230,7 @@ std::set<Gpa> Debugger::unhidable_pages() const {
     for (const PagingContext& context : tables) {
       pages.merge(needed_pages(memory, context, state->system, state->linear_pc()));
     }
-    (void)do_on_cpu(cpu, [&](kvm::VcpuFd& fd) -> Result<void> {
+    (void)on_cpu(cpu, [&](kvm::VcpuFd& fd) -> Result<void> {
       for (const std::uint32_t index : kKvmMemoryMsrs) {
         const auto value = fd.msr(index);
         if (value && makes_kvm_write(index, *value)) pages.insert(page_of(Gpa(*value)));

@@ -9,9 +9,8 @@
 #include <vector>
 
 #include "base/join.h"
-#include "vmm/debug/debugger.h"
+#include "vmm/debug/debugger_on_cpu.h"
 #include "vmm/debug/kvm_memory_msrs.h"
-#include "vmm/run_control.h"
 #include "vmm/snapshot/snapshot.h"
 
 namespace vmm::debug {
@@ -87,7 +86,7 @@ Result<void> Debugger::check_recordable() {
                 join(writers, ", "));
   }
   if (!facts_.put_back) return fail(ErrorCode::kUnsupported, "This machine cannot be put back");
-  return do_on_cpu(0, [](kvm::VcpuFd& cpu) -> Result<void> {
+  return on_cpu(0, [](kvm::VcpuFd& cpu) -> Result<void> {
     for (const std::uint32_t index : kKvmMemoryMsrs) {
       const auto value = cpu.msr(index);
       if (!value || !makes_kvm_write(index, *value)) continue;
@@ -103,7 +102,7 @@ Result<void> Debugger::set_tape(TapeHead head) {
   contexts_.clear();
   CpuDebug& debug = VMM_TRY(machine())->vcpus().front()->debug();
   const bool share = head.active() && control_->machine().system->capabilities().sync_registers;
-  return do_on_cpu(0, [&debug, share, head = std::move(head)](kvm::VcpuFd& cpu) {
+  return on_cpu(0, [&debug, share, head = std::move(head)](kvm::VcpuFd& cpu) {
     cpu.share_system_registers(share);
     debug.tape() = head;
     return debug.run_to(cpu, {});
