@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -51,6 +52,11 @@ std::string link_beside(const std::string& path, int fd) {
 }  // namespace
 
 Result<ReplacedFile> ReplacedFile::create(const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
+    return fail(ErrorCode::kIo, "{} is no file that can be replaced: it is a {}", path,
+                S_ISDIR(status.st_mode) ? "directory" : "device, pipe or socket");
+  }
   if (UniqueFd file = open_without_name(path)) return ReplacedFile(path, {}, std::move(file));
   std::string temporary = path + ".XXXXXX";
   UniqueFd file(::mkostemp(temporary.data(), O_CLOEXEC));  // mode 0600

@@ -9,7 +9,7 @@ Result<void> RunControl::go() {
   machine_.clock.start();
   machine_.timers.start();
   for (std::size_t i = 0; i < vcpus_.size(); ++i) {
-    if (runs_[i]) vcpus_[i]->resume();
+    if (runs_[i]) VMM_TRY(vcpus_[i]->resume());
   }
   return {};
 }
@@ -137,8 +137,7 @@ Result<void> RunControl::release(std::vector<bool> runs) {
 Result<void> RunControl::play() {
   const std::lock_guard lock(mutex_);
   if (!held_ || paused_) return fail(ErrorCode::kBadState, "The guest is paused from elsewhere");
-  vcpus_.front()->resume();
-  return {};
+  return vcpus_.front()->resume();
 }
 
 bool RunControl::held() const {

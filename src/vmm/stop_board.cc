@@ -4,13 +4,21 @@
 
 namespace vmm {
 
-bool StopBoard::post(Stop stop) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (stop_) return false;
-  stop_ = std::move(stop);
-  told_ = false;
-  posted_.store(true, std::memory_order_relaxed);
+// Without the lock, which whoever is woken wants.
+void StopBoard::wake() {
   changed_.notify_all();
+  if (Listener* const listener = listener_.load()) listener->end_turn();
+}
+
+bool StopBoard::post(Stop stop) {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (stop_) return false;
+    stop_ = std::move(stop);
+    told_ = false;
+    posted_.store(true, std::memory_order_relaxed);
+  }
+  wake();
   return true;
 }
 
@@ -27,10 +35,18 @@ std::optional<StopBoard::Stop> StopBoard::wait(
   return stop_;
 }
 
-void StopBoard::notice() {
+std::optional<StopBoard::Stop> StopBoard::look() {
   std::lock_guard<std::mutex> lock(mutex_);
-  noticed_ = true;
-  changed_.notify_all();
+  noticed_ = false;
+  return stop_;
+}
+
+void StopBoard::notice() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    noticed_ = true;
+  }
+  wake();
 }
 
 void StopBoard::clear_cancelled() {
@@ -59,11 +75,13 @@ std::optional<StopBoard::Stop> StopBoard::untold() const {
 }
 
 void StopBoard::reset(std::optional<Stop> stop) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  stop_ = std::move(stop);
-  told_ = false;
-  posted_.store(stop_.has_value(), std::memory_order_relaxed);
-  changed_.notify_all();
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = std::move(stop);
+    told_ = false;
+    posted_.store(stop_.has_value(), std::memory_order_relaxed);
+  }
+  wake();
 }
 
 }  // namespace vmm

@@ -19,6 +19,19 @@ class StopBoard {
  public:
   using Stop = std::variant<StopInfo, Error>;
 
+  // Who does other things than wait() between two looks.
+  class Listener {
+   public:
+    // There is something to look at. Does not wait; the caller may hold locks of devices.
+    virtual void end_turn() = 0;
+
+   protected:
+    ~Listener() = default;
+  };
+  // Borrowed, and called by whoever posts or has noticed something, maybe still after it was
+  // replaced; null: nobody.
+  void set_listener(Listener* listener) { listener_.store(listener); }
+
   // Whether this was the first.
   bool post(Stop stop);
   // Without a lock: has anything been posted? For the path of every exit.
@@ -26,6 +39,8 @@ class StopBoard {
   // Waits until something is posted, notice() is called or `until` passes; what was posted stays on
   // the board.
   std::optional<Stop> wait(std::optional<std::chrono::steady_clock::time_point> until);
+  // The same without waiting.
+  std::optional<Stop> look();
   // There is something to look at that is no reason to stop: whoever waits, or else the next who
   // would, comes back with nothing. Does not wait.
   void notice();
@@ -41,12 +56,15 @@ class StopBoard {
   void reset(std::optional<Stop> stop);
 
  private:
+  void wake();
+
   std::atomic<bool> posted_{false};
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<Stop> stop_;
   bool told_ = false;
   bool noticed_ = false;
+  std::atomic<Listener*> listener_{nullptr};
 };
 
 }  // namespace vmm

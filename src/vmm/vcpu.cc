@@ -4,17 +4,42 @@
 #include <signal.h>
 #include <time.h>
 
+#include <algorithm>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 namespace vmm {
+namespace {
+
+// A thread's processor time; none when it cannot be told.
+std::chrono::nanoseconds time_of(clockid_t thread) {
+  timespec time{};
+  if (::clock_gettime(thread, &time) != 0) return {};
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+// The kick signal comes through on the calling thread, as it does on the vCPU's own.
+class Unblocked {
+ public:
+  explicit Unblocked(int signal) {
+    sigset_t set;
+    ::sigemptyset(&set);
+    ::sigaddset(&set, signal);
+    ::pthread_sigmask(SIG_UNBLOCK, &set, &before_);
+  }
+  Unblocked(const Unblocked&) = delete;
+  Unblocked& operator=(const Unblocked&) = delete;
+  ~Unblocked() { ::pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+
+ private:
+  sigset_t before_{};
+};
+
+}  // namespace
 
 Vcpu::Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal)
-    : fd_(std::move(fd)),
-      handler_(handler),
-      kick_signal_(kick_signal),
-      timer_(kick_signal),
-      thread_([this] { thread_main(); }) {}
+    : fd_(std::move(fd)), handler_(handler), kick_signal_(kick_signal) {}
 
 Vcpu::~Vcpu() {
   {
@@ -23,7 +48,8 @@ Vcpu::~Vcpu() {
     tell();
     kick();
   }
-  thread_.join();
+  // Nobody else uses it any more, and so nobody starts it.
+  if (thread_.joinable()) thread_.join();
 }
 
 bool Vcpu::finish_early() {
@@ -62,7 +88,8 @@ void Vcpu::kick() {
   }
   kicks_.fetch_add(1, std::memory_order_relaxed);
   fd_.kick();
-  ::pthread_kill(thread_.native_handle(), kick_signal_);
+  // What the thread tells itself it sees at the next KVM_RUN.
+  if (::pthread_equal(runner_, ::pthread_self()) == 0) ::pthread_kill(runner_, kick_signal_);
 }
 
 void Vcpu::forget_kicks() {
@@ -74,14 +101,28 @@ void Vcpu::forget_kicks() {
 void Vcpu::set_kickable(bool kickable) {
   const std::lock_guard<std::mutex> lock(kick_mutex_);
   kickable_ = kickable;
+  if (kickable) runner_ = ::pthread_self();
 }
 
-void Vcpu::resume() {
+Result<void> Vcpu::start_thread() {
+  if (thread_.joinable()) return {};
+  try {
+    thread_ = std::thread([this] { thread_main(); });
+  } catch (const std::system_error& error) {
+    return fail(ErrorCode::kResource, "Start the thread of vCPU {}: {}", fd_.id(), error.what());
+  }
+  return {};
+}
+
+Result<void> Vcpu::resume() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (wanted_ == State::kPaused) wanted_ = State::kRunning;
+    if (wanted_ != State::kPaused) return {};
+    if (!lent_) VMM_TRY(start_thread());
+    wanted_ = State::kRunning;
   }
   tell();
+  return {};
 }
 
 void Vcpu::request_pause() {
@@ -92,7 +133,7 @@ void Vcpu::request_pause() {
 
 void Vcpu::nudge() {
   const std::thread::id here = std::this_thread::get_id();
-  if (here == thread_.get_id() || here == caller_.load(std::memory_order_relaxed)) return;
+  if (here == caller_.load(std::memory_order_relaxed)) return;
   kick();
 }
 
@@ -146,14 +187,13 @@ Result<void> Vcpu::call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milli
 }
 
 std::chrono::nanoseconds Vcpu::cpu_time() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
   clockid_t clock{};
-  timespec time{};
-  // The thread is joined in the destructor: it exists.
-  if (::pthread_getcpuclockid(const_cast<std::thread&>(thread_).native_handle(), &clock) != 0 ||
-      ::clock_gettime(clock, &time) != 0) {
-    return {};
+  auto& thread = const_cast<std::thread&>(thread_);
+  if (!thread.joinable() || ::pthread_getcpuclockid(thread.native_handle(), &clock) != 0) {
+    return lent_time_;
   }
-  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+  return time_of(clock) + lent_time_;
 }
 
 void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
@@ -168,32 +208,92 @@ void Vcpu::run_mailbox(std::unique_lock<std::mutex>& lock) {
   }
 }
 
-bool Vcpu::wait_until_running(const std::shared_ptr<debug::StopBell>& bell) {
-  std::unique_lock<std::mutex> lock(mutex_);
+void Vcpu::begin_running() {
+  forget_kicks();  // all that they were for has been seen, or is by before_entry()
+  actual_ = State::kRunning;
+  caller_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+  set_kickable(true);
+  handler_.resumed();
+}
+
+void Vcpu::end_running(std::unique_lock<std::mutex>& lock) {
+  // Not later: who sees a paused CPU may end the handler (finish_early()).
+  const auto bell = handler_.pausing();
   actual_ = State::kPaused;
+  caller_.store(std::thread::id(), std::memory_order_relaxed);
   set_kickable(false);
   // Without the lock, for which whoever wakes up would only have to wait.
   lock.unlock();
   tell();
   if (bell) bell->ring();
   lock.lock();
+}
+
+bool Vcpu::wait_until_running() {
+  std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    run_mailbox(lock);
     if (wanted_ == State::kFinished) {
+      run_mailbox(lock);
       actual_ = State::kFinished;
       tell();
       return false;
     }
-    if (wanted_ == State::kRunning) {
-      actual_ = State::kRunning;
-      set_kickable(true);
-      handler_.resumed();
-      return true;
+    if (!lent_) {
+      run_mailbox(lock);
+      if (wanted_ == State::kRunning) {
+        begin_running();
+        return true;
+      }
+      if (handler_.debug().stepping() && look_for_news(lock, next_step_)) continue;
     }
-    if (handler_.debug().stepping() && look_for_news(lock, next_step_)) continue;
     // Who asks for something tells so without the lock: what was missed while it was released.
-    changed_.wait(lock, [this] { return wanted_ != State::kPaused || !mailbox_.empty(); });
+    changed_.wait(lock, [this] {
+      if (wanted_ == State::kFinished) return true;
+      return !lent_ && (wanted_ != State::kPaused || !mailbox_.empty());
+    });
   }
+}
+
+void Vcpu::lend() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  lent_ = true;
+}
+
+Result<void> Vcpu::take_back() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    lent_ = false;
+    if (wanted_ != State::kRunning) return {};
+    VMM_TRY(start_thread());
+  }
+  tell();
+  return {};
+}
+
+void Vcpu::end_turn() {
+  turn_over_.store(true);
+  kick();
+}
+
+bool Vcpu::is_over(const Turn& turn) const {
+  return turn.until && (turn_over_.load() || std::chrono::steady_clock::now() >= *turn.until);
+}
+
+bool Vcpu::run_here(KickTimer::TimePoint until) {
+  const std::chrono::nanoseconds begin = time_of(CLOCK_THREAD_CPUTIME_ID);
+  const Unblocked unblocked(kick_signal_);
+  KickTimer timer(kick_signal_);
+  const Turn turn{.timer = timer, .until = until};
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (wanted_ != State::kRunning) return false;
+  begin_running();
+  lock.unlock();
+  if (!is_over(turn)) run_until_told_otherwise(turn);
+  lock.lock();
+  end_running(lock);
+  run_mailbox(lock);
+  lent_time_ += time_of(CLOCK_THREAD_CPUTIME_ID) - begin;
+  return wanted_ == State::kRunning;
 }
 
 // A kick that came before the wait has set immediate_exit, too: both are taken together.
@@ -228,21 +328,24 @@ void Vcpu::finish_instruction() {
   }
 }
 
-[[gnu::hot]] void Vcpu::run_until_told_otherwise() {
-  while (run_once()) {
+[[gnu::hot]] void Vcpu::run_until_told_otherwise(const Turn& turn) {
+  while (run_once(turn)) {
   }
-  (void)timer_.arm(std::nullopt);  // it would ring for a CPU that is paused
+  (void)turn.timer.arm(std::nullopt);  // it would ring for a CPU that is paused
 }
 
-[[gnu::hot]] bool Vcpu::run_once() {
+[[gnu::hot]] bool Vcpu::run_once(const Turn& turn) {
+  // The timer is for KVM_RUN: what is executed in this process sees this mark.
+  if (is_over(turn)) fd_.kick();
   auto next = handler_.before_entry(fd_);
   if (next) {
-    if (auto armed = timer_.arm(next->deadline); !armed) {
+    if (turn.until) next->deadline = std::min(next->deadline.value_or(*turn.until), *turn.until);
+    if (auto armed = turn.timer.arm(next->deadline); !armed) {
       next = tl::unexpected<Error>(std::move(armed).error());
     } else if (next->again) {
       return true;
     } else if (!next->enter) {
-      return wait_for_nudge(*next);
+      return wait_for_nudge(*next) && !is_over(turn);
     }
   }
   auto exit = !next ? Result<VcpuExit>(tl::unexpected<Error>(std::move(next).error()))
@@ -267,7 +370,7 @@ void Vcpu::finish_instruction() {
   forget_kicks();
   std::unique_lock<std::mutex> lock(mutex_);
   run_mailbox(lock);
-  return wanted_ == State::kRunning;
+  return wanted_ == State::kRunning && !is_over(turn);
 }
 
 void Vcpu::park() {
@@ -278,11 +381,11 @@ void Vcpu::park() {
 void Vcpu::thread_main() {
   const std::string name = "vcpu" + std::to_string(fd_.id());
   ::pthread_setname_np(::pthread_self(), name.c_str());
-  std::shared_ptr<debug::StopBell> bell;
-  while (wait_until_running(bell)) {
-    run_until_told_otherwise();
-    // Not later: who sees a paused CPU may end the handler (finish_early()).
-    bell = handler_.pausing();
+  KickTimer timer(kick_signal_);
+  while (wait_until_running()) {
+    run_until_told_otherwise({.timer = timer});
+    std::unique_lock<std::mutex> lock(mutex_);
+    end_running(lock);
   }
 }
 

@@ -1,6 +1,8 @@
 // One virtual CPU: a thread that is the sole user of its KVM descriptor while the guest runs.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -20,6 +22,7 @@
 #include "vmm/debug/stop_bell.h"
 #include "vmm/kick_timer.h"
 #include "vmm/kvm/vcpu_fd.h"
+#include "vmm/stop_board.h"
 #include "vmm/vcpu_exit.h"
 
 namespace vmm {
@@ -72,7 +75,10 @@ class ExitHandler {
 // States: Paused (waits, runs posted closures), Running (in KVM_RUN or in the handler), Finished
 // (thread has ended). Starts Paused. All functions are for other threads than the vCPU's own, and
 // safe from any of them.
-class Vcpu {
+//
+// The guest may also be run by another thread for a while, which spares a run two switches of
+// threads: that is the vCPU's thread then, from lend() to take_back().
+class Vcpu final : public StopBoard::Listener {
  public:
   // `handler` is borrowed and outlives the Vcpu; `kick_signal` is from install_kick_signal().
   Vcpu(kvm::VcpuFd fd, ExitHandler& handler, int kick_signal);
@@ -87,7 +93,8 @@ class Vcpu {
   // For closures of call().
   debug::CpuDebug& debug() noexcept { return handler_.debug(); }
 
-  void resume();
+  // Its thread is made when it first has to run the guest. Errors: the host has no thread for it.
+  Result<void> resume();
   // Asks the vCPU to pause and returns at once; wait_paused() waits. Pending PIO and MMIO are
   // completed first, so the state that a paused vCPU shows is at an instruction boundary.
   void request_pause();
@@ -105,7 +112,19 @@ class Vcpu {
   // when the vCPU has finished.
   Result<void> call(std::function<void(kvm::VcpuFd&)> fn, std::chrono::milliseconds timeout);
 
-  // Processor time of its thread.
+  // The calling thread is to run the guest; while the vCPU is paused. resume() wakes nobody then.
+  void lend();
+  // That is over; a vCPU that has been resumed goes on on its own thread. Errors: of resume().
+  Result<void> take_back();
+  // A turn of the thread that lend() was called by: runs the guest until it pauses or parks, until
+  // `until`, or end_turn(). Whether the vCPU is to run on: false when it is paused.
+  bool run_here(KickTimer::TimePoint until);
+  // Ends the turn under way, or the next one at once. Any thread, also the one that runs the guest.
+  void end_turn() override;
+  // What has ended turns up to here was seen.
+  void begin_turns() { turn_over_.store(false); }
+
+  // Processor time of its thread, and of others' turns.
   std::chrono::nanoseconds cpu_time() const;
   // KVM_RUN returns since creation.
   std::uint64_t exits() const noexcept { return exits_.value(); }
@@ -114,12 +133,24 @@ class Vcpu {
  private:
   enum class State : std::uint8_t { kPaused, kRunning, kFinished };
 
+  // While one thread runs the guest.
+  struct Turn {
+    KickTimer& timer;
+    std::optional<KickTimer::TimePoint> until = {};  // none: as long as it is wanted
+  };
+
+  // mutex_ is held.
+  Result<void> start_thread();
   void thread_main();
-  // Pauses, which `bell` tells of if there is one, and waits, running posted closures; false when
-  // the thread is to end.
-  bool wait_until_running(const std::shared_ptr<debug::StopBell>& bell);
-  void run_until_told_otherwise();
-  bool run_once();  // false when the vCPU is to stop running
+  // Waits while Paused or lent, running posted closures; false when the thread is to end.
+  bool wait_until_running();
+  void run_until_told_otherwise(const Turn& turn);
+  bool run_once(const Turn& turn);  // false when the vCPU is to stop running
+  bool is_over(const Turn& turn) const;
+  // The calling thread is Running from now on; and no longer. mutex_ is held, and by the latter let
+  // go of for a moment.
+  void begin_running();
+  void end_running(std::unique_lock<std::mutex>& lock);
   void finish_instruction();
   // Waits as `next` says, running posted closures; false when the vCPU is to stop running.
   bool wait_for_nudge(const NextStep& next);
@@ -144,28 +175,31 @@ class Vcpu {
   const int kick_signal_;
 
   // Held while closures run, which may wait for locks of devices.
-  std::mutex mutex_;  // guards the next four
+  mutable std::mutex mutex_;  // guards the next seven
   std::condition_variable changed_;
+  bool lent_ = false;
+  std::chrono::nanoseconds lent_time_{};  // of processors, in turns
+  std::thread thread_;
   State wanted_ = State::kPaused;
   State actual_ = State::kPaused;
   std::deque<std::function<void()>> mailbox_;
   // Whoever nudges may hold such a lock: nothing is waited for with this one held.
-  std::mutex kick_mutex_;  // guards the next four
+  std::mutex kick_mutex_;  // guards the next five
   std::condition_variable kicked_;
   bool kickable_ = false;                  // Running, and not on its way to Paused by itself
+  pthread_t runner_{};                     // who runs the guest, while it is kickable
   bool waiting_ = false;                   // in wait_for_nudge()
   bool nudged_ = false;                    // kicked since the last wait
-  std::atomic<std::thread::id> caller_{};  // who runs a closure in the thread's place
-  std::atomic<std::uint32_t> news_{0};     // counts what changed_ is notified of
+  std::atomic<std::thread::id> caller_{};  // who runs the guest, or a closure while it is paused
+  std::atomic<bool> turn_over_{false};
+  std::atomic<std::uint32_t> news_{0};  // counts what changed_ is notified of
   // For an answer of the thread; and its own, for a debugger that asks for one step after the
   // other.
   Lookout answer_{std::chrono::microseconds(30)};
   Lookout next_step_{std::chrono::microseconds(300)};
 
-  KickTimer timer_;  // of the vCPU's thread
   OwnedCounter exits_;
   std::atomic<std::uint64_t> kicks_{0};
-  std::thread thread_;  // last: starts when all else is ready
 };
 
 }  // namespace vmm

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <thread>
 #include <utility>
 
 #include "base/join.h"
@@ -196,11 +197,17 @@ Result<StopInfo> Vm::Impl::run(const RunOptions& options) {
 
 Result<StopInfo> Vm::Impl::run_locked(const RunOptions& options) {
   post_lost_memory();
-  VMM_TRY(control->start());
+  // Who wants to be told is not to wait until the guest has ended.
+  if (!options.on_started) lend_cpu();
+  if (auto started = control->start(); !started) {
+    take_cpu_back();
+    return tl::unexpected<Error>(std::move(started).error());
+  }
   active = true;
   if (options.on_started) options.on_started();
   std::optional<StopBoard::Stop> stop = wait_for_stop(options);
   auto paused = control->stop();
+  take_cpu_back();
   active = false;
   VMM_TRY(std::move(paused));
   // A condition may be met while the CPUs are being stopped: it is of this run, not of the next.
@@ -276,7 +283,7 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
     }
     const bool often = plan.syscall_fixup || (debugger && debugger->wants_looks());
     const auto next_look = often ? steady_clock::now() + kQuirkLook : next_sleep_look;
-    if (auto stop = machine->stops.wait(std::min(deadline, next_look))) return stop;
+    if (auto stop = wait_or_run(std::min(deadline, next_look))) return stop;
     const auto now = steady_clock::now();
     if (now >= deadline) return std::nullopt;
     if (debugger) debugger->look();
@@ -291,6 +298,37 @@ std::optional<StopBoard::Stop> Vm::Impl::wait_for_stop(const RunOptions& options
       for (const auto& vcpu : vcpus) (void)vcpu->call([](kvm::VcpuFd&) {}, kVcpuTimeout);
     }
   }
+}
+
+// Two threads would have to be woken for each run(), the vCPU's and, at its end, this one. Always
+// the same thread does it: kernels before 6.12 let the others wait when another one runs a CPU.
+void Vm::Impl::lend_cpu() {
+  if (vcpus.size() != 1) return;
+  if (!runner) runner = std::this_thread::get_id();
+  if (runner != std::this_thread::get_id()) return;
+  lent = vcpus.front().get();
+  lent->lend();
+  machine->stops.set_listener(lent);
+}
+
+void Vm::Impl::take_cpu_back() {
+  if (lent == nullptr) return;
+  machine->stops.set_listener(nullptr);
+  if (auto taken = std::exchange(lent, nullptr)->take_back(); !taken) {
+    machine->stops.post(std::move(taken).error());
+  }
+}
+
+std::optional<StopBoard::Stop> Vm::Impl::wait_or_run(std::chrono::steady_clock::time_point until) {
+  if (lent == nullptr) return machine->stops.wait(until);
+  // What comes after this look ends the turn.
+  lent->begin_turns();
+  if (auto stop = machine->stops.look()) return stop;
+  const bool runs_on = lent->run_here(until);
+  auto stop = machine->stops.look();
+  // Paused by somebody else, who will resume it while this thread waits.
+  if (!runs_on && !stop) take_cpu_back();
+  return stop;
 }
 
 Result<void> Vm::Impl::look_after_sleep() {

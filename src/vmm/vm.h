@@ -42,7 +42,8 @@ struct RunOptions {
   // How long to run at most; without one the guest decides.
   std::optional<std::chrono::nanoseconds> deadline = {};
   // Called once, on the caller's thread, when the CPUs have been told to run: for what can be done
-  // beside the guest's first instructions. It must not call run().
+  // beside the guest's first instructions. An only CPU has a thread of its own then. It must not
+  // call run().
   std::function<void()> on_started = {};
 };
 
@@ -106,8 +107,8 @@ class Vm {
   void attach_debugger(std::shared_ptr<debug::Debugger> debugger);
 
   // Runs the guest until it stops, and says why. After kDeadline or kCancelled the guest is paused
-  // and may be run on; after any other reason it is over. One caller at a time. Errors: host
-  // failures only.
+  // and may be run on; after any other reason it is over. One caller at a time, whose thread runs
+  // the guest of an only CPU, and what its exits call (docs/vcpu.md). Errors: host failures only.
   Result<StopInfo> run(const RunOptions& options = {});
 
   // As run(), until one of the conditions is met: the first that is, where several could. Errors:

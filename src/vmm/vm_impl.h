@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "vmm/collect_stats.h"
@@ -46,6 +47,9 @@ class Vm::Impl {
   std::atomic<bool> active{false};   // a run() is
   std::atomic<bool> between{false};  // a run_until() is, and lets its caller look at the guest
   mutable std::mutex run_mutex;      // held by run(), and by whoever needs the CPUs at rest
+  // With run_mutex held: the CPU whose guest the thread in run() runs, and the thread that does.
+  Vcpu* lent = nullptr;
+  std::optional<std::thread::id> runner = {};
   // For snapshots; with run_mutex held.
   MachineShape shape;
   std::shared_ptr<const Snapshot> origin;  // what memory was mapped from
@@ -94,6 +98,11 @@ class Vm::Impl {
 
  private:
   std::optional<StopBoard::Stop> wait_for_stop(const RunOptions& options);
+  // Waits for one until then, or has the calling thread run the guest meanwhile.
+  std::optional<StopBoard::Stop> wait_or_run(std::chrono::steady_clock::time_point until);
+  // The guest's only CPU is run by the thread that waits for it, until somebody pauses it.
+  void lend_cpu();
+  void take_cpu_back();
   // What an S3 of the guest asks of us.
   Result<void> look_after_sleep();
   bool asleep_for_ever();

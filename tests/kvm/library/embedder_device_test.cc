@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "devices/function_device.h"
 #include "tests/kvm/library/library_guest.h"
@@ -38,6 +40,45 @@ TEST(EmbedderDevice, InMemory_isReadAndWritten) {
   EXPECT_EQ(written, 0x1234U);
   EXPECT_EQ(counted(*vm), 0x110U);
   EXPECT_EQ(vm->stats().unclaimed, 0U);
+}
+
+// Where a thread's two ways to the guest and back are spared: one CPU, and nobody to be told that
+// it has begun.
+std::thread::id thread_of_handlers(RunOptions options, bool another_first = false) {
+  VmConfig config = flat(GUEST_CODE(registers_in_memory));
+  std::thread::id where;
+  EmbedderDevice device =
+      device_of("own", {.read =
+                            [&where](const IoAccess&, std::size_t) {
+                              where = std::this_thread::get_id();
+                              return 0;
+                            },
+                        .write = [](const IoAccess&, std::size_t, std::uint64_t) {}});
+  device.mmio.push_back({.base = 0xfed40000, .size = 0x1000});
+  config.devices.push_back(device);
+  const auto vm = create(config);
+  if (!vm) return where;
+  if (another_first) {
+    std::thread([&vm] { (void)vm->run({.deadline = std::chrono::nanoseconds(0)}); }).join();
+  }
+  EXPECT_EQ(good(vm->run(options)).reason, StopReason::kHalted);
+  return where;
+}
+
+TEST(EmbedderDevice, OfAMachineWithOneCpu_isUsedByTheThreadThatRunsIt) {
+  const std::thread::id where = thread_of_handlers({.deadline = kEnough});
+  if (::testing::Test::IsSkipped()) return;
+  EXPECT_EQ(where, std::this_thread::get_id());
+}
+
+TEST(EmbedderDevice, WhereTheBeginIsTold_isUsedByTheCpusThread) {
+  const std::thread::id where = thread_of_handlers({.deadline = kEnough, .on_started = [] {}});
+  EXPECT_NE(where, std::this_thread::get_id());
+}
+
+TEST(EmbedderDevice, OfAMachineThatAnotherThreadRanFirst_isUsedByTheCpusThread) {
+  const std::thread::id where = thread_of_handlers({.deadline = kEnough}, true);
+  EXPECT_NE(where, std::this_thread::get_id());
 }
 
 TEST(EmbedderDevice, RaisesItsInterruptLine) {

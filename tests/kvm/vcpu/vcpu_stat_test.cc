@@ -32,7 +32,7 @@ TEST_F(VcpuStatTest, Value_growsWhileTheGuestRuns) {
     GTEST_SKIP() << stat->error().message();
   }
   EXPECT_EQ((*stat)->value().value(), 0U);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   exits.wait(0);
   vm->pause();
   const std::uint64_t first = (*stat)->value().value();

@@ -136,7 +136,7 @@ TEST_F(VcpuTest, StartsPaused) {
 TEST_F(VcpuTest, CallReachesASpinningGuestBetweenTwoInstructions) {
   auto vm = SmallVm::create(system(), kSpin, nullptr);
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (vm->handler().entries() == 0) std::this_thread::yield();
   const std::uint64_t first = vm->registers().rip;
   EXPECT_THAT(first, ::testing::AnyOf(kCode.value, kCode.value + 1));
@@ -149,7 +149,7 @@ TEST_F(VcpuTest, CallReachesASpinningGuestBetweenTwoInstructions) {
 TEST_F(VcpuTest, NudgeLeadsToAnotherEntry) {
   auto vm = SmallVm::create(system(), kSpin, nullptr);
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   vm->registers();  // answered between two entries
   for (int i = 0; i < 50; ++i) {
     const std::uint64_t before = vm->handler().entries();
@@ -163,10 +163,10 @@ TEST_F(VcpuTest, WaitingCpu_answersCallsAndPauses) {
   auto vm = SmallVm::create(system(), kSpin, nullptr);
   ASSERT_TRUE(vm);
   vm->handler().set_next_step([] { return NextStep{.enter = false, .deadline = {}}; });
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   EXPECT_EQ(vm->registers().rip, kCode.value);
   vm->pause();
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   vm->call([](kvm::VcpuFd&) {});
   EXPECT_EQ(vm->cpu().exits(), 0U);
 }
@@ -178,7 +178,7 @@ TEST_F(VcpuTest, Nudge_endsAWait) {
                             [&](auto&, VcpuExit& exit) { return park_at_halt(exit, ran); });
   ASSERT_TRUE(vm);
   vm->handler().set_next_step([&] { return NextStep{.enter = !halted, .deadline = {}}; });
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (vm->handler().entries() == 0) std::this_thread::yield();
   halted = false;
   vm->cpu().nudge();
@@ -194,7 +194,7 @@ TEST_F(VcpuTest, Deadline_endsAWait) {
   vm->handler().set_next_step([due] {
     return NextStep{.enter = std::chrono::steady_clock::now() >= due, .deadline = due};
   });
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   ran.wait();
   EXPECT_GE(std::chrono::steady_clock::now(), due);
 }
@@ -205,7 +205,7 @@ TEST_F(VcpuTest, Deadline_leavesASpinningGuest) {
   vm->handler().set_next_step([] {
     return NextStep{.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(1)};
   });
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (vm->handler().entries() < 10) std::this_thread::yield();
   vm->pause();
 }
@@ -216,7 +216,7 @@ TEST_F(VcpuTest, CallToAPausedCpu_isMadeByTheCaller) {
   std::thread::id where;
   vm->call([&where](kvm::VcpuFd&) { where = std::this_thread::get_id(); });
   EXPECT_EQ(where, std::this_thread::get_id());
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (vm->handler().entries() == 0) std::this_thread::yield();
   vm->call([&where](kvm::VcpuFd&) { where = std::this_thread::get_id(); });
   EXPECT_NE(where, std::this_thread::get_id());
@@ -233,7 +233,7 @@ TEST_F(VcpuTest, ClosureMayNudgeItsOwnCpu) {
   };
   vm->call(nudge);
   EXPECT_TRUE(std::exchange(ran, false));
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (vm->handler().entries() == 0) std::this_thread::yield();
   vm->call(nudge);
   EXPECT_TRUE(ran);
@@ -243,7 +243,7 @@ TEST_F(VcpuTest, CallDoesNotStopTheGuest) {
   NumberCheck check;
   auto vm = SmallVm::create(system(), kCount, [&](auto&, VcpuExit& exit) { return check(exit); });
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   vm->registers();
   check.wait_for(check.seen() + 10);
 }
@@ -251,7 +251,7 @@ TEST_F(VcpuTest, CallDoesNotStopTheGuest) {
 TEST_F(VcpuTest, PausedGuestStandsStill) {
   auto vm = SmallVm::create(system(), kSpin, nullptr);
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   vm->registers();
   vm->pause();
   const x86::Registers before = vm->registers();
@@ -262,7 +262,7 @@ TEST_F(VcpuTest, PausedGuestStandsStill) {
 TEST_F(VcpuTest, CallReachesAHaltedGuest) {
   auto vm = SmallVm::create(system(), kHalt, nullptr, {.irqchip = true});
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   auto state = kvm::MpState::kRunnable;
   // Whether HLT has been reached yet is the guest's affair: asked until it has.
   while (state != kvm::MpState::kHalted) {
@@ -281,7 +281,7 @@ TEST_F(VcpuTest, HaltWithoutAChipIsAnExitThatCanPark) {
     return AfterExit::kPark;
   });
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (halts == 0) std::this_thread::yield();
   ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
   EXPECT_EQ(vm->registers().rip, kCode.value + 1);
@@ -298,7 +298,7 @@ TEST_F(VcpuTest, ParkingFinishesAPendingPortRead) {
     return AfterExit::kPark;
   });
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (reads == 0) std::this_thread::yield();
   ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
   const x86::Registers registers = vm->registers();
@@ -321,7 +321,7 @@ TEST_F(VcpuTest, RegistersOfAParkedCpu_areThoseOfKvm) {
   });
   ASSERT_TRUE(vm);
   vm->call([](kvm::VcpuFd& fd) { fd.share_registers(); });
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (reads == 0) std::this_thread::yield();
   ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
   vm->call([](kvm::VcpuFd& fd) {
@@ -358,7 +358,7 @@ TEST_F(VcpuTest, RegistersOfACpuThatRanOn_areNew) {
   ASSERT_TRUE(vm);
   vm->call([](kvm::VcpuFd& fd) { fd.share_registers(); });
   for (int round = 1; round <= 3; ++round) {
-    vm->cpu().resume();
+    ASSERT_TRUE(vm->cpu().resume());
     while (writes < round) std::this_thread::yield();
     ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
     EXPECT_EQ(vm->registers().gpr[x86::kRax] & 0xffff, static_cast<std::uint64_t>(round));
@@ -380,7 +380,7 @@ TEST_F(VcpuTest, SharedRegistersAtAnExit_areThoseOfKvm) {
   });
   ASSERT_TRUE(vm);
   vm->call([](kvm::VcpuFd& fd) { fd.share_system_registers(true); });
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   while (writes < 3) std::this_thread::yield();
   ASSERT_TRUE(vm->cpu().wait_paused(kPatience));
   EXPECT_EQ(vm->registers().gpr[x86::kRax] & 0xffff, 3U);
@@ -393,7 +393,9 @@ TEST_P(VcpuTestNudge, DoesNotWaitForAClosure) {
   const bool running = GetParam();
   auto vm = SmallVm::create(system(), kSpin, {});
   ASSERT_TRUE(vm);
-  if (running) vm->cpu().resume();
+  if (running) {
+    ASSERT_TRUE(vm->cpu().resume());
+  }
   std::promise<void> in_closure, nudged;
   std::thread raiser([&] {
     in_closure.get_future().wait();
@@ -425,7 +427,7 @@ TEST_F(VcpuTest, PauseFinishesAPendingMmioRead) {
     return AfterExit::kRunOn;
   });
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   gate.wait_for_arrival();
   vm->cpu().request_pause();
   gate.open();
@@ -536,7 +538,7 @@ TEST_F(VcpuTest, PausesAndResumesLoseNoExit) {
   auto vm = SmallVm::create(system(), kCount, [&](auto&, VcpuExit& exit) { return check(exit); });
   ASSERT_TRUE(vm);
   for (int round = 0; round < 300; ++round) {
-    vm->cpu().resume();
+    ASSERT_TRUE(vm->cpu().resume());
     // Every third round lets the guest get somewhere; the others are as tight as they can be.
     if (round % 3 == 0) check.wait_for(check.seen() + 1);
     vm->pause();
@@ -554,7 +556,7 @@ TEST_F(VcpuTest, KickStormFromManyThreadsLosesNothing) {
   NumberCheck check;
   auto vm = SmallVm::create(system(), kCount, [&](auto&, VcpuExit& exit) { return check(exit); });
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   std::atomic<int> answered{0};
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; ++i) {
@@ -564,7 +566,7 @@ TEST_F(VcpuTest, KickStormFromManyThreadsLosesNothing) {
   }
   for (int round = 0; round < kCalls; ++round) {
     vm->pause();
-    vm->cpu().resume();
+    ASSERT_TRUE(vm->cpu().resume());
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(answered, kThreads * kCalls);
@@ -602,7 +604,7 @@ TEST_F(VcpuTest, CallThatIsGivenUpNeverRuns) {
     return AfterExit::kRunOn;
   });
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   gate.wait_for_arrival();
   std::atomic<bool> ran{false};
   const auto called =
@@ -665,14 +667,14 @@ TEST(Vcpu, HostErrorParks) {
 TEST_F(VcpuTest, EndsWhileTheGuestSpins) {
   auto vm = SmallVm::create(system(), kSpin, nullptr);
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   vm.reset();
 }
 
 TEST_F(VcpuTest, EndsWhileTheGuestIsHalted) {
   auto vm = SmallVm::create(system(), kHalt, nullptr, {.irqchip = true});
   ASSERT_TRUE(vm);
-  vm->cpu().resume();
+  ASSERT_TRUE(vm->cpu().resume());
   vm->registers();
   vm.reset();
 }

@@ -57,6 +57,19 @@ TEST(ReplacedFile, WithoutCommit_nothingHasHappened) {
   EXPECT_EQ(entries(path.parent_path()), 1U);
 }
 
+// As a user who may, and who writes to /dev/null, would otherwise find out.
+TEST(ReplacedFile, OfWhatIsNoFile_isRefused) {
+  const test::ScratchDirectory folder;
+  const std::filesystem::path path = folder.file("pipe");
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const auto file = ReplacedFile::create(path);
+  ASSERT_FALSE(file);
+  EXPECT_THAT(file.error().message(), ::testing::HasSubstr("pipe is no file that can be replaced"));
+  EXPECT_TRUE(std::filesystem::is_fifo(path));
+  EXPECT_FALSE(ReplacedFile::create(path.parent_path()));
+  EXPECT_EQ(entries(path.parent_path()), 1U);
+}
+
 TEST(ReplacedFile, DeathBeforeCommit_leavesNothing) {
   const test::ScratchDirectory folder;
   const std::filesystem::path path = folder.file("file");
@@ -91,10 +104,10 @@ TEST(ReplacedFile, Commit_findsTheFolder) {
 TEST(ReplacedFile, Commit_thatFails_leavesNothing) {
   const test::ScratchDirectory folder;
   const std::filesystem::path path = folder.file("directory");
-  std::filesystem::create_directory(path);
   {
     auto file = ReplacedFile::create(path);
     ASSERT_TRUE(file);
+    std::filesystem::create_directory(path);
     EXPECT_FALSE(file->commit());
   }
   EXPECT_TRUE(std::filesystem::is_directory(path));
