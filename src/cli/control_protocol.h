@@ -16,7 +16,8 @@ namespace vmm::cli {
 
 // What `status` tells.
 struct ControlStatus {
-  // "running", "paused", "asleep" (ACPI S3), or "starting" while there is no machine
+  // "running", "paused", "held" (by a debugger), "crashed" (and kept for one), "asleep" (ACPI S3),
+  // or "starting" while there is no machine
   std::string state;
   std::chrono::milliseconds uptime{0};  // since the command was started
   std::uint64_t resets = 0;             // of the guest

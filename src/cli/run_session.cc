@@ -313,7 +313,7 @@ Result<StopInfo> RunSession::run_machine(Vm& vm) {
     StopInfo stop = VMM_TRY(vm.run(options));
     if (is_crash(stop.reason)) {
       if (request_.on_crash.core) write_crash_core(vm);
-      if (request_.on_crash.to_gdb) keep_crashed(stop);
+      if (request_.on_crash.to_gdb) keep_crashed(vm, stop);
     }
     // A pause that somebody asked for is not an end, unless it was to quit.
     if (stop.reason != StopReason::kCancelled || !serve_requests(vm)) return stop;
@@ -341,33 +341,49 @@ Result<void> RunSession::open_gdb() {
   return {};
 }
 
-void RunSession::keep_crashed(const StopInfo& stop) {
-  note(fmt::format("{}; it stays for a debugger", end_text(stop, {})));
+void RunSession::keep_crashed(Vm& vm, const StopInfo& stop) {
   std::unique_lock lock(mutex_);
   keeps_crashed_ = true;
   lock.unlock();
   gdb_->report_crash(stop);
+  note(fmt::format("{}; it stays for a debugger", end_text(stop, {})));
   lock.lock();
-  changed_.wait(lock, [this] { return !keeps_crashed_ || quit_; });
+  paused_ = true;  // it stands, whoever asks for that
+  const auto over = [this] { return !keeps_crashed_ || quit_ || has_wishes(); };
+  for (bool in_time = true; in_time && keeps_crashed_ && !quit_;) {
+    serve_wishes(vm, lock);
+    if (end_time_) {
+      in_time = changed_.wait_until(lock, *end_time_, over);
+    } else {
+      changed_.wait(lock, over);
+    }
+  }
+  paused_ = keeps_crashed_ = false;
+}
+
+bool RunSession::has_wishes() const { return show_processors_ || suspend_ || snapshot_wish_; }
+
+void RunSession::serve_wishes(Vm& vm, std::unique_lock<std::mutex>& lock) {
+  if (std::exchange(show_processors_, false)) {
+    lock.unlock();
+    show_processors(vm);
+    lock.lock();
+  }
+  if (std::exchange(suspend_, false)) {
+    lock.unlock();
+    stop_process();
+    lock.lock();
+  }
+  if (snapshot_wish_) serve_snapshot(vm, lock);
 }
 
 bool RunSession::serve_requests(Vm& vm) {
   std::unique_lock lock(mutex_);
   for (;;) {
-    if (std::exchange(show_processors_, false)) {
-      lock.unlock();
-      show_processors(vm);
-      lock.lock();
-    }
-    if (std::exchange(suspend_, false)) {
-      lock.unlock();
-      stop_process();
-      lock.lock();
-    }
-    if (snapshot_wish_) serve_snapshot(vm, lock);
+    serve_wishes(vm, lock);
     if (!pause_wanted_ || quit_) return !quit_;
     stay_paused(lock);
-    if (!show_processors_ && !suspend_ && !snapshot_wish_) return !quit_;
+    if (!has_wishes()) return !quit_;
   }
 }
 

@@ -93,7 +93,10 @@ class RunSession final : private ControlTarget {
   Result<void> record_pages(const Vm& vm) const;
   Result<void> open_gdb();
   // A guest that crashed stays until a debugger lets go of it, or somebody wants the end.
-  void keep_crashed(const StopInfo& stop);
+  void keep_crashed(Vm& vm, const StopInfo& stop);
+  // What somebody waits for of a guest at rest. mutex_ held, not while it is carried out.
+  bool has_wishes() const;
+  void serve_wishes(Vm& vm, std::unique_lock<std::mutex>& lock);
   // What asked for a pause is served; false when that was to quit.
   bool serve_requests(Vm& vm);
   bool is_reset_loop(std::chrono::nanoseconds ran);

@@ -35,9 +35,7 @@ Result<void> RunSession::open_control() {
 void RunSession::stay_paused(std::unique_lock<std::mutex>& lock) {
   paused_ = true;
   changed_.notify_all();
-  const auto over = [this] {
-    return !pause_wanted_ || quit_ || show_processors_ || suspend_ || snapshot_wish_;
-  };
+  const auto over = [this] { return !pause_wanted_ || quit_ || has_wishes(); };
   if (end_time_) {
     if (!changed_.wait_until(lock, *end_time_, over)) pause_wanted_ = false;
   } else {
@@ -56,6 +54,8 @@ ControlStatus RunSession::control_status() {
   ControlStatus status{
       .state = vm_ == nullptr             ? "starting"
                : paused_ && pause_wanted_ ? "paused"
+               : keeps_crashed_           ? "crashed"
+               : gdb_ && gdb_->holds()    ? "held"
                                           : "running",
       .uptime = std::chrono::duration_cast<milliseconds>(steady_clock::now() - begin_),
       .resets = resets_};

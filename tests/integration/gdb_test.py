@@ -277,6 +277,33 @@ class Gdb(Debugged):
         self.assertIn("triple fault", text)
         self.assertNotEqual(running.wait(), 0)
 
+    def crashed(self, *options):
+        """A guest that is over and stays, and its control socket."""
+        control = self.folder / "control"
+        guest = Guest().raw([0x0F, 0x01, 0x1C, 0x25, 0x00, 0x40, 0, 0, 0x0F, 0x0B])
+        running = self.start(guest, "--on-crash", "gdb", "--control", control, *options)
+        self.assertIn("stays for a debugger", read_until(running.process.stderr.fileno(), "stays for a debugger"))
+        return running, control
+
+    def test_crashed_guest_is_there_for_others_too(self):
+        running, control = self.crashed()
+        told = vmm("ctl", control, "status")
+        self.assertTrue(told[1].startswith("crashed, "), told)
+        for command in (["core", control, self.folder / "core"], ["snapshot", control, self.folder / "snapshot"]):
+            code, _, err = vmm(*command)
+            self.assertEqual(code, 0, err)
+            self.assertTrue(command[2].exists())
+        for command, state in (("pause", "paused"), ("resume", "crashed")):
+            code, _, err = vmm("ctl", control, command)
+            self.assertEqual(code, 0, err)
+            self.assertTrue(vmm("ctl", control, "status")[1].startswith(f"{state}, "))
+        self.assertIn("0x1008", self.gdb("print/x $rip", "detach"))
+        self.assertNotEqual(running.wait(), 0)
+
+    def test_timeout_ends_a_crashed_guest_that_stays(self):
+        running, _ = self.crashed("--timeout", "3")
+        self.assertEqual(running.wait(), 18)  # what the guest's end was
+
     def test_refusal_says_why(self):
         # More than debug registers hold, in a page table.
         running = self.start(Guest().raw([0x90]).hang(), "--gdb-wait")
@@ -587,6 +614,16 @@ class Protocol(Debugged):
         running.signal(signal.SIGTERM)
         self.assertEqual(running.wait(), 130)
         self.assertFalse(self.path.exists())
+
+    def test_others_are_told_who_holds_the_guest(self):
+        control = self.folder / "control"
+        self.start(Guest().hang(), "--control", control)
+        self.assertTrue(eventually(lambda: vmm("ctl", control, "status")[1].startswith("running, ")))
+        client = Client(self, self.path)
+        client.ask("?")
+        self.assertTrue(vmm("ctl", control, "status")[1].startswith("held, "))
+        self.assertEqual(client.ask("D"), "OK")
+        self.assertTrue(eventually(lambda: vmm("ctl", control, "status")[1].startswith("running, ")))
 
     def test_timeout_ends_a_held_guest(self):
         running = self.start(Guest().hang(), "--gdb-wait", "--timeout", "0.5")

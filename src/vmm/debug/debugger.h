@@ -146,6 +146,8 @@ class Debugger final : public Target {
   std::optional<StopEvent> take_stop();
   // The guest cannot run on: it is held, and a debugger may look at it.
   void report_crash(const StopInfo& stop);
+  // Whether a debugger has stopped the guest. Any thread; does not wait.
+  bool holds() const noexcept { return holding_; }
   // Ends waiting for a machine, for good.
   void give_up();
 
@@ -293,7 +295,7 @@ class Debugger final : public Target {
   std::set<Gpa> stacks_;      // pages that are not to be guarded any more
   unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
   bool wait_ = false;         // the next machine is to be held
-  bool holding_ = false;      // a debugger has stopped the guest
+  std::atomic<bool> holding_{false};  // a debugger has stopped the guest
   bool given_up_ = false;
   std::optional<StopInfo> crash_;
   std::optional<bool> watchpoints_fire_, user_code_stops_;

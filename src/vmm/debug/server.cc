@@ -292,6 +292,7 @@ class Front final : public Server {
   explicit Front(std::shared_ptr<Debugger> debugger) : debugger_(std::move(debugger)) {}
 
   std::shared_ptr<Debugger> debugger() const override { return debugger_; }
+  bool holds() const noexcept override { return debugger_->holds(); }
   Result<std::string> listen(const ServerAddress& address) override {
     const std::lock_guard lock(mutex_);
     if (thread_) {

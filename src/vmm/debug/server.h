@@ -59,6 +59,8 @@ class Server {
 
   // For Vm::attach_debugger().
   virtual std::shared_ptr<Debugger> debugger() const = 0;
+  // Whether a debugger has stopped the guest. Does not wait.
+  virtual bool holds() const noexcept = 0;
   // Begins to listen; where, as parse_address() takes it, with the port that was found. Errors:
   // what the address is refused for; kBadState, it listens already.
   virtual Result<std::string> listen(const ServerAddress& address) = 0;
