@@ -1,9 +1,11 @@
 #include "cli/profile_command.h"
 
 #include <fmt/format.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -19,6 +21,16 @@ namespace {
 using nlohmann::json;
 using std::chrono::steady_clock;
 
+volatile std::sig_atomic_t interrupted = 0;
+
+// Ctrl-C ends the sampling, not what was sampled; pressed again, it ends the command.
+void end_on_interrupt() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_flags = SA_RESTART | SA_RESETHAND;
+  (void)::sigaction(SIGINT, &action, nullptr);
+}
+
 void add(const json& answer, FoldedStacks& stacks) {
   for (const json& sample : answer.at("stacks")) {
     auto frames = sample.at("frames").get<std::vector<std::string>>();
@@ -32,12 +44,12 @@ void add(const json& answer, FoldedStacks& stacks) {
   }
 }
 
-Result<FoldedStacks> sample(const ProfileCommand& command) {
-  FoldedStacks stacks;
+// Errors: why it ended early, with what there was until then in `stacks`.
+Result<void> sample(const ProfileCommand& command, FoldedStacks& stacks) {
   const auto end = steady_clock::now() + std::chrono::duration_cast<steady_clock::duration>(
                                              std::chrono::duration<double>(command.seconds));
   const auto period = std::chrono::nanoseconds(std::chrono::seconds(1)) / command.hz;
-  for (auto due = steady_clock::now(); due < end;) {
+  for (auto due = steady_clock::now(); due < end && interrupted == 0;) {
     const json answer = VMM_TRY(ask_control(command.socket, "sample", json::object()));
     try {
       add(answer, stacks);
@@ -48,16 +60,27 @@ Result<FoldedStacks> sample(const ProfileCommand& command) {
     due = std::max(due + period, steady_clock::now());
     std::this_thread::sleep_until(std::min(due, end));
   }
-  return stacks;
+  return {};
 }
 
 Result<void> run(const ProfileCommand& command) {
-  const FoldedStacks stacks = VMM_TRY(sample(command));
+  OutputFile output = VMM_TRY(OutputFile::open(command.output));
+  end_on_interrupt();
+  FoldedStacks stacks;
+  const auto begin = steady_clock::now();
+  const auto sampled = sample(command, stacks);
+  if (!sampled) {
+    if (stacks.empty()) return sampled;
+    // Most often the guest has ended, which makes its profile no worse.
+    std::fputs(fmt::format("vmm profile: ended early: {}\n", sampled.error().message()).c_str(),
+               stderr);
+  }
+  const std::chrono::duration<double> took = steady_clock::now() - begin;
   std::uint64_t count = 0;
   for (const auto& [stack, times] : stacks) count += times;
-  const std::string title = fmt::format("{} samples of all CPUs in {} s", count, command.seconds);
-  return write_output(command.output, command.output.ends_with(".svg") ? flame_graph(stacks, title)
-                                                                       : folded_text(stacks));
+  const std::string title = fmt::format("{} samples of all CPUs in {:.3g} s", count, took.count());
+  return output.finish(command.output.ends_with(".svg") ? flame_graph(stacks, title)
+                                                        : folded_text(stacks));
 }
 
 }  // namespace

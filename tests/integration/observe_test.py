@@ -354,6 +354,36 @@ class Profile(Folder):
         self.assertEqual(list(stacks), ["vCPU_0;start;spin"])
         self.assertGreater(int(stacks["vCPU_0;start;spin"]), 0)
 
+    def test_file_that_cannot_be_is_told_before_the_guest_is_sampled(self):
+        # Nobody is asked: there is no guest.
+        code, _, err = vmm("profile", self.path, "--seconds", "3600", "-o", "/nowhere/graph.svg")
+        self.assertEqual(code, 1)
+        self.assertIn("/nowhere/graph.svg", err)
+
+    def sample_until(self, end):
+        """What is sampled of a guest for an hour, that `end` ends."""
+        running = self.start(self.busy())
+        read_until(running.process.stdout.fileno(), "!")
+        profile = Running(self, ["profile", self.path, "--seconds", "3600", "--hz", "1000"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
+        seen = self.kicks()
+        self.assertTrue(eventually(lambda: self.kicks() > seen + 5))  # a CPU that is sampled leaves the guest
+        end(running, profile)
+        out, err = profile.process.communicate(timeout=vmm_process.PATIENCE)
+        self.assertIn("vCPU_0;", out.decode())
+        return profile.process.returncode, err.decode()
+
+    def kicks(self):
+        return json.loads(self.ask("stat", self.path, "--json"))["kicks"]
+
+    def test_end_of_the_guest_keeps_what_was_sampled(self):
+        code, err = self.sample_until(lambda running, profile: running.signal(signal.SIGTERM))
+        self.assertEqual(code, 0)
+        self.assertIn("ended early", err)
+
+    def test_ctrl_c_keeps_what_was_sampled(self):
+        self.assertEqual(self.sample_until(lambda running, profile: profile.signal(signal.SIGINT)), (0, ""))
+
     def test_flame_graph(self):
         file = self.folder / "graph.svg"
         self.assertEqual(self.profile("-o", file), "")
