@@ -268,6 +268,17 @@ class Gdb(Debugged):
                      "gets an NMI", "line 4 was raised", "Without --symbols", "i386:x86-64"):
             self.assertIn(said, text)
 
+    def test_monitor_does_nothing_when_it_cannot_do_with_a_word(self):
+        self.start(Guest().hang(), "--gdb-wait", "--cpus", "2")
+        text = self.gdb("monitor nmi 1", "monitor info registers 1", "monitor checkpoint every", "monitor checkpoint every 18446744073709552s",
+                        "monitor xlate 1 2 3", "monitor rewind a b", "monitor checkpoints", "kill")
+        self.assertNotIn("gets an NMI", text)
+        self.assertNotIn("RAX", text)
+        for said in ("'1' is a word too many: nmi\n", "'1' is a word too many: info registers\n", "checkpoint [NAME|every TIME|every off]\n",
+                     "at least", "'3' is a word too many: xlate ADDRESS [CR3]\n", "'b' is a word too many: rewind [NAME]\n",
+                     "There are none."):
+            self.assertIn(said, text)
+
     def test_crashed_guest_stays(self):
         # lidt of an empty table, then ud2: triple fault.
         guest = Guest().raw([0x0F, 0x01, 0x1C, 0x25, 0x00, 0x40, 0, 0, 0x0F, 0x0B])
@@ -624,6 +635,19 @@ class Protocol(Debugged):
         self.assertTrue(vmm("ctl", control, "status")[1].startswith("held, "))
         self.assertEqual(client.ask("D"), "OK")
         self.assertTrue(eventually(lambda: vmm("ctl", control, "status")[1].startswith("running, ")))
+
+    def test_debugger_is_told_that_the_guest_is_paused_from_elsewhere(self):
+        control = self.folder / "control"
+        self.start(Guest().raw([0x90]).hang(), "--gdb-wait", "--control", control)
+        client = Client(self, self.path)
+        client.ask("?")
+        vmm("ctl", control, "pause")
+        told = client.ask("vCont;s:1")
+        self.assertEqual(told[0], "O")
+        self.assertIn("paused from elsewhere", bytes.fromhex(told[1:]).decode())
+        vmm("ctl", control, "resume")
+        self.assertTrue(client.answer().startswith("T05"))
+        self.assertTrue(client.ask("vCont;s:1").startswith("T05"))  # without a word
 
     def test_timeout_ends_a_held_guest(self):
         running = self.start(Guest().hang(), "--gdb-wait", "--timeout", "0.5")

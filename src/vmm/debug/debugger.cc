@@ -263,6 +263,12 @@ Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
   return go_on(actions);
 }
 
+std::string Debugger::waits_for() {
+  const std::lock_guard lock(mutex_);
+  if (control_ == nullptr || history_.past || !control_->stopped_elsewhere()) return {};
+  return "The guest is paused from elsewhere (vmm ctl SOCKET pause): it goes on when that ends.";
+}
+
 Result<void> Debugger::go_on(std::span<const ResumeAction> actions) {
   RunControl* const control = VMM_TRY(machine());
   contexts_.clear();

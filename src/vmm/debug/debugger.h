@@ -155,6 +155,7 @@ class Debugger final : public Target {
   unsigned cpus() const override;
   Result<StopEvent> interrupt() override;
   Result<void> resume(std::span<const ResumeAction> actions) override;
+  std::string waits_for() override;
   Result<void> resume_back(ResumeAction::Kind kind) override;
   void detach() override;
   void kill() override;

@@ -409,15 +409,17 @@ std::string name_of(const MonitorView& view, const CpuState& state) {
 // "1s", "250ms", "off".
 Answer checkpoint_every(const MonitorView& view, std::string_view text) {
   constexpr std::uint64_t kLeast = 100;  // milliseconds: how often somebody looks
+  constexpr std::uint64_t kMost = 86'400'000;
   std::uint64_t milliseconds = 0;
   if (text.size() > 2 && text.substr(text.size() - 2) == "ms") {
     milliseconds = VMM_TRY(monitor_number(text.substr(0, text.size() - 2)));
   } else if (text.size() > 1 && text.back() == 's') {
-    milliseconds = VMM_TRY(monitor_number(text.substr(0, text.size() - 1))) * 1000;
+    const auto seconds = VMM_TRY(monitor_number(text.substr(0, text.size() - 1)));
+    milliseconds = std::min(seconds, kMost) * 1000;
   } else if (text != "off") {
     return fail(ErrorCode::kBadConfig, "checkpoint every 5s, 500ms or off");
   }
-  if (text != "off" && (milliseconds < kLeast || milliseconds > 86'400'000)) {
+  if (text != "off" && (milliseconds < kLeast || milliseconds > kMost)) {
     return fail(ErrorCode::kBadConfig, "Every {} ms at most, and once a day at least", kLeast);
   }
   view.every(std::chrono::milliseconds(milliseconds));
@@ -428,8 +430,11 @@ Answer checkpoint_every(const MonitorView& view, std::string_view text) {
 }
 
 Answer checkpoint(const MonitorView& view, const Words& words) {
-  if (words.size() == 2 && words[0] == "every") return checkpoint_every(view, words[1]);
-  if (words.size() > 1) return fail(ErrorCode::kBadConfig, "checkpoint [NAME|every TIME]");
+  const bool every = !words.empty() && words[0] == "every";
+  if (every && words.size() == 2) return checkpoint_every(view, words[1]);
+  if (every || words.size() > 1) {
+    return fail(ErrorCode::kBadConfig, "checkpoint [NAME|every TIME|every off]");
+  }
   const CpuState state = VMM_TRY(view.state(0));
   auto snapshot = VMM_TRY(view.snapshot());
   const std::string& name = view.checkpoints.add(words.empty() ? std::string_view() : words[0],
@@ -451,7 +456,6 @@ Answer checkpoint_list(const MonitorView& view, const Words&) {
 }
 
 Answer rewind(const MonitorView& view, const Words& words) {
-  if (words.size() > 1) return fail(ErrorCode::kBadConfig, "rewind [NAME]");
   const Checkpoints::Checkpoint& to =
       *VMM_TRY(view.checkpoints.find(words.empty() ? std::string_view() : words[0]));
   VMM_TRY(view.reset_to(to.snapshot));
@@ -520,6 +524,9 @@ constexpr auto kCommands = std::to_array<Command>({
     {"xlate", "ADDRESS [CR3]", "how an address is translated, level by level", translate},
 });
 
+// A word too many would be left out, and with it what was asked for.
+std::size_t most_arguments(const Command& command) { return split_words(command.arguments).size(); }
+
 Answer help(const MonitorView&, const Words&) {
   std::string text;
   for (const Command& command : kCommands) {
@@ -545,6 +552,10 @@ Result<std::string> run_monitor_command(const MonitorView& view, std::string_vie
   });
   if (found == kCommands.end()) {
     return fmt::format("There is no command '{}'.\n{}", name, VMM_TRY(help(view, {})));
+  }
+  if (const std::size_t most = most_arguments(*found); words.size() > most) {
+    return fail(ErrorCode::kBadConfig, "'{}' is a word too many: {}{}{}", words[most], found->name,
+                found->arguments.empty() ? "" : " ", found->arguments);
   }
   return found->run(view, words);
 }

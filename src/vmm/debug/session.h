@@ -89,6 +89,8 @@ class Session {
     if (const auto started = start(); !started) {
       running_ = false;
       send_error(started.error());
+    } else if (const std::string why = target_.waits_for(); !why.empty()) {
+      send_text(why + "\n");
     }
   }
 

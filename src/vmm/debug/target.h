@@ -97,6 +97,9 @@ class Target {
   // What CPUs do, one action each; the next stop is told through Session::on_stop(). Errors: no
   // CPU runs.
   virtual Result<void> resume(std::span<const ResumeAction> actions) = 0;
+  // Why CPUs that were let go stand all the same, for the user to read; empty as a rule, when they
+  // run.
+  virtual std::string waits_for() { return {}; }
   // Goes back in what was recorded: by one step, or to where a breakpoint or watchpoint was met
   // last. The stop is told as that of resume(). Errors: why that cannot be; nothing has happened.
   virtual Result<void> resume_back(ResumeAction::Kind kind) = 0;
