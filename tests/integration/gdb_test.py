@@ -182,6 +182,22 @@ class Gdb(Debugged):
         self.assertRegex(text, r"lstar +0x0")
         self.assertEqual(running.wait(), 15)
 
+    def test_task_priority_is_written_or_refused(self):
+        for irqchip in ("user", "split", "kernel"):
+            with self.subTest(irqchip):
+                running = self.start(Guest().raw([0x90]).hang(), "--gdb-wait", "--irqchip", irqchip)
+                text = self.gdb("set $cr8 = 5", "stepi", "print $cr8", "set $cr8 = 77", "print $cr8", "kill")
+                self.assertEqual(re.findall(r"^\$\d = (\d+)", text, re.MULTILINE), ["5", "5"])
+                self.assertIn("leaves bits", text)
+                running.wait()
+
+    def test_time_stamp_counter_is_written_or_refused(self):
+        self.start(Guest().raw([0x90]).hang(), "--gdb-wait")
+        text = self.gdb("set $tsc = 1", "print $tsc < (1 << 30) * 256", "set $gdt_limit = 0x1ffff",
+                        "kill")
+        self.assertIn('Could not write register "gdt_limit"', text)
+        self.assertEqual("leaves the time stamp counter" in text, "$1 = 0" in text)
+
     def test_memory_is_read_and_written(self):
         guest = Guest().raw([0x90]).hang()
         self.start(guest, "--gdb-wait")

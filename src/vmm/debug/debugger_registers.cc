@@ -9,6 +9,10 @@
 namespace vmm::debug {
 namespace {
 
+// The time stamp counter counts between a debugger's look and its answer: such differences are no
+// wish.
+constexpr std::uint64_t kTscWhile = std::uint64_t{1} << 40;
+
 Result<CpuState> read_state(const kvm::VcpuFd& fd) {
   CpuState state;
   state.general = VMM_TRY(fd.registers());
@@ -30,10 +34,11 @@ Result<CpuState> read_state(const kvm::VcpuFd& fd) {
 Result<void> check_taken(const x86::SystemRegisters& before, const x86::SystemRegisters& wanted,
                          const x86::SystemRegisters& taken) {
   using Field = std::uint64_t x86::SystemRegisters::*;
-  const std::array<std::pair<std::string_view, Field>, 4> fields{
+  const std::array<std::pair<std::string_view, Field>, 5> fields{
       {{"cr0", &x86::SystemRegisters::cr0},
        {"cr3", &x86::SystemRegisters::cr3},
        {"cr4", &x86::SystemRegisters::cr4},
+       {"cr8", &x86::SystemRegisters::cr8},
        {"efer", &x86::SystemRegisters::efer}}};
   for (const auto& [name, field] : fields) {
     const std::uint64_t left = (wanted.*field ^ before.*field) & (wanted.*field ^ taken.*field);
@@ -56,6 +61,10 @@ Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuSt
     if (value == *now.msrs[i]) continue;
     const std::array<kvm::Msr, 1> msrs{{{kNamedMsrs[i].index, value}}};
     VMM_TRY(fd.set_msrs(msrs));
+    if (kNamedMsrs[i].index == x86::kMsrTsc && VMM_TRY(fd.msr(x86::kMsrTsc)) - value >= kTscWhile) {
+      return fail(ErrorCode::kUnsupported,
+                  "this host's KVM leaves the time stamp counter as it is");
+    }
   }
   if (wanted.system == now.system) return {};
   return check_taken(now.system, wanted.system, VMM_TRY(fd.system_registers()));
@@ -95,14 +104,19 @@ Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
     if (state.general.rip != now.general.rip) VMM_TRY(end_halt(fd, VcpuId{cpu}, irqchip));
     CpuState wanted = state;
     for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-      // It counts between a debugger's look and its answer: small differences are no wish.
-      constexpr std::uint64_t kWhile = std::uint64_t{1} << 40;
       if (kNamedMsrs[i].index == x86::kMsrTsc && wanted.msrs[i] && now.msrs[i] &&
-          *now.msrs[i] - *wanted.msrs[i] < kWhile) {
+          *now.msrs[i] - *wanted.msrs[i] < kTscWhile) {
         wanted.msrs[i] = now.msrs[i];
       }
     }
-    return write_state(fd, now, wanted);
+    VMM_TRY(write_state(fd, now, wanted));
+    if (irqchip != nullptr && wanted.system.cr8 != now.system.cr8) {
+      // It is the local APIC's, and KVM gets it at each entry.
+      irqchip->lapics().with([cpu, &wanted](LapicBank& bank) {
+        bank.lapic(VcpuId{cpu}).set_cr8(static_cast<std::uint8_t>(wanted.system.cr8));
+      });
+    }
+    return {};
   });
 }
 

@@ -458,6 +458,7 @@ bool RegisterMap::set_value(const Register& r, std::uint64_t value, CpuState& st
       if (r.index % 2 == 0) {
         table.base = value;
       } else {
+        if (value > 0xffff) return false;
         table.limit = static_cast<std::uint16_t>(value);
       }
       return true;

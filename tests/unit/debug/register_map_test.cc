@@ -88,11 +88,20 @@ TEST(RegisterMap, EveryRegisterKeepsWhatIsWritten) {
         "dr7", "xmm5", "ymm5h", "zmm31h", "k7", "pkru", "mxcsr", "st7", "tr_attr"}) {
     const std::size_t number = *map.find(name);
     std::string bytes(map.size(number), '\x01');
+    if (name == "idt_limit") bytes = std::string("\x01\x01\0\0", 4);
     ASSERT_TRUE(map.write(number, bytes, state)) << name;
     if (name == "tr_attr") bytes = std::string("\x01\x01\x01\x01", 4);
     const auto read = map.read(number, state);
     EXPECT_EQ(to_hex(*read).substr(0, 2), "01") << name;
   }
+}
+
+TEST(RegisterMap, LimitOfATableHasSixteenBits) {
+  const RegisterMap map(Architecture::kX86_64, {});
+  CpuState state = long_mode();
+  const std::size_t number = *map.find("gdt_limit");
+  EXPECT_FALSE(map.write(number, std::string_view("\0\0\1\0", 4), state));
+  EXPECT_TRUE(map.write(number, std::string_view("\xff\xff\0\0", 4), state));
 }
 
 TEST(RegisterMap, WrongSizeIsRefused) {
