@@ -34,6 +34,7 @@ Result<void> RunSession::open_control() {
 
 void RunSession::stay_paused(std::unique_lock<std::mutex>& lock) {
   paused_ = true;
+  if (gdb_) gdb_->guest_paused(true);
   changed_.notify_all();
   const auto over = [this] { return !pause_wanted_ || quit_ || has_wishes(); };
   if (end_time_) {
@@ -42,6 +43,7 @@ void RunSession::stay_paused(std::unique_lock<std::mutex>& lock) {
     changed_.wait(lock, over);
   }
   paused_ = false;
+  if (gdb_) gdb_->guest_paused(false);
 }
 
 Result<Vm*> RunSession::machine() const {

@@ -32,13 +32,12 @@ Result<void> RunControl::start() {
   const std::lock_guard lock(mutex_);
   if (!held_ && !paused_) VMM_TRY(go());
   started_ = true;
-  stopped_ = false;
   return {};
 }
 
 Result<void> RunControl::stop() {
   const std::lock_guard lock(mutex_);
-  stopped_ = std::exchange(started_, false) || stopped_;
+  started_ = false;
   // CPUs that the debugger does not let run stand already; asking them again costs nothing.
   return rest();
 }
@@ -149,11 +148,6 @@ bool RunControl::held() const {
 bool RunControl::paused() const {
   const std::lock_guard lock(mutex_);
   return paused_;
-}
-
-bool RunControl::stopped_elsewhere() const {
-  const std::lock_guard lock(mutex_);
-  return stopped_ || paused_;
 }
 
 bool RunControl::stands() const {

@@ -54,8 +54,6 @@ class RunControl {
   bool paused() const;
   // Neither of them lets the CPUs run.
   bool stands() const;
-  // Somebody other than the debugger has stopped the CPUs, and not let them go on yet.
-  bool stopped_elsewhere() const;
 
   const std::vector<std::unique_ptr<Vcpu>>& vcpus() const noexcept { return vcpus_; }
   Machine& machine() const noexcept { return machine_; }
@@ -74,7 +72,6 @@ class RunControl {
   const std::vector<std::unique_ptr<Vcpu>>& vcpus_;
   mutable std::mutex mutex_;  // guards the rest
   bool started_ = false;
-  bool stopped_ = false;  // it was started before
   bool held_ = false;
   bool paused_ = false;
   std::vector<bool> runs_;  // when not held

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 import unittest
 
 import vmm_process
@@ -682,6 +683,22 @@ class Protocol(Debugged):
             self.assertEqual(client.ask(f"z1,{START + 1:x},1"), "OK")
             self.assertTrue(client.ask("vCont;s:1").startswith("T05"))
             self.assertEqual(client.ask(f"Z1,{START + 1:x},1"), "OK")
+
+    def test_interrupt_while_the_guest_resets(self):
+        # Over and over: some of these meet it between two machines, and what follows is about the next.
+        self.start(Guest().raw([0x90] * 4).say("x").raw([0x90] * 50).reset(), "--gdb-wait")
+        client = Client(self, self.path)
+        self.assertEqual(client.ask("QStartNoAckMode"), "OK")
+        client.ask("?")
+        for i in range(300):
+            client.send("vCont;c")
+            time.sleep(i % 30 / 2000)
+            client.socket.sendall(b"\x03")
+            self.assertTrue(client.answer().startswith("T02"))
+            self.assertEqual(len(client.ask("p10")), 16)
+            self.assertEqual(client.ask(f"m{START:x},4"), "90909090")
+            self.assertEqual(client.ask(f"Z1,{START + 0x2000:x},1"), "OK")
+            self.assertEqual(client.ask(f"z1,{START + 0x2000:x},1"), "OK")
 
     def test_range_step_stays_in_the_range(self):
         guest = Guest().raw([0x90] * 16).exit(5)

@@ -37,6 +37,7 @@ Debugger::~Debugger() = default;
 void Debugger::attach_machine(RunControl& control, Facts facts) {
   const std::lock_guard lock(mutex_);
   control_ = &control;
+  cpus_ = static_cast<unsigned>(control.vcpus().size());
   control.let_time_go_on(options_.time_goes_on);
   facts_ = std::move(facts);
   wishes_.clear();
@@ -150,6 +151,14 @@ void Debugger::give_up() {
   changed_.notify_all();
 }
 
+std::unique_lock<std::mutex> Debugger::lock_machine() {
+  std::unique_lock lock(mutex_);
+  if (holding_) {
+    changed_.wait_for(lock, kMachineTimeout, [this] { return control_ != nullptr || given_up_; });
+  }
+  return lock;
+}
+
 Result<RunControl*> Debugger::machine() const {
   if (control_ != nullptr) return control_;
   return fail(ErrorCode::kBadState, "The machine is being started");
@@ -157,13 +166,12 @@ Result<RunControl*> Debugger::machine() const {
 
 unsigned Debugger::cpus() const {
   const std::lock_guard lock(mutex_);
-  return control_ == nullptr ? 1 : static_cast<unsigned>(control_->vcpus().size());
+  return cpus_;
 }
 
 Result<StopEvent> Debugger::interrupt() {
-  std::unique_lock lock(mutex_);
   holding_ = true;  // a machine that is being started is not to run away
-  changed_.wait_for(lock, kMachineTimeout, [this] { return control_ != nullptr || given_up_; });
+  const auto lock = lock_machine();
   RunControl* const control = VMM_TRY(machine());
   VMM_TRY(control->hold());
   contexts_.clear();
@@ -248,7 +256,7 @@ Result<void> Debugger::set_wishes(std::span<const ResumeAction> actions) {
 }
 
 Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   VMM_TRY(machine());
   if (history_.past) {
     if (control_->paused()) return fail(ErrorCode::kBadState, "The guest is paused from elsewhere");
@@ -265,7 +273,8 @@ Result<void> Debugger::resume(std::span<const ResumeAction> actions) {
 
 std::string Debugger::waits_for() {
   const std::lock_guard lock(mutex_);
-  if (control_ == nullptr || history_.past || !control_->stopped_elsewhere()) return {};
+  if (control_ == nullptr || history_.past) return {};
+  if (!run_paused_ && !control_->paused()) return {};
   return "The guest is paused from elsewhere (vmm ctl SOCKET pause): it goes on when that ends.";
 }
 
@@ -397,7 +406,7 @@ Debugger::Lifted::~Lifted() {
 }
 
 Result<std::string> Debugger::monitor(unsigned cpu, std::string_view command) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   contexts_.clear();  // commands may go back to another state
   RunControl* const control = VMM_TRY(machine());
   MonitorView view{.control = *control,

@@ -146,6 +146,8 @@ class Debugger final : public Target {
   std::optional<StopEvent> take_stop();
   // The guest cannot run on: it is held, and a debugger may look at it.
   void report_crash(const StopInfo& stop);
+  // Whoever calls Vm::run() does not for now, as somebody wants the guest to stand. Any thread.
+  void pause_run(bool paused) noexcept { run_paused_ = paused; }
   // Whether a debugger has stopped the guest. Any thread; does not wait.
   bool holds() const noexcept { return holding_; }
   // Ends waiting for a machine, for good.
@@ -183,6 +185,10 @@ class Debugger final : public Target {
 
   // Something is to be told that no CPU has stopped for.
   void report(StopEvent event) { note(std::move(event))->ring(); }
+
+  // mutex_, for what a debugger asks of the guest that it holds: between two machines of one that
+  // resets that is the next one, which is waited for.
+  std::unique_lock<std::mutex> lock_machine();
 
   // All below: mutex_ held.
   Result<RunControl*> machine() const;
@@ -295,8 +301,10 @@ class Debugger final : public Target {
   History history_;
   std::set<Gpa> stacks_;      // pages that are not to be guarded any more
   unsigned idle_guards_ = 0;  // how many times in a row more pages were guarded than are needed
+  unsigned cpus_ = 1;         // of the last machine
   bool wait_ = false;         // the next machine is to be held
   std::atomic<bool> holding_{false};  // a debugger has stopped the guest
+  std::atomic<bool> run_paused_{false};
   bool given_up_ = false;
   std::optional<StopInfo> crash_;
   std::optional<bool> watchpoints_fire_, user_code_stops_;

@@ -168,7 +168,7 @@ Result<Breakpoints::Entry> Debugger::place(unsigned cpu, const Breakpoint& point
 }
 
 Result<void> Debugger::insert(unsigned cpu, const Breakpoint& point) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   if (breakpoints_.find(point) != nullptr) return {};
   auto entry = place(cpu, point);
   if (!entry) {
@@ -182,7 +182,7 @@ Result<void> Debugger::insert(unsigned cpu, const Breakpoint& point) {
 }
 
 Result<void> Debugger::remove(const Breakpoint& point) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   const auto entry = breakpoints_.take(point);
   if (entry && entry->planted) {
     planted_.remove(VMM_TRY(machine())->machine().memory, *entry->planted);

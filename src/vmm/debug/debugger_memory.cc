@@ -41,7 +41,7 @@ Result<std::optional<PagingContext>> Debugger::context(unsigned cpu, Space space
 
 Result<std::size_t> Debugger::read_memory(unsigned cpu, Space space, std::uint64_t address,
                                           std::span<std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   return read_locked(cpu, space, address, bytes);
 }
 
@@ -73,7 +73,7 @@ std::size_t Debugger::read_pages(const GuestMemory& memory,
 
 Result<void> Debugger::write_memory(unsigned cpu, Space space, std::uint64_t address,
                                     std::span<const std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   VMM_TRY(in_present());
   history_.changed = true;
   const GuestMemory& memory = VMM_TRY(machine())->machine().memory;

@@ -89,12 +89,12 @@ Result<CpuState> Debugger::state_locked(unsigned cpu) const {
 }
 
 Result<CpuState> Debugger::state(unsigned cpu) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   return state_locked(cpu);
 }
 
 Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
-  const std::lock_guard lock(mutex_);
+  const auto lock = lock_machine();
   VMM_TRY(in_present());
   history_.changed = true;
   contexts_.clear();

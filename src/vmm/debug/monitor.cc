@@ -277,7 +277,10 @@ Answer breakpoints(const MonitorView& view, const Words&) {
     text += fmt::format("{:#x} {}{}\n", entry.point.address,
                         kNames[static_cast<std::size_t>(entry.point.kind)], how(view, entry));
   }
-  return text.empty() ? std::string("There are none.\n") : text;
+  if (!text.empty()) return text;
+  return std::string(
+      "There are none: gdb takes them out while the guest stands (set breakpoint always-inserted "
+      "on).\n");
 }
 
 Answer cpu_list(const MonitorView& view, const Words&) {

@@ -302,6 +302,7 @@ class Front final : public Server {
     return thread_->place();
   }
   void report_crash(const StopInfo& stop) override { debugger_->report_crash(stop); }
+  void guest_paused(bool paused) noexcept override { debugger_->pause_run(paused); }
   void guest_ended(unsigned exit_code) override {
     const std::lock_guard lock(mutex_);
     if (thread_) thread_->guest_ended(exit_code);

@@ -66,6 +66,9 @@ class Server {
   virtual Result<std::string> listen(const ServerAddress& address) = 0;
   // The guest cannot run on: a debugger may look at it, until on_detach or on_kill is called.
   virtual void report_crash(const StopInfo& stop) = 0;
+  // The guest stands although no debugger holds it, and goes on: who lets it go is told that it
+  // waits.
+  virtual void guest_paused(bool paused) noexcept = 0;
   // The guest is over, with this exit status of the command.
   virtual void guest_ended(unsigned exit_code) = 0;
   // Names of addresses in the guest's kernel ("name+0x10"), wherever it was moved to; empty texts
