@@ -23,7 +23,7 @@ _vmm_value() {
     --on-crash)
       case $value in
         core=*) _vmm_files "${value#core=}" ;;
-        *) _vmm_words "$value" 'stop gdb core core=' ;;
+        *) _vmm_words "$value" 'exit stop gdb core core=' ;;
       esac
       ;;
     --record-exits) _vmm_words "$value" '0 1024 16384' ;;

@@ -10,13 +10,13 @@
 namespace vmm::cli {
 
 struct CrashAction {
-  bool to_gdb = false;                   // it stays, to be looked at
+  bool stays = false;                    // to be looked at
   std::optional<std::string> core = {};  // it is written to this file first
   bool operator==(const CrashAction&) const = default;
 };
 
-// "stop", "gdb", "core" (to vmm-core.PID in the current directory) or "core=FILE". Errors:
-// kBadConfig.
+// "exit", "stop" or "gdb" (both stay), "core" (to vmm-core.PID in the current directory) or
+// "core=FILE". Errors: kBadConfig.
 Result<CrashAction> parse_crash_action(std::string_view text);
 
 }  // namespace vmm::cli

@@ -143,8 +143,8 @@ constexpr auto kTable = std::to_array<OptionSpec>({
     {"gdb-time", kValue, "WHOSE",
      "Time while gdb holds the guest: guest (default) stands still, host goes on", kDebug},
     {"on-crash", kValue, "WHAT",
-     "When the guest cannot go on: stop (default) ends it, gdb keeps it for a debugger to look at, "
-     "core[=FILE] writes it to a core file first",
+     "When the guest cannot go on: exit (default) ends the command; stop, or gdb, keeps it for "
+     "debuggers and the control socket to look at; core[=FILE] writes it to a core file first",
      kDebug},
     {"record-exits", kValue, "N",
      "How many of its last exits each CPU keeps for crash reports and vmm trace, and how many "

@@ -388,8 +388,8 @@ void read_debugging(Reader& reader, RunRequest& request) {
   if (request.gdb_wait && !reachable) {
     reader.problem("gdb-wait", "nobody could let the guest run: add --gdb unix:PATH");
   }
-  if (request.on_crash.to_gdb && !reachable) {
-    reader.problem("on-crash", "no debugger could come: add --gdb unix:PATH");
+  if (request.on_crash.stays && !reachable) {
+    reader.problem("on-crash", "nobody could look at it: add --gdb unix:PATH or --control PATH");
   }
   if (reader.has("symbols") && request.symbols.empty()) {
     reader.problem("symbols", "the file name is empty");

@@ -313,7 +313,7 @@ Result<StopInfo> RunSession::run_machine(Vm& vm) {
     StopInfo stop = VMM_TRY(vm.run(options));
     if (is_crash(stop.reason)) {
       if (request_.on_crash.core) write_crash_core(vm);
-      if (request_.on_crash.to_gdb) keep_crashed(vm, stop);
+      if (request_.on_crash.stays) keep_crashed(vm, stop);
     }
     // A pause that somebody asked for is not an end, unless it was to quit.
     if (stop.reason != StopReason::kCancelled || !serve_requests(vm)) return stop;

@@ -82,6 +82,7 @@ class Usage(unittest.TestCase):
     def test_what_does_not_fit_together(self):
         self.expect("--gdb unix:PATH", "--gdb-wait")
         self.expect("--gdb unix:PATH", "--on-crash", "gdb")
+        self.expect("--control PATH", "--on-crash", "stop")
         self.expect("--serial", "--gdb", "stdio")
         self.expect("neither guest nor host", "--gdb", "tcp::0", "--gdb-time", "mine")
 
@@ -309,7 +310,7 @@ class Gdb(Debugged):
         """A guest that is over and stays, and its control socket."""
         control = self.folder / "control"
         guest = Guest().raw([0x0F, 0x01, 0x1C, 0x25, 0x00, 0x40, 0, 0, 0x0F, 0x0B])
-        running = self.start(guest, "--on-crash", "gdb", "--control", control, *options)
+        running = self.start(guest, "--on-crash", "stop", "--control", control, *options)
         self.assertIn("stays for a debugger", read_until(running.process.stderr.fileno(), "stays for a debugger"))
         return running, control
 

@@ -7,8 +7,9 @@ namespace vmm::cli {
 namespace {
 
 TEST(CrashOption, Words) {
-  EXPECT_EQ(parse_crash_action("stop").value(), CrashAction{});
-  EXPECT_EQ(parse_crash_action("gdb").value(), CrashAction{.to_gdb = true});
+  EXPECT_EQ(parse_crash_action("exit").value(), CrashAction{});
+  EXPECT_EQ(parse_crash_action("stop").value(), CrashAction{.stays = true});
+  EXPECT_EQ(parse_crash_action("gdb").value(), CrashAction{.stays = true});
   EXPECT_EQ(parse_crash_action("core=/tmp/x").value(), CrashAction{.core = "/tmp/x"});
   EXPECT_THAT(parse_crash_action("core").value().core.value_or(""),
               testing::StartsWith("vmm-core."));
