@@ -279,7 +279,7 @@ bool Vcpu::is_over(const Turn& turn) const {
   return turn.until && (turn_over_.load() || std::chrono::steady_clock::now() >= *turn.until);
 }
 
-bool Vcpu::run_here(KickTimer::TimePoint until) {
+bool Vcpu::run_here(KickTimer::TimePoint until) noexcept {
   const std::chrono::nanoseconds begin = time_of(CLOCK_THREAD_CPUTIME_ID);
   const Unblocked unblocked(kick_signal_);
   KickTimer timer(kick_signal_);

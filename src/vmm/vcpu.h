@@ -118,7 +118,8 @@ class Vcpu final : public StopBoard::Listener {
   Result<void> take_back();
   // A turn of the thread that lend() was called by: runs the guest until it pauses or parks, until
   // `until`, or end_turn(). Whether the vCPU is to run on: false when it is paused.
-  bool run_here(KickTimer::TimePoint until);
+  // An exception of the handler ends the process, as on the vCPU's own thread.
+  bool run_here(KickTimer::TimePoint until) noexcept;
   // Ends the turn under way, or the next one at once. Any thread, also the one that runs the guest.
   void end_turn() override;
   // What has ended turns up to here was seen.

@@ -9,10 +9,6 @@
 namespace vmm::debug {
 namespace {
 
-// The time stamp counter counts between a debugger's look and its answer: such differences are no
-// wish.
-constexpr std::uint64_t kTscWhile = std::uint64_t{1} << 40;
-
 Result<CpuState> read_state(const kvm::VcpuFd& fd) {
   CpuState state;
   state.general = VMM_TRY(fd.registers());
@@ -49,6 +45,13 @@ Result<void> check_taken(const x86::SystemRegisters& before, const x86::SystemRe
   return {};
 }
 
+// It counts on from what it was, or from what was wanted: from the nearer one below it.
+Result<void> check_tsc_taken(const kvm::VcpuFd& fd, std::uint64_t before, std::uint64_t wanted) {
+  const std::uint64_t taken = VMM_TRY(fd.msr(x86::kMsrTsc));
+  if (taken - wanted <= taken - before) return {};
+  return fail(ErrorCode::kUnsupported, "this host's KVM leaves the time stamp counter as it is");
+}
+
 Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuState& wanted) {
   if (wanted.system != now.system) VMM_TRY(fd.set_system_registers(wanted.system));
   if (wanted.general != now.general) VMM_TRY(fd.set_registers(wanted.general));
@@ -56,15 +59,11 @@ Result<void> write_state(const kvm::VcpuFd& fd, const CpuState& now, const CpuSt
   if (wanted.debug != now.debug) VMM_TRY(fd.set_debug_registers(wanted.debug));
   for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
     if (!wanted.msrs[i] || !now.msrs[i]) continue;
-    // The time stamp counter never stands still: only a value that somebody chose is written.
     const std::uint64_t value = *wanted.msrs[i];
     if (value == *now.msrs[i]) continue;
     const std::array<kvm::Msr, 1> msrs{{{kNamedMsrs[i].index, value}}};
     VMM_TRY(fd.set_msrs(msrs));
-    if (kNamedMsrs[i].index == x86::kMsrTsc && VMM_TRY(fd.msr(x86::kMsrTsc)) - value >= kTscWhile) {
-      return fail(ErrorCode::kUnsupported,
-                  "this host's KVM leaves the time stamp counter as it is");
-    }
+    if (kNamedMsrs[i].index == x86::kMsrTsc) VMM_TRY(check_tsc_taken(fd, *now.msrs[i], value));
   }
   if (wanted.system == now.system) return {};
   return check_taken(now.system, wanted.system, VMM_TRY(fd.system_registers()));
@@ -102,18 +101,11 @@ Result<void> Debugger::set_state(unsigned cpu, const CpuState& state) {
   return on_cpu(cpu, [cpu, state, irqchip](kvm::VcpuFd& fd) -> Result<void> {
     const CpuState now = VMM_TRY(read_state(fd));
     if (state.general.rip != now.general.rip) VMM_TRY(end_halt(fd, VcpuId{cpu}, irqchip));
-    CpuState wanted = state;
-    for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
-      if (kNamedMsrs[i].index == x86::kMsrTsc && wanted.msrs[i] && now.msrs[i] &&
-          *now.msrs[i] - *wanted.msrs[i] < kTscWhile) {
-        wanted.msrs[i] = now.msrs[i];
-      }
-    }
-    VMM_TRY(write_state(fd, now, wanted));
-    if (irqchip != nullptr && wanted.system.cr8 != now.system.cr8) {
+    VMM_TRY(write_state(fd, now, state));
+    if (irqchip != nullptr && state.system.cr8 != now.system.cr8) {
       // It is the local APIC's, and KVM gets it at each entry.
-      irqchip->lapics().with([cpu, &wanted](LapicBank& bank) {
-        bank.lapic(VcpuId{cpu}).set_cr8(static_cast<std::uint8_t>(wanted.system.cr8));
+      irqchip->lapics().with([cpu, &state](LapicBank& bank) {
+        bank.lapic(VcpuId{cpu}).set_cr8(static_cast<std::uint8_t>(state.system.cr8));
       });
     }
     return {};

@@ -8,6 +8,7 @@
 
 #include "base/le.h"
 #include "vmm/debug/agent_expression.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm::debug {
 namespace {
@@ -56,6 +57,18 @@ bool condition_holds(std::string_view code, const RegisterMap& registers,
       .read_memory = context.read_memory};
   const auto value = evaluate(std::as_bytes(std::span(code)), agent);
   return !value || *value != 0;
+}
+
+// Only what differs from what was seen is wanted: the time stamp counter has counted on. A debugger
+// that writes all registers at once may have seen it some minutes before.
+void leave_msrs(CpuState& wanted, const CpuState& seen, std::uint64_t tsc_while) {
+  for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
+    std::optional<std::uint64_t>& value = wanted.msrs[i];
+    const bool is_tsc = kNamedMsrs[i].index == x86::kMsrTsc;
+    const bool as_seen = value == seen.msrs[i] ||
+                         (is_tsc && value && seen.msrs[i] && *seen.msrs[i] - *value < tsc_while);
+    if (as_seen) value.reset();
+  }
 }
 
 }  // namespace
@@ -327,6 +340,8 @@ void Session::write_registers(std::string_view rest) {
     if (!bytes || bytes->size() != map().size(i)) return send_error(kBadRequest);
     if (map().read(i, state) != *bytes) (void)map().write(i, *bytes, state);
   }
+  constexpr std::uint64_t kMinutes = std::uint64_t{1} << 40;
+  leave_msrs(state, **seen, kMinutes);
   seen_.reset();
   send_done(target_.set_state(general_cpu_, state));
 }
@@ -341,6 +356,7 @@ void Session::write_register(std::string_view rest) {
   if (!bytes || !seen) return send_error(kBadRequest);
   CpuState state = **seen;
   if (!map().write(*number, *bytes, state)) return send_error(kBadRequest);
+  leave_msrs(state, **seen, 0);
   seen_.reset();
   send_done(target_.set_state(general_cpu_, state));
 }
@@ -473,6 +489,7 @@ void Session::resume_all(std::string_view rest, ResumeAction::Kind kind, bool ha
     auto state = target_.state(control_cpu_);
     if (!state) return send_error(kNoAccess);
     state->set_linear_pc(*address);
+    state->msrs = {};
     if (!target_.set_state(control_cpu_, *state)) return send_error(kNoAccess);
   }
   std::vector<ResumeAction> actions(target_.cpus(), {ResumeAction::Kind::kContinue});

@@ -111,6 +111,7 @@ class Target {
   // ---- while the CPUs stand
 
   virtual Result<CpuState> state(unsigned cpu) = 0;
+  // MSRs of `state` that are nothing stay as they are.
   virtual Result<void> set_state(unsigned cpu, const CpuState& state) = 0;
   // "running", "halted", ...
   virtual std::string activity(unsigned cpu) = 0;

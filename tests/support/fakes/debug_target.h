@@ -60,7 +60,11 @@ class FakeDebugTarget final : public debug::Target {
   void kill() override { log.emplace_back("kill"); }
   Result<debug::CpuState> state(unsigned cpu) override { return states.at(cpu); }
   Result<void> set_state(unsigned cpu, const debug::CpuState& state) override {
+    const auto msrs = states.at(cpu).msrs;
     states.at(cpu) = state;
+    for (std::size_t i = 0; i < msrs.size(); ++i) {
+      if (!state.msrs[i]) states.at(cpu).msrs[i] = msrs[i];
+    }
     return {};
   }
   std::string activity(unsigned cpu) override { return cpu == 0 ? "running" : "halted"; }

@@ -1,9 +1,12 @@
 #include "vmm/debug/session.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/le.h"
 #include "tests/support/fakes/debug_target.h"
+#include "vmm/x86/msr_numbers.h"
 
 namespace vmm::debug {
 namespace {
@@ -107,6 +110,50 @@ TEST_F(DebugSession, RegisterIsWritten) {
   EXPECT_EQ(ask("P0=88"), "E16");
   EXPECT_EQ(ask("Pffff=00"), "E16");
   EXPECT_EQ(ask("pffff"), "E16");
+}
+
+// It counts on between what a debugger sees and what it writes.
+class TimeStampCounter : public DebugSession {
+ protected:
+  void SetUp() override {
+    DebugSession::SetUp();
+    for (std::size_t i = 0; i < kNamedMsrs.size(); ++i) {
+      if (kNamedMsrs[i].index == x86::kMsrTsc) number_ = i;
+    }
+    tsc() = kSeen;
+    attach();
+    ask("g");
+    tsc() = kNow;
+  }
+  std::optional<std::uint64_t>& tsc() { return target.states[0].msrs[number_]; }
+  static constexpr std::uint64_t kSeen = 1'000'000'000, kNow = 1'000'500'000;
+
+ private:
+  std::size_t number_ = 0;
+};
+
+TEST_F(TimeStampCounter, IsLeftWhenAnotherRegisterIsWritten) {
+  EXPECT_EQ(ask("P0=8877665544332211"), "OK");
+  EXPECT_EQ(tsc(), kNow);
+}
+
+TEST_F(TimeStampCounter, IsLeftWhenAllAreWrittenBack) {
+  EXPECT_EQ(ask("G" + ask("g")), "OK");
+  EXPECT_EQ(tsc(), kNow);
+}
+
+TEST_F(TimeStampCounter, IsLeftByAStepFromAnAddress) {
+  ask("s1000");
+  EXPECT_EQ(tsc(), kNow);
+}
+
+TEST_F(TimeStampCounter, IsWrittenByName_alsoALittleBack) {
+  std::string seen(sizeof kSeen, '\0');
+  store_le(std::as_writable_bytes(std::span(seen)), kSeen);
+  unsigned named = 0;
+  while (ask(fmt::format("p{:x}", named)) != to_hex(seen)) ASSERT_LT(++named, 1000U);
+  EXPECT_EQ(ask(fmt::format("P{:x}=0100000000000000", named)), "OK");
+  EXPECT_EQ(tsc(), 1U);
 }
 
 TEST_F(DebugSession, AllRegistersWrittenBackChangeNothing) {
