@@ -9,7 +9,11 @@ Result<void> RunControl::go() {
   machine_.clock.start();
   machine_.timers.start();
   for (std::size_t i = 0; i < vcpus_.size(); ++i) {
-    if (runs_[i]) VMM_TRY(vcpus_[i]->resume());
+    if (!runs_[i]) continue;
+    if (auto resumed = vcpus_[i]->resume(); !resumed) {
+      (void)rest();  // some of them do not run without the others
+      return resumed;
+    }
   }
   return {};
 }

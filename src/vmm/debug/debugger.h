@@ -146,7 +146,7 @@ class Debugger final : public Target {
   std::optional<StopEvent> take_stop();
   // The guest cannot run on: it is held, and a debugger may look at it.
   void report_crash(const StopInfo& stop);
-  // Whoever calls Vm::run() does not for now, as somebody wants the guest to stand. Any thread.
+  // Whether somebody wants the guest to stand who therefore does not call Vm::run(). Any thread.
   void pause_run(bool paused) noexcept { run_paused_ = paused; }
   // Whether a debugger has stopped the guest. Any thread; does not wait.
   bool holds() const noexcept { return holding_; }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <utility>
 
 #include "base/event_fd.h"
 #include "base/lookout.h"

@@ -62,6 +62,7 @@ std::thread::id thread_of_handlers(RunOptions options, bool another_first = fals
     std::thread([&vm] { (void)vm->run({.deadline = std::chrono::nanoseconds(0)}); }).join();
   }
   EXPECT_EQ(good(vm->run(options)).reason, StopReason::kHalted);
+  EXPECT_NE(where, std::thread::id()) << "nobody has read the device";
   return where;
 }
 
