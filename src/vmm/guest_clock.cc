@@ -8,6 +8,8 @@ namespace {
 
 // 100 years: neither guest time nor the host's gets there.
 constexpr std::chrono::nanoseconds kLatest = std::chrono::hours(24 * 365 * 100);
+// A clock that has been put forward to there goes on: as long as one word has room for (Pace).
+constexpr std::chrono::nanoseconds kFurthest = std::chrono::hours(24 * 365 * 140);
 
 std::chrono::nanoseconds host_utc() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -36,7 +38,7 @@ std::chrono::nanoseconds GuestClock::to_host(Nanoseconds guest) const noexcept {
   const auto product = Wide(static_cast<std::uint64_t>(std::max<std::int64_t>(guest.count(), 0)))
                        << 32;
   return Nanoseconds(
-      static_cast<std::int64_t>(std::min<Wide>((product + rate_ - 1) / rate_, kLatest.count())));
+      static_cast<std::int64_t>(std::min<Wide>((product + rate_ - 1) / rate_, kFurthest.count())));
 }
 
 std::chrono::nanoseconds GuestClock::latest() const noexcept {
