@@ -41,7 +41,8 @@ struct IoTask {
   std::uint64_t length = 0;             // kFallocate
   int mode = 0;                         // kFallocate
   std::span<const iovec> buffers = {};  // kRead, kWrite: at most IOV_MAX
-  bool cached = false;                  // kRead: may lie in memory (the page cache) already
+  bool cached = false;                  // kRead, kWrite: through the host's page cache
+  bool local = false;                   // kWrite: that takes it without asking a server
   bool durable = false;                 // kWrite: RWF_DSYNC
 };
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
@@ -65,6 +66,25 @@ bool knows_dsync(int fd) {
   return ::fstatfs(fd, &status) == 0 && status.f_type != FUSE_SUPER_MAGIC;
 }
 
+// Whether the page cache takes writes as they come. It does not where a server is asked about each,
+// and a device may be the kernel's client of one.
+bool is_local(int fd) {
+  struct stat file {};
+  struct statfs status {};
+  if (::fstat(fd, &file) != 0 || !S_ISREG(file.st_mode) || ::fstatfs(fd, &status) != 0)
+    return false;
+  switch (static_cast<unsigned long>(status.f_type)) {
+    case EXT4_SUPER_MAGIC:  // ext2 and ext3, too
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool aligned(std::span<const iovec> buffers, std::uint64_t alignment) {
   return std::all_of(buffers.begin(), buffers.end(), [&](const iovec& buffer) {
     return (reinterpret_cast<std::uintptr_t>(buffer.iov_base) | buffer.iov_len) % alignment == 0;
@@ -102,6 +122,7 @@ RawDisk::RawDisk(ImageFile image, std::shared_ptr<IoEngine> engine, const RawDis
   limits_.read_only = image_.read_only();
   limits_.discard = options.discard && !image_.read_only();
   limits_.durable_writes = !image_.read_only() && knows_dsync(image_.fd());
+  local_ = is_local(image_.fd());
 }
 
 RawDisk::~RawDisk() = default;
@@ -193,6 +214,7 @@ void RawDisk::transfer(Operation& op) {
   op.offset = at;
   op.bounced = false;
   op.cached = true;
+  op.local = local_;
   op.durable = request.durable && op.sync_error == 0;
   op.buffers = request.buffers;
   if (op.done != 0 || request.buffers.size() > IOV_MAX) {
@@ -248,6 +270,7 @@ void RawDisk::write_zeroes(Operation& op) {
   op.fd = image_.fd();
   op.offset = op.request.offset + op.done;
   op.bounced = false;
+  op.cached = false;
   op.durable = false;
   op.part.clear();
   std::uint64_t left = op.request.length - op.done;

@@ -62,6 +62,7 @@ class RawDisk final : public BlockBackend, private IoOwner {
   std::shared_ptr<IoEngine> engine_;
   BlockLimits limits_;
   std::uint64_t bytes_ = 0;  // of the image; limits_.size is this, rounded up
+  bool local_ = false;       // as IoTask's
   bool can_punch_ = true;    // until the host says otherwise
   bool can_zero_ = true;
   int flush_error_ = 0;                                 // the first that happened

@@ -1,4 +1,5 @@
-// The stand-in for io_uring: a few threads that make the system calls.
+// The stand-in for io_uring: a few threads that make the system calls, but for what only copies
+// from or to the page cache (page_cache_io.h).
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/uio.h>
@@ -10,10 +11,12 @@
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/event_fd.h"
 #include "vmm/block/io_engine.h"
+#include "vmm/block/page_cache_io.h"
 
 namespace vmm::block {
 namespace {
@@ -63,6 +66,7 @@ class ThreadEngine final : public IoEngine {
   void submit(IoTask& task) override { submitted_.push_back(&task); }
 
   void commit() override {
+    move_at_once();
     if (submitted_.empty()) return;
     under_way_ += submitted_.size();
     {
@@ -86,6 +90,7 @@ class ThreadEngine final : public IoEngine {
     for (;;) {
       tell();
       commit();
+      if (!moved_.empty()) continue;
       if (under_way_ == 0) break;
       std::unique_lock<std::mutex> lock(mutex_);
       ended_.wait(lock, [this] { return !results_.empty(); });
@@ -98,8 +103,21 @@ class ThreadEngine final : public IoEngine {
     std::int64_t result;
   };
 
+  // Leaves what has to be given to the threads.
+  void move_at_once() {
+    page_cache_.begin_batch();
+    std::erase_if(submitted_, [this](IoTask* task) {
+      const auto bytes = page_cache_.transfer(*task);
+      if (bytes) moved_.push_back({task, *bytes});
+      return bytes.has_value();
+    });
+    if (!moved_.empty()) event_.signal();
+  }
+
   void tell() {
-    std::vector<Ended> results;
+    std::vector<Ended> results = std::exchange(moved_, {});
+    for (const Ended& ended : results) ended.task->owner->io_done(*ended.task, ended.result);
+    results.clear();
     {
       std::lock_guard<std::mutex> lock(mutex_);
       results.swap(results_);
@@ -128,6 +146,8 @@ class ThreadEngine final : public IoEngine {
   EventFd event_;
   // The user's side.
   std::vector<IoTask*> submitted_;
+  PageCacheIo page_cache_;
+  std::vector<Ended> moved_;  // by it; not yet told
   std::size_t under_way_ = 0;
   std::vector<std::thread> threads_;
   // Between it and the threads.

@@ -1,6 +1,6 @@
 // io_uring(7). What the ring does not take at once (it has kDepth places) waits in order;
-// completions raise an eventfd. Reads of what is in the page cache are made at once: that costs
-// less than the ring, which makes them at once, too.
+// completions raise an eventfd. What only copies from or to the page cache does not take the ring
+// (page_cache_io.h).
 #include <liburing.h>
 #include <sys/uio.h>
 
@@ -13,6 +13,7 @@
 
 #include "base/event_fd.h"
 #include "vmm/block/io_engine.h"
+#include "vmm/block/page_cache_io.h"
 
 namespace vmm::block {
 namespace {
@@ -51,24 +52,27 @@ class UringEngine final : public IoEngine {
     if (ready()) event_.signal();
   }
   bool ready() const noexcept override {
-    return !read_.empty() || ::io_uring_cq_ready(&ring_) != 0;
+    return !moved_.empty() || ::io_uring_cq_ready(&ring_) != 0;
   }
   void submit(IoTask& task) override { waiting_.push_back(&task); }
 
   void commit() override {
+    page_cache_.begin_batch();
     while (!waiting_.empty() && in_ring_ < kDepth) {
-      if (read_now(*waiting_.front())) {
+      IoTask& task = *waiting_.front();
+      if (const auto bytes = page_cache_.transfer(task)) {
+        moved_.push_back({&task, *bytes});
         waiting_.pop_front();
         continue;
       }
       io_uring_sqe* const entry = ::io_uring_get_sqe(&ring_);
       if (entry == nullptr) break;  // all places hold what the kernel did not take last time
-      fill(*entry, *waiting_.front());
+      fill(*entry, task);
       waiting_.pop_front();
       ++in_ring_;
     }
     // Short of memory, the kernel takes nothing. The entries stay; whoever polls tries again.
-    if (!hand_over() || (!read_.empty() && !quiet_)) event_.signal();
+    if (!hand_over() || (!moved_.empty() && !quiet_)) event_.signal();
   }
 
   void poll() override {
@@ -82,7 +86,7 @@ class UringEngine final : public IoEngine {
       reap();
       if (in_ring_ == 0 && waiting_.empty()) break;
       commit();
-      if (!read_.empty()) continue;
+      if (!moved_.empty()) continue;
       io_uring_cqe* entry = nullptr;
       (void)::io_uring_wait_cqe(&ring_, &entry);
     }
@@ -93,8 +97,6 @@ class UringEngine final : public IoEngine {
     IoTask* task;
     std::int64_t result;
   };
-  // After a read that has to wait for the disk so many are not tried, twice as many each time.
-  static constexpr unsigned kMostUntried = 64;
 
   // False when the kernel does not take what is in the ring.
   bool hand_over() {
@@ -104,30 +106,6 @@ class UringEngine final : public IoEngine {
       taken = ::io_uring_submit(&ring_);
     } while (taken == -EINTR);
     return taken >= 0;
-  }
-
-  // Reads what is in memory of it, which io_done() will be told of. False when that is nothing, or
-  // anything else is the matter: the ring will find out what.
-  bool read_now(IoTask& task) {
-    if (task.op != IoOp::kRead || !task.cached || !can_read_now_) return false;
-    if (untried_ != 0) {
-      --untried_;
-      return false;
-    }
-    const auto count = static_cast<int>(task.buffers.size());
-    const ssize_t got =
-        ::preadv2(task.fd, task.buffers.data(), count, static_cast<off_t>(task.offset), RWF_NOWAIT);
-    if (got > 0) {
-      after_miss_ = 1;
-      read_.push_back({&task, got});
-      return true;
-    }
-    if (got < 0 && (errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS)) {
-      can_read_now_ = false;  // not every file system
-    }
-    untried_ = after_miss_;
-    after_miss_ = std::min(2 * after_miss_, kMostUntried);
-    return false;
   }
 
   // A buffer that is longer than one system call can move is moved as far as that goes.
@@ -171,7 +149,7 @@ class UringEngine final : public IoEngine {
   }
 
   void reap() {
-    telling_.swap(read_);
+    telling_.swap(moved_);
     for (const Ended& one : telling_) one.task->owner->io_done(*one.task, one.result);
     telling_.clear();
     io_uring_cqe* entry = nullptr;
@@ -188,10 +166,8 @@ class UringEngine final : public IoEngine {
   io_uring ring_{};
   bool ready_ = false;
   bool quiet_ = false;  // the kernel does not raise the eventfd
-  bool can_read_now_ = true;
-  unsigned untried_ = 0;     // reads for which read_now() is not tried
-  unsigned after_miss_ = 1;  // what that will be
-  std::vector<Ended> read_;  // by read_now(); not yet told
+  PageCacheIo page_cache_;
+  std::vector<Ended> moved_;  // by it; not yet told
   std::vector<Ended> telling_;
   unsigned in_ring_ = 0;  // submitted, and not yet reaped: never more than completions fit
   std::deque<IoTask*> waiting_;
