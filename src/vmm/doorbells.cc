@@ -21,8 +21,8 @@ class Doorbells::Lane final : public Poller {
     if (const auto poller = std::exchange(poller_, std::nullopt)) loop_.remove_poller(*poller);
   }
 
-  // The queue was rung: is polled from now on, where that pays.
-  void rung(const Bound& bound, std::uint16_t queue) {
+  // The queue was rung, or its device has done something: is polled from now on, where that pays.
+  void awake(const Bound& bound, std::uint16_t queue) {
     if (bound.polling.poll && loop_.polls() &&
         std::find(polled_.begin(), polled_.end(), queue) == polled_.end() &&
         bound.polling.begin(queue)) {
@@ -218,13 +218,19 @@ void Doorbells::on_ready(std::uint16_t queue) {
     Bell& bell = bells_[queue];
     // Taken before the look: what is rung from here on is another ring.
     if (bell.event.take() == 0) return;
-    bell.lane->rung(bound, queue);
+    bell.lane->awake(bound, queue);
     bound.on_ring(queue);
   });
 }
 
 void Doorbells::on_source(std::size_t index) {
-  with_device([&](const Bound&) { sources_[index].on_ready(); });
+  with_device([&](const Bound& bound) {
+    const Source& source = sources_[index];
+    source.on_ready();
+    // A driver that has waited for this often has the next request at hand. After the device has
+    // heard the descriptor: while it is polled it does not listen to it.
+    bells_[source.queue].lane->awake(bound, source.queue);
+  });
 }
 
 DoorbellBoard::~DoorbellBoard() {

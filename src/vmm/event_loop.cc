@@ -222,6 +222,10 @@ bool EventLoop::run_posted(std::unique_lock<std::mutex>& lock) {
 void EventLoop::thread_main() {
   ::pthread_setname_np(::pthread_self(), name_.c_str());
   std::array<epoll_event, 64> events{};
+  // What io_uring has completed for a thread that sleeps interrupts it first: one sleep with the
+  // wait after that.
+  bool interrupted = false;
+  TimePoint asleep_since;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!ending_) {
     // One of each kind in turn, so that none keeps the others from running.
@@ -232,16 +236,18 @@ void EventLoop::thread_main() {
     const bool may_wait = run_pollers(lock);
     if (ending_) break;
     const TimePoint before = std::chrono::steady_clock::now();
+    if (!interrupted) asleep_since = before;
     const int timeout = may_wait ? milliseconds_to_next(before) : 0;
     waiting_ = true;
     lock.unlock();
     const int count =
         ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), timeout);
+    interrupted = count < 0;
     const TimePoint after = std::chrono::steady_clock::now();
     const bool any =
         std::any_of(events.begin(), events.begin() + std::max(count, 0),
                     [](const epoll_event& event) { return event.data.u64 != kWakeId; });
-    if (timeout != 0 && may_poll_) policy_.slept(after - before, any);
+    if (timeout != 0 && may_poll_ && !interrupted) policy_.slept(after - asleep_since, any);
     lock.lock();
     waiting_ = false;
     for (int i = 0; i < count && !ending_; ++i) {

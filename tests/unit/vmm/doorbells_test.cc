@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "devices/post_code.h"
+#include "vmm/poll_policy.h"
 
 namespace vmm {
 namespace {
@@ -161,6 +162,37 @@ TEST_F(PolledDoorbellsTest, QueueWhoseGuestStopsMeanwhile_isTakenBackWhenItRunsA
   EXPECT_EQ(ended, begun - 1) << "nobody touches the device of a guest that rests";
   ASSERT_TRUE(board.start());
   while (ended != begun) std::this_thread::yield();
+}
+
+// A driver that has waited for the host has its next request at hand as soon as that has ended. The
+// device does not listen to the descriptor while it is polled, so it hears it first.
+TEST_F(PolledDoorbellsTest, QueueWhoseDeviceHasDoneSomething_isPolledFor) {
+  if (!has_two_cpus()) GTEST_SKIP() << "polling needs a second CPU";
+  const EventFd host = EventFd::create().value();
+  std::atomic<int> heard{0}, begun_by_host{0};
+  bool quiet = false, was_host = false;  // the loop's thread only, as the next
+  const std::vector<Doorbells::Source> sources{{.fd = host.fd(), .on_ready = [&] {
+                                                  was_host = true;
+                                                  if (!quiet && host.take() != 0) ++heard;
+                                                }}};
+  const auto bells = board.add(2, sources).value();
+  bells->bind(DeviceRef(std::make_unique<PostCode>("device")),
+              [&](std::uint16_t) { was_host = false; },
+              {.begin =
+                   [&](std::uint16_t) {
+                     if (was_host) ++begun_by_host;
+                     return quiet = true;
+                   },
+               .poll = [](std::uint16_t) { return false; },
+               .end = [&](std::uint16_t) { quiet = false; }});
+  ASSERT_TRUE(board.start());
+  for (int signals = 1; begun_by_host == 0; ++signals) {
+    std::this_thread::sleep_for(2 * PollPolicy::kLong);
+    host.signal();
+    while (heard < signals) std::this_thread::yield();
+    bells->ring(0);
+  }
+  loop->stop();
 }
 
 std::string this_thread() {

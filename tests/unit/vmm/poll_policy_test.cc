@@ -65,10 +65,25 @@ TEST(PollPolicy, QuickWorkBetween_doesNotMakeLookingForLongPay) {
 TEST(PollPolicy, LongSleeps_endIt) {
   PollPolicy policy;
   looked(policy, 28us, false, 10);
-  policy.slept(1ms, true);
-  EXPECT_EQ(policy.time(), PollPolicy::kShort);
-  policy.slept(1ms, true);
-  EXPECT_EQ(policy.time(), 0ns);
+  for (int round = 0; round < 4; ++round) {
+    policy.slept(1ms, true);
+    EXPECT_EQ(policy.time(), 0ns);
+  }
+}
+
+// A guest's next request after a slow one's end, and that one's end, by turns.
+TEST(PollPolicy, WhatFollowsALongWait_isLookedForWhenItComesSoon) {
+  PollPolicy policy;
+  for (int round = 0; round < 3; ++round) {
+    policy.slept(80us, true);
+    looked(policy, 2us, false, 1);
+  }
+  for (int round = 0; round < 10; ++round) {
+    EXPECT_EQ(policy.time(), 0ns) << "nothing comes for long";
+    policy.slept(80us, true);
+    EXPECT_EQ(policy.time(), PollPolicy::kShort);
+    policy.found(2us);
+  }
 }
 
 TEST(PollPolicy, TimersAndCalls_areNoReason) {
