@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static void die(const char* what) {
@@ -97,7 +98,8 @@ static int disk(char** argument) {
   d.places = number(argument[6]);
   d.fd = open(argument[0], O_RDWR | O_CLOEXEC | (strcmp(argument[7], "direct") ? 0 : O_DIRECT));
   if (d.fd < 0) die(argument[0]);
-  if (posix_memalign((void**)&d.buffers, 4096, depth * d.bytes)) die("memory");
+  if (posix_memalign((void**)&d.buffers, 2 << 20, depth * d.bytes)) die("memory");
+  madvise(d.buffers, depth * d.bytes, MADV_HUGEPAGE);  // as the guests' memory
   memset(d.buffers, 0, depth * d.bytes);
   const int error = io_uring_queue_init(256, &d.ring, 0);
   if (error < 0) {
