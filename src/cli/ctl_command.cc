@@ -225,7 +225,7 @@ Result<std::string> control_answer_text(std::string_view answer, bool raw) {
 int ctl_command(const CtlCommand& command) {
   const Result<std::string> text = converse(command);
   if (!text) {
-    std::fputs(fmt::format("vmm ctl: {}\n", text.error().message()).c_str(), stderr);
+    std::fputs(fmt::format("vmm {}: {}\n", command.name, text.error().message()).c_str(), stderr);
     return exit_code(text.error());
   }
   std::fputs(text->c_str(), stdout);

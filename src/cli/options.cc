@@ -427,7 +427,10 @@ Command parse_command_line(const std::vector<std::string>& given) {
   if (!problems.empty()) return complain(command_name(parser), problems);
   if (parser.version) return PrintOnly{fmt::format("vmm {}\n", VMM_VERSION), 0};
   if (is_parsed(parser.test)) return finish_test(parser, std::move(run_options));
-  if (is_parsed(parser.ctl)) return parser.ctl_options;
+  if (is_parsed(parser.ctl)) {
+    parser.ctl_options.name = given.front();
+    return parser.ctl_options;
+  }
   if (is_parsed(parser.stat)) return parser.stat_options;
   if (is_parsed(parser.top)) {
     return StatCommand{.socket = parser.stat_options.socket, .live = true};

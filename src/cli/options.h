@@ -28,7 +28,9 @@ struct DiffCommand {
   std::string symbols;  // a file, or none
   bool json = false;
 };
+// `vmm ctl`, `vmm snapshot` and `vmm core`.
 struct CtlCommand {
+  std::string name = "ctl";  // the command that the user wrote
   std::string socket;
   std::vector<std::string> words;
   bool json = false;

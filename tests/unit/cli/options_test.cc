@@ -369,5 +369,15 @@ TEST(Options, CommandIsTheFirstWord) {
   EXPECT_EQ(std::get<InspectCommand>(command).file, "test");
 }
 
+// Whose errors begin with what the user wrote.
+TEST(Options, OtherWordsOfTheControlSocket_keepTheirName) {
+  for (const char* const name : {"ctl", "snapshot", "core"}) {
+    const Command command = parse_command_line({name, "socket", "file"});
+    const auto* const ctl = std::get_if<CtlCommand>(&command);
+    ASSERT_NE(ctl, nullptr) << name;
+    EXPECT_EQ(ctl->name, name);
+  }
+}
+
 }  // namespace
 }  // namespace vmm::cli
