@@ -2,6 +2,7 @@
 // that has them to do, they cost a fraction of what handing them over does.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 
@@ -13,6 +14,10 @@ namespace vmm::block {
 // Used by an engine, which says when it starts a batch. Externally synchronised.
 class PageCacheIo {
  public:
+  // `now`: the clock by which a write has waited or not.
+  explicit PageCacheIo(StallBudget::TimePoint (*now)() = std::chrono::steady_clock::now)
+      : now_(now) {}
+
   // Of what is written at once, so that others whom the thread serves are not kept waiting.
   static constexpr std::uint64_t kMostInABatch = 4 * 1024 * 1024;
 
@@ -27,6 +32,7 @@ class PageCacheIo {
 
   // After a read that has to wait for the disk so many are not tried, twice as many each time.
   static constexpr unsigned kMostUntried = 64;
+  StallBudget::TimePoint (*now_)();
   bool can_read_ = true;     // no file system has refused the flag yet
   unsigned untried_ = 0;     // reads that are not tried
   unsigned after_miss_ = 1;  // what that will be

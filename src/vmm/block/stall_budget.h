@@ -5,18 +5,18 @@
 
 namespace vmm::block {
 
-// Knows no clock: every call says what time it is, and time does not go back. A call that took long
-// is followed by a pause, so that at most a hundredth of the time goes into such calls.
+// Knows no clock: every call says what time it is, and time does not go back. A call that took
+// longer than its work does is followed by a pause, so that at most a hundredth of the time goes
+// into such calls.
 class StallBudget {
  public:
   using TimePoint = std::chrono::steady_clock::time_point;
-
-  // What is shorter is work, not waiting.
-  static constexpr std::chrono::milliseconds kLong{1};
+  using Duration = std::chrono::steady_clock::duration;
 
   bool allows(TimePoint now) const noexcept { return now >= again_; }
-  void spent(TimePoint from, TimePoint to) noexcept {
-    if (to - from >= kLong) again_ = to + kPause * (to - from);
+  // `work`: what it may take without having waited.
+  void spent(TimePoint from, TimePoint to, Duration work) noexcept {
+    if (to - from > work) again_ = to + kPause * (to - from);
   }
 
  private:
