@@ -76,7 +76,9 @@ class UringEngine final : public IoEngine {
   }
 
   void poll() override {
-    if (!quiet_) (void)event_.take();
+    // Who looks by himself comes when something is ready; else it is the descriptor that calls, for
+    // what it was told before.
+    if (!quiet_ || !ready()) (void)event_.take();
     reap();
     if (!waiting_.empty() || ::io_uring_sq_ready(&ring_) != 0) commit();
   }

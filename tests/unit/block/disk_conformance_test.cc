@@ -126,6 +126,25 @@ TYPED_TEST(DiskConformance, WhatEndsWhileTheDiskIsQuiet_isToldOfAfterwards) {
   EXPECT_FALSE(this->disk_->ready());
 }
 
+// Else a loop that waits for the descriptor would go round and round as long as the disk is quiet.
+TYPED_TEST(DiskConformance, WhatWasToldBeforeTheDiskWasQuiet_doesNotStay) {
+  struct Client final : BlockClient {
+    void block_done(std::uint64_t, int error) override { answer = error; }
+    int answer = -1;
+  } client;
+  Pieces pieces({512}, 512);
+  this->disk_->submit(
+      {.op = BlockOp::kRead, .length = 512, .buffers = pieces.buffers(), .client = &client});
+  this->disk_->commit();
+  pollfd event{.fd = this->disk_->event_fd(), .events = POLLIN, .revents = 0};
+  ASSERT_EQ(::poll(&event, 1, 60'000), 1);
+  this->disk_->set_quiet(true);
+  for (int visit = 0; visit < 2; ++visit) this->disk_->poll();
+  EXPECT_EQ(client.answer, 0);
+  EXPECT_EQ(::poll(&event, 1, 0), 0) << "the descriptor is still readable";
+  this->disk_->set_quiet(false);
+}
+
 // Some pages are in the host's memory, some on its disk, where the host can do that.
 TYPED_TEST(DiskConformance, ReadOfWhatIsPartlyInMemory_isWhole) {
   const Bytes image = pattern(kSize, 1);
