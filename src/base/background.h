@@ -3,19 +3,22 @@
 
 #include <pthread.h>
 
+#include <memory>
 #include <optional>
 #include <thread>
 #include <type_traits>
 #include <utility>
 
 #include "base/signals_blocked.h"
+#include "base/start_thread.h"
 
 namespace vmm {
 
-// Starts fn() on a new thread at once. The owner takes the result with get(); the destructor waits
-// for the thread when nobody did. What fn refers to outlives this object. Not movable: declare it
-// behind what fn uses, so that it is destroyed first. The thread has all signals blocked that come
-// from outside: they are for threads that know what to do with them.
+// Starts fn() on a new thread at once, and does it itself where the host makes no more threads. The
+// owner takes the result with get(); the destructor waits for the thread when nobody did. What fn
+// refers to outlives this object. Not movable: declare it behind what fn uses, so that it is
+// destroyed first. The thread has all signals blocked that come from outside: they are for threads
+// that know what to do with them.
 template <typename T>
 class Background {
  public:
@@ -23,10 +26,16 @@ class Background {
   template <typename Fn>
   Background(const char* name, Fn fn) {
     const SignalsBlocked for_the_new_thread;
-    thread_ = std::thread([this, name, fn = std::move(fn)]() mutable {
+    const auto job = std::make_shared<Fn>(std::move(fn));
+    auto thread = start_thread(name, [this, name, job] {
       pthread_setname_np(pthread_self(), name);
-      result_.emplace(fn());
+      result_.emplace((*job)());
     });
+    if (thread) {
+      thread_ = *std::move(thread);
+    } else {
+      result_.emplace((*job)());
+    }
   }
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
@@ -36,7 +45,7 @@ class Background {
 
   // Waits, and moves the result out. Once.
   T get() {
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
     return *std::move(result_);
   }
 

@@ -4,12 +4,13 @@
 #include <sched.h>
 
 #include "base/signals_blocked.h"
+#include "base/start_thread.h"
 
 namespace vmm {
 
 JobThread::JobThread(std::string name) : name_(std::move(name)) {
   const SignalsBlocked for_the_new_thread;
-  thread_ = std::thread([this] { thread_main(); });
+  if (auto thread = start_thread(name_, [this] { thread_main(); })) thread_ = *std::move(thread);
 }
 
 JobThread::~JobThread() {
@@ -18,10 +19,11 @@ JobThread::~JobThread() {
     ending_ = true;
   }
   changed_.notify_one();
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void JobThread::run_elsewhere() {
+  if (!thread_.joinable()) return;
   cpu_set_t cpus;
   const int here = ::sched_getcpu();
   if (here < 0 || ::sched_getaffinity(0, sizeof cpus, &cpus) != 0) return;  // then wherever it is
@@ -31,6 +33,7 @@ void JobThread::run_elsewhere() {
 }
 
 void JobThread::add(std::function<void()> job) {
+  if (!thread_.joinable()) return job();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     jobs_.push_back(std::move(job));

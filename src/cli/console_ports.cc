@@ -29,10 +29,6 @@ Result<void> ConsolePorts::open(const std::vector<ConsolePortSpec>& ports,
   return {};
 }
 
-void ConsolePorts::start() {
-  for (const Port& port : ports_) port.host->start();
-}
-
 void ConsolePorts::fill(VmConfig& config) const {
   for (VirtioConfig& device : config.virtio) {
     auto* const console = std::get_if<VirtioConsoleConfig>(&device);

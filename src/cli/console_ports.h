@@ -24,7 +24,6 @@ class ConsolePorts {
   // a person finds a port. Errors: what a place is refused for.
   Result<void> open(const std::vector<ConsolePortSpec>& ports, const OptionsFor& options_for,
                     const std::function<void(const std::string&)>& note);
-  void start();
   // Gives the configuration's ports their outputs.
   void fill(VmConfig& config) const;
   // `terminal`: the size of the one that standard input is.

@@ -107,8 +107,9 @@ Result<void> RunSession::open_consoles() {
 }
 
 // Their threads are not what a guest's first instruction should wait for.
-void RunSession::start_consoles() {
-  for (ConsoleBackend* const console : consoles()) console->start();
+Result<void> RunSession::start_consoles() {
+  for (ConsoleBackend* const console : consoles()) VMM_TRY(console->start());
+  return {};
 }
 
 std::vector<ConsoleBackend*> RunSession::consoles() const {
@@ -228,7 +229,7 @@ bool RunSession::starts_at_once() const {
 
 Result<SessionEnd> RunSession::run(SignalWatch& signals) {
   signals_ = &signals;
-  if (!starts_at_once()) signals_->start();
+  if (!starts_at_once()) VMM_TRY(signals_->start());
   VMM_TRY(load_flat_image());
   VMM_TRY(open_snapshot());
   VMM_TRY(open_consoles());
@@ -301,16 +302,19 @@ Result<void> RunSession::record_pages(const Vm& vm) const {
 
 Result<StopInfo> RunSession::run_machine(Vm& vm) {
   for (;;) {
-    RunOptions options{.on_started = [this] {
+    Result<void> threads;
+    RunOptions options{.on_started = [&] {
       std::this_thread::yield();  // a guest that waits for this CPU goes first
-      signals_->start();
-      start_consoles();
+      threads = signals_->start();
+      if (threads) threads = start_consoles();
+      if (!threads) vm.cancel();
       early_kvm_.reset();
     }};
     if (end_time_) {
       options.deadline = std::max<nanoseconds>(*end_time_ - steady_clock::now(), nanoseconds(0));
     }
     StopInfo stop = VMM_TRY(vm.run(options));
+    VMM_TRY(std::move(threads));
     if (is_crash(stop.reason)) {
       if (request_.on_crash.core) write_crash_core(vm);
       if (request_.on_crash.stays) keep_crashed(vm, stop);

@@ -56,7 +56,7 @@ class RunSession final : private ControlTarget {
   Result<void> open_consoles();
   ConsoleOptions options_for(const ConsoleSpec& where);
   bool uses_stdio() const;
-  void start_consoles();
+  Result<void> start_consoles();
   std::vector<ConsoleBackend*> consoles() const;
   std::string statistics(const Vm& vm) const;
   Result<void> open_networks();

@@ -8,6 +8,8 @@
 #include <array>
 #include <cerrno>
 
+#include "base/start_thread.h"
+
 namespace vmm::cli {
 namespace {
 
@@ -44,8 +46,9 @@ SignalWatch::SignalWatch(UniqueFd signals, EventFd wake, sigset_t old_mask,
       old_mask_(old_mask),
       callback_(std::move(callback)) {}
 
-void SignalWatch::start() {
-  if (!thread_.joinable()) thread_ = std::thread([this] { thread_main(); });
+Result<void> SignalWatch::start() {
+  if (!thread_.joinable()) thread_ = VMM_TRY(start_thread("the signal watch", [this] { thread_main(); }));
+  return {};
 }
 
 SignalWatch::~SignalWatch() {

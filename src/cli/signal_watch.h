@@ -22,8 +22,8 @@ class SignalWatch {
   static Result<std::unique_ptr<SignalWatch>> create(std::function<void(int signal)> callback);
   ~SignalWatch();
 
-  // More than once does no harm. The owner's thread.
-  void start();
+  // More than once does no harm. The owner's thread. Errors: kResource.
+  Result<void> start();
 
  private:
   SignalWatch(UniqueFd signals, EventFd wake, sigset_t old_mask, std::function<void(int)> callback);

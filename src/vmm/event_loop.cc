@@ -10,6 +10,8 @@
 #include <future>
 #include <utility>
 
+#include "base/start_thread.h"
+
 namespace vmm {
 namespace {
 
@@ -57,17 +59,33 @@ void EventLoop::wake() {
   wake_.signal();
 }
 
-void EventLoop::start_thread() {
-  if (!thread_.joinable()) thread_ = std::thread([this] { thread_main(); });
+Result<void> EventLoop::start_thread() {
+  if (!thread_.joinable() && !ending_) {
+    thread_ = VMM_TRY(
+        vmm::start_thread(fmt::format("event loop '{}'", name_), [this] { thread_main(); }));
+  }
+  return {};
+}
+
+void EventLoop::need_thread(std::unique_lock<std::mutex>& lock) {
+  auto started = start_thread();
+  lock.unlock();
+  if (!started && on_error_) on_error_(std::move(started).error());
+}
+
+Result<void> EventLoop::start() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (posted_.empty() && timers_.empty() && watches_.empty()) return {};
+  return start_thread();
 }
 
 EventLoop::TimerId EventLoop::call_at(TimePoint when, std::function<void()> callback) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   const TimerId id = next_id_++;
   if (ending_) return id;
   const auto at = timers_.emplace(when, Timer{id, std::move(callback)});
   if (!thread_.joinable()) {
-    start_thread();
+    need_thread(lock);
   } else if (at == timers_.begin()) {
     wake();  // it comes before what the thread is waiting for
   }
@@ -82,11 +100,11 @@ void EventLoop::cancel(TimerId timer) {
 }
 
 void EventLoop::post(std::function<void()> callback) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::mutex> lock(mutex_);
   if (ending_) return;
   posted_.push_back(std::move(callback));
-  start_thread();
   if (posted_.size() == 1) wake();
+  need_thread(lock);
 }
 
 Result<void> EventLoop::settle(std::chrono::milliseconds timeout) {
@@ -116,8 +134,11 @@ Result<EventLoop::WatchId> EventLoop::watch(int fd, std::uint32_t events, Ready 
   if (::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     return fail_errno(errno, "Watch descriptor {} in the event loop", fd);
   }
+  if (auto started = start_thread(); !started) {
+    (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
+    return tl::unexpected<Error>(std::move(started).error());
+  }
   watches_.emplace(id, Watch{fd, std::make_shared<const Ready>(std::move(ready))});
-  start_thread();
   return id;
 }
 

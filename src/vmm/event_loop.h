@@ -57,6 +57,12 @@ class EventLoop {
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
 
+  // Who is told when the host makes no thread for what came from call_at() or post(), which then
+  // waits for start(), watch() or the next such call. Once, before there is anything to do.
+  void set_on_error(std::function<void(Error)> on_error) { on_error_ = std::move(on_error); }
+  // Makes the thread if there is something for it to do; each of the calls below does that, too.
+  // Any thread. Errors: kResource.
+  Result<void> start();
   // Ends the thread and joins it: no callback runs any more. Not from a callback.
   void stop();
 
@@ -75,7 +81,7 @@ class EventLoop {
 
   // Calls `ready` whenever one of `events` (EPOLLIN, EPOLLOUT) is the case, level-triggered, until
   // unwatch(). The descriptor is borrowed; one descriptor has one watch. Any thread. Errors: what
-  // epoll refuses, a regular file for example.
+  // epoll refuses, a regular file for example; kResource.
   Result<WatchId> watch(int fd, std::uint32_t events, Ready ready);
   // From now on for other events; 0 keeps quiet but for EPOLLHUP and EPOLLERR. Any thread.
   void change_watch(WatchId watch, std::uint32_t events);
@@ -94,7 +100,8 @@ class EventLoop {
   EventLoop(std::string name, EventFd wake, UniqueFd epoll)
       : name_(std::move(name)), wake_(std::move(wake)), epoll_(std::move(epoll)) {}
   static bool more_than_one_cpu();
-  void start_thread();
+  Result<void> start_thread();                           // with the lock held
+  void need_thread(std::unique_lock<std::mutex>& lock);  // which it gives back
   void thread_main();
   bool run_timer(std::unique_lock<std::mutex>& lock);
   bool run_posted(std::unique_lock<std::mutex>& lock);
@@ -115,6 +122,7 @@ class EventLoop {
   EventFd wake_;
   UniqueFd epoll_;
   std::atomic<bool> called_{false};  // since the last look at what is guarded below
+  std::function<void(Error)> on_error_;
   const bool may_poll_ = more_than_one_cpu();
   PollPolicy policy_;                         // the loop's thread only, as the next
   TimePoint last_work_;                       // when something that there was to do had been done

@@ -12,6 +12,7 @@
 
 #include "base/checked.h"
 #include "base/size.h"
+#include "base/start_thread.h"
 #include "vmm/pmem_file.h"
 #include "vmm/x86/layout.h"
 
@@ -134,7 +135,12 @@ Result<void> preallocate_guest_ram(const MemoryConfig& config, const GuestMemory
   };
   const unsigned helpers = std::clamp(std::thread::hardware_concurrency(), 1U, kMostPopulators);
   std::vector<std::thread> threads;
-  for (unsigned i = 0; i < helpers; ++i) threads.emplace_back(work);
+  for (unsigned i = 0; i < helpers; ++i) {
+    auto thread = start_thread("preallocation", work);
+    if (!thread) break;  // fewer do it, too
+    threads.push_back(*std::move(thread));
+  }
+  if (threads.empty()) work();
   {
     std::unique_lock<std::mutex> lock(mutex);
     for (std::uint64_t told = 0; told < memory.size() && !error; told = done) {

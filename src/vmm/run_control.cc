@@ -8,6 +8,12 @@ Result<void> RunControl::go() {
   VMM_TRY(machine_.doorbells.start());
   machine_.clock.start();
   machine_.timers.start();
+  for (EventLoop* const loop : machine_.loops) {
+    if (auto started = loop->start(); !started) {
+      (void)rest();
+      return started;
+    }
+  }
   for (std::size_t i = 0; i < vcpus_.size(); ++i) {
     if (!runs_[i]) continue;
     if (auto resumed = vcpus_[i]->resume(); !resumed) {

@@ -6,8 +6,9 @@
 
 #include <algorithm>
 #include <memory>
-#include <system_error>
 #include <utility>
+
+#include "base/start_thread.h"
 
 namespace vmm {
 namespace {
@@ -105,11 +106,9 @@ void Vcpu::set_kickable(bool kickable) {
 }
 
 Result<void> Vcpu::start_thread() {
-  if (thread_.joinable()) return {};
-  try {
-    thread_ = std::thread([this] { thread_main(); });
-  } catch (const std::system_error& error) {
-    return fail(ErrorCode::kResource, "Start the thread of vCPU {}: {}", fd_.id(), error.what());
+  if (!thread_.joinable()) {
+    thread_ =
+        VMM_TRY(vmm::start_thread(fmt::format("vCPU {}", fd_.id()), [this] { thread_main(); }));
   }
   return {};
 }

@@ -102,6 +102,10 @@ Result<std::unique_ptr<Vm>> Vm::create(VmConfig config) {
   BuiltMachine built = VMM_TRY(build_machine(config, loops));
   impl->machine = std::move(built.machine);
   impl->plan = std::move(built.plan);
+  for (EventLoop* const loop : loops) {
+    loop->set_on_error(
+        [&stops = impl->machine->stops](Error error) { stops.post(std::move(error)); });
+  }
   if (impl->plan.interpret_kernel) {
     impl->machine->page_tables = std::make_unique<interpreter::TableMap>(
         impl->machine->memory, static_cast<std::uint32_t>(built.cpus.size()),

@@ -12,7 +12,7 @@ class NullBackend final : public ConsoleBackend {
  public:
   void write(std::span<const std::byte> bytes) override { bytes_ += bytes.size(); }
   std::size_t room() const noexcept override { return std::size_t{1} << 20; }
-  void start() override {}
+  Result<void> start() override { return {}; }
   void on_writable(std::function<void()>) override {}
   void on_peer(std::function<void(bool)>) override {}
   void connect_input(ConsoleInput) override {}

@@ -78,8 +78,8 @@ class ConsoleBackend : public ByteSink {
   static Result<std::unique_ptr<ConsoleBackend>> create(const ConsoleSpec& spec,
                                                         ConsoleOptions options = {});
   // Begins to serve the host's side, on a thread of its own: takes input and peers, and sends on
-  // what could not be written at once. No effect when it has begun.
-  virtual void start() = 0;
+  // what could not be written at once. No effect when it has begun. Errors: kResource.
+  virtual Result<void> start() = 0;
 
   // What to call each time writable() turns true again (Vm::serial_output_ready()): from the
   // backend's thread, without a lock of its own held. An empty function ends that; when this

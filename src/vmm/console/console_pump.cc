@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/start_thread.h"
+
 namespace vmm {
 namespace {
 
@@ -35,12 +37,16 @@ Result<std::unique_ptr<ConsolePump>> ConsolePump::create(std::unique_ptr<Console
   EventFd wake = VMM_TRY(EventFd::create());
   std::unique_ptr<ConsolePump> pump(
       new ConsolePump(std::move(endpoint), std::move(options), std::move(wake)));
-  if (pump->options_.started) pump->start();
+  if (pump->options_.started) VMM_TRY(pump->start());
   return pump;
 }
 
-void ConsolePump::start() {
-  std::call_once(thread_made_, [this] { thread_ = std::thread([this] { thread_main(); }); });
+Result<void> ConsolePump::start() {
+  const std::lock_guard lock(starting_);
+  if (!thread_.joinable()) {
+    thread_ = VMM_TRY(start_thread("a console", [this] { thread_main(); }));
+  }
+  return {};
 }
 
 ConsolePump::ConsolePump(std::unique_ptr<ConsoleEndpoint> endpoint, ConsoleOptions options,

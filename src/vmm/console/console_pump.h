@@ -31,7 +31,7 @@ class ConsolePump final : public ConsoleBackend {
   void on_writable(std::function<void()> callback) override;
   void on_peer(std::function<void(bool present)> callback) override;
 
-  void start() override;
+  Result<void> start() override;
   void connect_input(ConsoleInput input) override;
   void disconnect_input() override;
   bool flush(std::chrono::milliseconds timeout) override;
@@ -71,7 +71,7 @@ class ConsolePump final : public ConsoleBackend {
   std::function<void(bool)> peer_callback_;
   std::optional<bool> peer_told_;
 
-  std::once_flag thread_made_;
+  std::mutex starting_;  // guards the making of the thread
   std::thread thread_;
 };
 

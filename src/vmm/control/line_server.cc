@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/event_fd.h"
+#include "base/start_thread.h"
 #include "base/unique_fd.h"
 #include "vmm/unix_listener.h"
 
@@ -38,12 +39,16 @@ class Server final : public LineServer {
       : options_(std::move(options)),
         answer_(std::move(answer)),
         listener_(std::move(listener)),
-        wake_(std::move(wake)),
-        thread_([this] { thread_main(); }) {}
+        wake_(std::move(wake)) {}
   ~Server() override {
     ending_ = true;
     wake_.signal();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
+  }
+  // Once. Errors: kResource.
+  Result<void> start() {
+    thread_ = VMM_TRY(start_thread("a control socket", [this] { thread_main(); }));
+    return {};
   }
 
  private:
@@ -164,8 +169,10 @@ Result<std::unique_ptr<LineServer>> LineServer::create(const std::string& path, 
                                                        Options options) {
   UnixListener listener = VMM_TRY(UnixListener::create(path, kBacklog));
   EventFd wake = VMM_TRY(EventFd::create());
-  return std::make_unique<Server>(std::move(listener), std::move(wake), std::move(answer),
-                                  std::move(options));
+  auto server = std::make_unique<Server>(std::move(listener), std::move(wake), std::move(answer),
+                                         std::move(options));
+  VMM_TRY(server->start());
+  return server;
 }
 
 }  // namespace vmm

@@ -21,6 +21,7 @@
 
 #include "base/event_fd.h"
 #include "base/size.h"
+#include "base/start_thread.h"
 #include "base/unique_fd.h"
 #include "vmm/debug/debugger.h"
 #include "vmm/debug/session.h"
@@ -72,13 +73,17 @@ class Thread final {
       : debugger_(debugger),
         entrance_(std::move(entrance)),
         place_(std::move(place)),
-        wake_(std::move(wake)),
-        thread_([this] { thread_main(); }) {}
+        wake_(std::move(wake)) {}
   ~Thread() {
     ending_ = true;
     debugger_.give_up();
     wake_.signal();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
+  }
+  // Once. Errors: kResource.
+  Result<void> start() {
+    thread_ = VMM_TRY(start_thread("the gdb server", [this] { thread_main(); }));
+    return {};
   }
 
   const std::string& place() const noexcept { return place_; }
@@ -284,7 +289,10 @@ Result<std::unique_ptr<Thread>> start(Debugger& debugger, const ServerAddress& a
     entrance.emplace(VMM_TRY(listen_on(*tcp, port)));
     place = fmt::format("tcp:{}:{}", tcp->ipv6 ? "[::1]" : "127.0.0.1", port);
   }
-  return std::make_unique<Thread>(debugger, std::move(entrance), std::move(place), std::move(wake));
+  auto thread =
+      std::make_unique<Thread>(debugger, std::move(entrance), std::move(place), std::move(wake));
+  VMM_TRY(thread->start());
+  return thread;
 }
 
 class Front final : public Server {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/signals_blocked.h"
+#include "base/start_thread.h"
 
 namespace vmm {
 namespace {
@@ -48,10 +49,10 @@ Result<std::unique_ptr<PageLoader>> PageLoader::create(const GuestMemory& memory
     first += size / kPage;
   }
   const SignalsBlocked for_the_new_thread;
-  loader->thread_ = std::thread([self = loader.get()] {
+  loader->thread_ = VMM_TRY(start_thread("the page loader", [self = loader.get()] {
     pthread_setname_np(pthread_self(), "pages");
     self->serve();
-  });
+  }));
   return loader;
 }
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/start_thread.h"
 #include "devices/virtio/spec.h"
 
 namespace vmm::vhost {
@@ -44,9 +45,10 @@ Result<std::unique_ptr<VhostPeer>> VhostPeer::open(std::unique_ptr<PeerLink> lin
   // A back-end that is started here lives with the thread that starts it.
   std::promise<Result<void>> promise;
   std::future<Result<void>> connected = promise.get_future();
-  peer->thread_ = std::thread([self = peer.get(), promise = std::move(promise)]() mutable {
-    self->thread_main(std::move(promise));
-  });
+  peer->thread_ = VMM_TRY(
+      start_thread("a vhost peer", [self = peer.get(), promise = std::move(promise)]() mutable {
+        self->thread_main(std::move(promise));
+      }));
   VMM_TRY(connected.get());
   return peer;
 }
