@@ -16,6 +16,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -197,7 +198,8 @@ class BackEnd {
   template <typename T>
   T take() const {
     T value{};
-    std::memcpy(&value, payload_.data(), std::min(sizeof value, payload_.size()));
+    const std::size_t bytes = std::min(sizeof value, payload_.size());
+    std::copy_n(payload_.begin(), bytes, std::as_writable_bytes(std::span(&value, 1)).begin());
     return value;
   }
   template <typename T>
