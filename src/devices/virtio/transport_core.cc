@@ -153,7 +153,9 @@ void TransportCore::reset_queue() {
   if (queue == nullptr || !queue->state().enabled) return;
   const std::uint16_t index = s_.queue_select;
   queue->reset();  // first: what the device gives back now is dropped
-  if (active() && !device_->reset_queue(index)) queue_resetting_[index] = true;
+  // A broken device, too: it keeps no requests of a queue that there is not any more.
+  const bool has_run = (s_.status & kDriverOk) != 0 && !resetting_;
+  if (has_run && !device_->reset_queue(index)) queue_resetting_[index] = true;
 }
 
 void TransportCore::read_config(std::uint64_t offset, std::span<std::byte> data) const {

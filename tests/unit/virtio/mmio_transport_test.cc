@@ -177,6 +177,26 @@ TEST_F(MmioTransportTest, QueueReset_stopsOneQueue) {
   EXPECT_TRUE(ring.take_used());
 }
 
+// Else the device would go on keeping requests of a queue that there is not any more, and nobody
+// could go on from what is saved then.
+TEST_F(MmioTransportTest, QueueReset_ofABrokenDevice_takesItsRequestsAlong) {
+  mutate();
+  fake->keep = true;
+  ring.add(std::vector<RingBuffer>{{0x10'0000, 8, true}});
+  driver.notify(1);
+  rig.serve();
+  ASSERT_EQ(fake->kept.size(), 1U);
+  driver.put(D::kStatus, driver.status() | kFailed);
+  driver.put(D::kQueueSel, 1);
+  driver.put(D::kQueueReady, 0);
+  EXPECT_EQ(fake->queues_reset, (std::vector<std::uint16_t>{1}));
+  StateWriter writer;
+  device.save(writer);
+  MmioTransportRig other;
+  const auto restored = other.device.restore(StateReader(writer.document()));
+  EXPECT_TRUE(restored) << restored.error().message();
+}
+
 TEST_F(MmioTransportTest, QueueReset_withoutItsFeatureIsIgnored) {
   mutate();
   driver.put(D::kQueueSel, 1);
