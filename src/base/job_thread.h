@@ -15,8 +15,8 @@
 namespace vmm {
 
 // Starts with the object; the destructor waits until what was posted is done. Where the host makes
-// no more threads, post() does the job itself. The thread has all
-// signals blocked that come from outside, as those of Background.
+// no more threads, post() does the job itself. The thread has all signals blocked that come from
+// outside, as those of Background.
 //
 // post() is for any thread, the rest for the owner. What a job refers to outlives the object, or at
 // least the wait for its future.

@@ -47,7 +47,8 @@ SignalWatch::SignalWatch(UniqueFd signals, EventFd wake, sigset_t old_mask,
       callback_(std::move(callback)) {}
 
 Result<void> SignalWatch::start() {
-  if (!thread_.joinable()) thread_ = VMM_TRY(start_thread("the signal watch", [this] { thread_main(); }));
+  if (!thread_.joinable())
+    thread_ = VMM_TRY(start_thread("the signal watch", [this] { thread_main(); }));
   return {};
 }
 
