@@ -230,19 +230,11 @@ bool Balloon::reset() {
 bool Balloon::reset_queue(std::uint16_t queue) {
   if (queue == kInflate) s_.inflating.reset();
   if (queue == s_.reporting_queue) s_.reporting.reset();
-  if (is_stats(queue)) s_.stats_buffer.reset();
+  if (queue == kStats) s_.stats_buffer.reset();
   return true;
 }
 
-void Balloon::save(StateWriter& writer) const {
-  State state = s_;
-  // A queue that was reset while the device did not work has taken its requests along.
-  const auto gone = [this](std::uint16_t queue) { return !host().queue(queue).state().enabled; };
-  if (state.inflating && gone(kInflate)) state.inflating.reset();
-  if (state.reporting && gone(state.reporting_queue)) state.reporting.reset();
-  if (state.stats_buffer && gone(kStats)) state.stats_buffer.reset();
-  writer.put(state);
-}
+void Balloon::save(StateWriter& writer) const { writer.put(s_); }
 
 Result<void> Balloon::restore(const StateReader& reader, bool active, std::uint64_t features) {
   State state = VMM_TRY(reader.get<State>());

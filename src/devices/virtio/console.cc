@@ -247,14 +247,7 @@ bool Console::reset_queue(std::uint16_t queue) {
   return true;
 }
 
-void Console::save(StateWriter& writer) const {
-  State state = s_;
-  for (std::size_t port = 0; port < ports_.size(); ++port) {
-    // A queue that was reset while the device did not work has taken its requests along.
-    if (!host().queue(transmit_queue(port)).state().enabled) state.ports[port].output.reset();
-  }
-  writer.put(state);
-}
+void Console::save(StateWriter& writer) const { writer.put(s_); }
 
 Result<void> Console::restore(const StateReader& reader, bool active, std::uint64_t features) {
   State state = VMM_TRY(reader.get<State>());

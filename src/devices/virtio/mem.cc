@@ -214,13 +214,10 @@ bool Mem::reset() {
 bool Mem::reset_queue(std::uint16_t) { return reset(); }
 
 void Mem::save(StateWriter& writer) const {
-  State state{.requested = requested_, .plugged = plugged_runs()};
-  // A queue that was reset while the device did not work has taken its request along.
-  if (going_ && host().queue(0).state().enabled) {
-    state.going = going_;
-    state.acknowledged = acknowledged_;
-  }
-  writer.put(state);
+  writer.put(State{.requested = requested_,
+                   .plugged = plugged_runs(),
+                   .going = going_,
+                   .acknowledged = acknowledged_});
 }
 
 Result<void> Mem::restore(const StateReader& reader, bool, std::uint64_t) {

@@ -97,8 +97,8 @@ bool Pmem::reset() {
 bool Pmem::reset_queue(std::uint16_t) { return reset(); }
 
 void Pmem::save(StateWriter& writer) const {
-  // A queue that was reset while the device did not work has taken its requests along.
-  writer.put(host().active() && host().queue(0).enabled() ? s_ : State{});
+  // Flushes that waited when the device broke are nobody's.
+  writer.put(host().active() ? s_ : State{});
 }
 
 Result<void> Pmem::restore(const StateReader& reader, bool active, std::uint64_t) {

@@ -398,6 +398,25 @@ TYPED_TEST(BalloonStatsOn, BufferAndNumbers_surviveARestore) {
   EXPECT_TRUE(this->stats.take_used());
 }
 
+// Restored broken, it was never activated; its queues can be reset all the same.
+TYPED_TEST(BalloonStatsOn, BufferOfABrokenOneThatMoved_goesWithItsQueue) {
+  BalloonRig<TypeParam> board(kAll | virtio::kFeatureRingReset);
+  board.stats.add(std::vector<RingBuffer>{{kNumbers, 10, false}});
+  board.driver.notify(Balloon::kStats);
+  board.rig.serve();
+  board.driver.put(MmioDriver::kStatus, board.driver.status() | virtio::kFailed);
+  MmioRig other(board.memory, board.device());
+  ASSERT_TRUE(restore_from(other.transport, saved(board.rig.transport)));
+  const auto& balloon = static_cast<const Balloon&>(other.transport.device());
+  ASSERT_TRUE(balloon.state().stats_buffer);
+  MmioDriver later(other.transport);
+  later.put(MmioDriver::kQueueSel, Balloon::kStats);
+  later.put(MmioDriver::kQueueReady, 0);
+  EXPECT_FALSE(balloon.state().stats_buffer);
+  MmioRig third(board.memory, board.device());
+  EXPECT_TRUE(restore_from(third.transport, saved(other.transport)));
+}
+
 TYPED_TEST(BalloonStatsOn, RequestWithoutADriver_isNone) {
   this->tell({stat(4, 1)});
   this->driver.put(MmioDriver::kStatus, 0);
