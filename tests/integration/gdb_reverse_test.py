@@ -23,10 +23,11 @@ GUESTS = {}  # by mode, from the command line
 START, BYTE_TAKEN, TICK, DONE = 0x1000, 0x1100, 0x1200, 0x1300
 USER = 0x1100
 COUNT, TICKS, BYTE, TIME = 0x2000, 0x2004, 0x2008, 0x200c
+MOST_CHECKPOINTS = 64  # are kept
 
 # Runs inside of gdb: what it sees is printed as JSON, a line for each moment.
 INSIDE = r"""
-import json
+import json, re
 def run(command):
     return gdb.execute(command, to_string=True)
 def value(name):
@@ -38,6 +39,14 @@ def moment():
     return {"registers": {n: value(n) for n in names}, "memory": memory, "stack": stack}
 def tell(what, **more):
     print("JSON " + json.dumps({"what": what, **more}), flush=True)
+def whole():
+    "Ends the script when the oldest checkpoint may be forgotten."
+    text = run("monitor record")
+    print(text)
+    if int(re.search(r"behind (\d+) checkpoints", text)[1]) < MOST_CHECKPOINTS: return
+    tell("forgotten")
+    run("kill")
+    gdb.execute("quit")
 """
 GENERAL = {
     "real": ["eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp", "eip", "eflags", "cs", "ss", "ds"],
@@ -66,7 +75,8 @@ class Reversed(unittest.TestCase):
     def gdb(self, mode, script):
         """What the script tells, and all that gdb says."""
         file = self.folder / "script.py"
-        file.write_text(INSIDE.replace("REGISTERS", repr(GENERAL[mode])) + script)
+        file.write_text(INSIDE.replace("REGISTERS", repr(GENERAL[mode])).replace(
+            "MOST_CHECKPOINTS", str(MOST_CHECKPOINTS)) + script)
         done = subprocess.run(["gdb", "--batch", "-nx", "-ex", "set confirm off", "-ex", "set pagination off",
                                "-ex", f"set remotetimeout {vmm_process.PATIENCE}",
                                "-ex", f"target remote {self.path}", "-x", str(file)],
@@ -76,15 +86,28 @@ class Reversed(unittest.TestCase):
         print("\n".join(line for line in text.splitlines() if not line.startswith("JSON ")))
         return told, text
 
+    def recorded(self, mode, script):
+        """As gdb(), of a guest that is recorded from its start; also how many steps lie between checkpoints.
+
+        It asks for its byte and counts until its ticks have come, as often as the host lets it. What has forgotten its
+        start by then (whole()) is another guest's turn, with fewer checkpoints."""
+        for every in (150, 1500, 15000):
+            self.setUp()
+            self.start(mode)
+            told, text = self.gdb(mode, f"""
+print(run("monitor record on {every}"))
+{script}""")
+            if not told or told[-1]["what"] != "forgotten":
+                return told, text, every
+        self.fail(text)
+
 
 @needs_kvm
 @unittest.skipUnless(shutil.which("gdb"), "needs gdb")
 class Exactly(Reversed):
     def back_and_forth(self, mode):
         """From stop to stop, across a byte of COM1, interrupts, RDTSC and checkpoints; back, and forth again."""
-        self.start(mode)
-        told, text = self.gdb(mode, f"""
-print(run("monitor record on 40"))
+        told, text, every = self.recorded(mode, f"""
 tell("start", **moment())
 for place in ({BYTE_TAKEN}, {TICK}, {DONE}):
     run("hbreak *%d" % place)
@@ -94,7 +117,7 @@ while True:
     forward.append(moment())
     if forward[-1]["registers"]["{PC[mode]}"] == {DONE}: break
 tell("forward", moments=forward)
-print(run("monitor record"))
+whole()
 back = []
 for i in range(len(forward) - 1):
     run("reverse-continue")
@@ -119,7 +142,8 @@ run("kill")
         ticks = len(forward) - 2  # at least three; one more may have been on its way
         self.assertGreaterEqual(ticks, 3)
         self.assertEqual([m["registers"][PC[mode]] for m in forward], [BYTE_TAKEN, *[TICK] * ticks, DONE], text)
-        self.assertGreater(int(re.search(r"behind (\d+) checkpoints", text)[1]), 3)
+        steps, checkpoints = (int(number) for number in re.search(r"(\d+) steps behind (\d+) checkpoints", text).groups())
+        self.assertIn(checkpoints, (-(-steps // every), steps // every + 1))
         self.assertEqual(told["back"]["moments"], forward[-2::-1])
         self.assertEqual(told["beginning"], told["start"])
         self.assertEqual(told["again"]["moments"], forward)
@@ -142,9 +166,7 @@ run("kill")
 
     def steps(self, mode):
         """Into an interrupt's handler and out of it, instruction by instruction, backwards and forwards."""
-        self.start(mode)
-        told, text = self.gdb(mode, f"""
-run("monitor record on 40")
+        told, text, _ = self.recorded(mode, f"""
 run("hbreak *{TICK}")
 run("continue")
 run("delete")
@@ -191,12 +213,10 @@ run("kill")
     def test_back_to_where_data_was_written(self):
         for mode in ("long", "protected", "real"):
             with self.subTest(mode=mode):
-                self.setUp()
-                self.start(mode)
-                told, text = self.gdb(mode, f"""
-run("monitor record on 60")
+                told, text, _ = self.recorded(mode, f"""
 run("hbreak *{DONE}")
 run("continue")
+whole()
 run("delete")
 run("watch *(int*){TICKS}")
 for i in range(3):
