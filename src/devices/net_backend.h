@@ -60,6 +60,8 @@ class NetBackend {
  public:
   // Bytes of the largest frame: an IP packet of 64 KiB behind an Ethernet header with a VLAN tag.
   static constexpr std::size_t kMostFrame = 65535 + 18;
+  // What a frame may lie in: as many as a system call takes (UIO_MAXIOV), with one for the header.
+  static constexpr std::size_t kMostPieces = 1023;
 
   virtual ~NetBackend() = default;
 
@@ -84,9 +86,10 @@ class NetBackend {
   // After the last of several send().
   virtual void end_batch() {}
 
-  // The next frame for the guest, copied into `into`, which has kMostFrame bytes; its size. Nothing
-  // when none is there.
-  virtual std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) = 0;
+  // The next frame for the guest, copied into at most kMostPieces pieces, which have room for
+  // kMostFrame bytes in all; its size. Nothing when none is there. The pieces may lie in guest
+  // memory. It costs least when there is one, right behind `header`.
+  virtual std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) = 0;
   // Whether receive() has a frame without asking anybody: ready_fd() does not tell of these.
   virtual bool has_frame() const noexcept { return false; }
   // Readable when receive() should be called; owned by the backend. Never while frames are not

@@ -1,6 +1,8 @@
 #include "devices/virtio/net.h"
 
 #include <algorithm>
+#include <array>
+#include <cstring>
 #include <utility>
 
 #include "base/assert.h"
@@ -75,8 +77,7 @@ Net::Net(std::string id, const MacAddress& address, std::vector<std::shared_ptr<
     : id_(std::move(id)), address_(address), features_(offered(*queues.front(), queues.size())) {
   VMM_ASSERT(queues.size() <= kMostPairs);
   for (std::shared_ptr<NetBackend>& queue : queues) {
-    pairs_.push_back(
-        {.backend = std::move(queue), .frame = std::vector<std::byte>(NetBackend::kMostFrame)});
+    pairs_.push_back({.backend = std::move(queue)});
     queue_sizes_.insert(queue_sizes_.end(), 2, kDataQueueSize);
   }
   queue_sizes_.push_back(kControlQueueSize);
@@ -267,16 +268,15 @@ void Net::backend_ready(std::size_t index) {
 bool Net::receive(std::size_t index) {
   if (!switched_on(index)) return false;
   Pair& pair = pairs_[index];
+  Queue& queue = host().queue(receive_queue(index));
   bool more = true;
-  int left = kBatch;
-  for (; more && left != 0; --left) {
-    if (pair.frame_size == 0) {
-      if (!next_frame(pair)) {
-        pair.backend->want_frames(true);
-        more = false;
-      }
+  for (int left = kBatch; more && left != 0; --left) {
+    if (pair.frame_size == 0 && !next_frame(index)) {
+      pair.backend->want_frames(true);
+      more = false;
       continue;
     }
+    if (pair.frame_size == 0) continue;
     const Room room = take_buffers(index, sizeof(NetHeader) + pair.frame_size);
     if (room == Room::kLater) break;
     if (room == Room::kNone) {
@@ -290,25 +290,66 @@ bool Net::receive(std::size_t index) {
       ++counters_.receive_dropped;
     }
     pair.frame_size = 0;
+    if (left % kPublished == 1) queue.publish_used();
   }
+  queue.publish_used();
   host().used(receive_queue(index));
   return more;
 }
 
-bool Net::next_frame(Pair& pair) {
-  const std::optional<std::size_t> size = pair.backend->receive(pair.header, pair.frame);
+bool Net::next_frame(std::size_t index) {
+  Pair& pair = pairs_[index];
+  std::array<std::byte, NetBackend::kMostFrame>& frame = pair.in->frame;
+  const HostView view = room_in_place(index);
+  const std::size_t direct = view.bytes();
+  // The places of the pieces in the guest stay free here, for a frame that turns out too large.
+  pieces_.clear();
+  if (direct != 0) pieces_.push_back({frame.data(), kHead});
+  pieces_.insert(pieces_.end(), view.pieces().begin(), view.pieces().end());
+  const std::size_t behind = direct != 0 ? kHead + direct : 0;
+  pieces_.push_back({frame.data() + behind, frame.size() - behind});
+  const std::optional<std::size_t> size = pair.backend->receive(pair.in->header, pieces_);
   if (!size) {
     if (!pair.backend->link_up()) set_link(false);
     return false;
   }
-  if ((s_.status & kLinkUp) == 0 || !s_.filter.passes(std::span(pair.frame).first(*size))) {
+  pair.last_size = *size;
+  pair.in_place = *size > kHead && *size <= behind ? *size - kHead : 0;
+  if (*size > behind) {
+    std::size_t at = kHead;
+    for (const ::iovec& piece : view.pieces()) {
+      std::memcpy(frame.data() + at, piece.iov_base, piece.iov_len);
+      at += piece.iov_len;
+    }
+  }
+  if ((s_.status & kLinkUp) == 0 ||
+      !s_.filter.passes(std::span(frame).first(std::min(*size, kHead)))) {
     ++counters_.filtered;
-  } else if (!may_reach_guest(pair.header, s_.to_guest)) {
+  } else if (!may_reach_guest(pair.in->header, s_.to_guest)) {
     ++counters_.receive_dropped;
   } else {
     pair.frame_size = *size;
   }
   return true;
+}
+
+HostView Net::room_in_place(std::size_t index) {
+  const Pair& pair = pairs_[index];
+  HostView view;
+  if (pair.last_size < kLarge || (s_.status & kLinkUp) == 0) return view;
+  if (take_buffers(index, sizeof(NetHeader) + pair.last_size) != Room::kThere) return view;
+  segments_.clear();
+  for (const Chain& chain : s_.taken[index]) {
+    const auto segments = chain.writable_segments();
+    segments_.insert(segments_.end(), segments.begin(), segments.end());
+  }
+  SegmentCursor cursor(host().memory(), segments_);
+  cursor.skip(sizeof(NetHeader) + kHead);
+  const std::uint64_t room =
+      std::min<std::uint64_t>(cursor.remaining(), NetBackend::kMostFrame - kHead);
+  view.take(cursor, room);
+  if (view.bytes() != room || view.pieces().size() > kMostInPlace) view.clear();
+  return view;
 }
 
 Net::Room Net::take_buffers(std::size_t index, std::size_t bytes) {
@@ -320,7 +361,10 @@ Net::Room Net::take_buffers(std::size_t index, std::size_t bytes) {
     if (room >= bytes) return Room::kThere;
     // One buffer has to do, or all that the ring can ever have are not enough.
     if (!taken.empty() && !has(kMrgRxbuf)) return Room::kNeverForThis;
-    if (!taken.empty() && queue.in_flight() >= queue.size()) return Room::kNeverForThis;
+    if (!taken.empty() && queue.in_flight() >= queue.size()) {
+      queue.publish_used();  // what the driver has not heard of counts as in flight
+      if (queue.in_flight() >= queue.size()) return Room::kNeverForThis;
+    }
     if (!queue.pop(chain_)) {
       if (left-- == 0) return Room::kLater;
       if (!queue.enable_notifications()) return Room::kNone;
@@ -345,22 +389,22 @@ void Net::deliver(std::size_t index) {
   const std::size_t bytes = sizeof(NetHeader) + pair.frame_size;
   std::size_t count = 0;
   for (std::uint64_t room = 0; room < bytes; ++count) room += taken[count].writable_bytes();
-  NetHeader& header = pair.header;
+  NetHeader& header = pair.in->header;
   header.flags = s_.to_guest.checksum
                      ? static_cast<std::uint8_t>(
                            header.flags & (NetHeader::kNeedsChecksum | NetHeader::kDataValid))
                      : std::uint8_t{0};
   header.buffers = merge ? static_cast<std::uint16_t>(count) : std::uint16_t{1};
 
-  answers_.clear();
-  std::span<const std::byte> rest = std::span(pair.frame).first(pair.frame_size);
+  std::span<const std::byte> rest = std::as_bytes(std::span(pair.in.get(), 1));
+  rest = rest.first(bytes - pair.in_place);
+  std::uint64_t there = pair.in_place;
   for (std::size_t i = 0; i < count; ++i) {
     ChainWriter writer(host().memory(), taken[i]);
-    if (i == 0) (void)writer.write(header);
     rest = rest.subspan(writer.write(rest));
-    answers_.push_back({&taken[i], writer.written()});
+    if (rest.empty()) there -= writer.skip(there);
+    host().queue(receive_queue(index)).add_used(taken[i], writer.written());
   }
-  host().queue(receive_queue(index)).push_used_together(answers_);
   taken.erase(taken.begin(), taken.begin() + static_cast<std::ptrdiff_t>(count));
   ++counters_.received;
 }

@@ -128,13 +128,26 @@ class Net final : public Device {
   static constexpr int kBatch = 64;     // frames before others have their turn
   static constexpr int kPublished = 8;  // of these the driver hears together
 
+  // Of a frame: what it is judged by, and never where the guest could change it meanwhile.
+  static constexpr std::size_t kHead = 18;
+  // From here on frames are received where they belong; below that a copy costs less than pieces.
+  static constexpr std::size_t kLarge = 4096;
+  static constexpr std::size_t kMostInPlace = 64;  // pieces
+
+  // A frame behind its header, as networks give both at once.
+  struct Received {
+    NetHeader header = {};
+    std::array<std::byte, NetBackend::kMostFrame> frame = {};
+  };
+  static_assert(offsetof(Received, frame) == sizeof(NetHeader));
   // What a pair of queues has besides its state.
   struct Pair {
     std::shared_ptr<NetBackend> backend;  // null when retired
     // The frame that waits for room. Not saved: networks lose frames.
-    NetHeader header = {};
-    std::vector<std::byte> frame = {};
+    std::unique_ptr<Received> in = std::make_unique<Received>();
     std::size_t frame_size = 0;  // 0: there is none
+    std::size_t in_place = 0;    // bytes behind kHead that lie in the driver's buffers already
+    std::size_t last_size = 0;   // of the frame before
   };
   static std::uint16_t receive_queue(std::size_t pair) noexcept {
     return static_cast<std::uint16_t>(2 * pair);
@@ -162,7 +175,10 @@ class Net final : public Device {
   };
   bool receive(std::size_t index);
   // False when the backend has none; what may not go on is dropped here.
-  bool next_frame(Pair& pair);
+  bool next_frame(std::size_t index);
+  // Where the next one goes, of the driver's buffers: nothing, unless it may be expected to be
+  // large.
+  HostView room_in_place(std::size_t index);
   Room take_buffers(std::size_t index, std::size_t bytes);
   void deliver(std::size_t index);
 
@@ -189,7 +205,8 @@ class Net final : public Device {
   // Their memory is used again and again.
   Chain chain_;
   HostView view_;
-  std::vector<Queue::Answer> answers_;
+  std::vector<::iovec> pieces_;
+  std::vector<Segment> segments_;
 };
 
 // Which offloads a set of feature bits stands for.

@@ -140,18 +140,10 @@ void Queue::push_used(const Chain& chain, std::uint64_t written) {
   publish_used();
 }
 
-void Queue::push_used_together(std::span<const Answer> answers) {
-  const auto stale = [this](const Answer& answer) { return answer.chain->epoch != epoch_; };
-  if (std::any_of(answers.begin(), answers.end(), stale)) return;
-  for (const Answer& answer : answers) add_used(*answer.chain, answer.written);
-  publish_used();
-}
-
 void Queue::add_used(const Chain& chain, std::uint64_t written) {
   if (!enabled() || chain.epoch != epoch_) return;
-  const Answer answer{&chain, written};
   if (log_ != nullptr) log_->answer(log_device_, log_index_, chain.id, written);
-  packed() ? add_packed(answer) : add_split(answer);
+  packed() ? add_packed(chain, written) : add_split(chain, written);
   const auto add = [](std::uint16_t a, std::uint16_t b) {
     return static_cast<std::uint16_t>(std::min<std::uint32_t>(std::uint32_t{a} + b, 0xffff));
   };

@@ -80,13 +80,6 @@ class Queue {
   // Host::used() publishes, too.
   void add_used(const Chain& chain, std::uint64_t written);
   void publish_used();
-  // push_used() for several chains that hold one answer together: the driver sees all of them or
-  // none.
-  struct Answer {
-    const Chain* chain = nullptr;
-    std::uint64_t written = 0;
-  };
-  void push_used_together(std::span<const Answer> answers);
   // Lets a chain that was saved in flight be used again after restore. Errors: kBadState when it is
   // nothing that pop() could have given.
   Result<void> readmit(Chain& chain) const;
@@ -147,14 +140,14 @@ class Queue {
 
   bool pop_split(Chain& chain);
   bool walk_split(std::uint16_t head, Chain& chain);
-  void add_split(const Answer& answer);
+  void add_split(const Chain& chain, std::uint64_t written);
   void publish_split();
   void enable_split();
   bool wants_interrupt_split(std::uint16_t used) const;
   bool available_split() const;
 
   bool pop_packed(Chain& chain);
-  void add_packed(const Answer& answer);
+  void add_packed(const Chain& chain, std::uint64_t written);
   void publish_packed();
   void enable_packed();
   bool wants_interrupt_packed(std::uint16_t used) const;

@@ -18,9 +18,9 @@ struct Queue::Descriptor {
 };
 
 // What the driver is told: no more than it gave room for.
-inline std::uint32_t length_of(const Queue::Answer& answer) {
+inline std::uint32_t length_of(const Chain& chain, std::uint64_t written) {
   return static_cast<std::uint32_t>(
-      std::min<std::uint64_t>({answer.written, answer.chain->writable_bytes(), 0xffff'ffff}));
+      std::min<std::uint64_t>({written, chain.writable_bytes(), 0xffff'ffff}));
 }
 
 template <typename T>

@@ -51,10 +51,10 @@ bool Queue::pop_packed(Chain& chain) {
   return true;
 }
 
-void Queue::add_packed(const Answer& answer) {
+void Queue::add_packed(const Chain& chain, std::uint64_t written) {
   const std::uint64_t at = s_.descriptors + kDescSize * s_.next_used;
-  const std::uint32_t length = length_of(answer);
-  (void)memory_.write(Gpa(at + 8), UsedDescriptor{.length = length, .id = answer.chain->id});
+  const std::uint32_t length = length_of(chain, written);
+  (void)memory_.write(Gpa(at + 8), UsedDescriptor{.length = length, .id = chain.id});
   const auto owner = s_.used_wrap ? kDescAvail | kDescUsed : 0;
   const auto flags = static_cast<std::uint16_t>(owner | (length != 0 ? kDescWrite : 0));
   // The driver looks in order: what follows the first one is behind that.
@@ -64,7 +64,7 @@ void Queue::add_packed(const Answer& answer) {
   } else {
     store<std::uint16_t>(at + kFlags, flags);
   }
-  s_.next_used = static_cast<std::uint16_t>(s_.next_used + answer.chain->slots);
+  s_.next_used = static_cast<std::uint16_t>(s_.next_used + chain.slots);
   if (s_.next_used >= s_.size) {
     s_.next_used = static_cast<std::uint16_t>(s_.next_used - s_.size);
     s_.used_wrap = !s_.used_wrap;

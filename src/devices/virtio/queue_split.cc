@@ -52,10 +52,10 @@ bool Queue::walk_split(std::uint16_t head, Chain& chain) {
   return false;
 }
 
-void Queue::add_split(const Answer& answer) {
+void Queue::add_split(const Chain& chain, std::uint64_t written) {
   const std::uint64_t slot = s_.next_used % s_.size;
   (void)memory_.write(Gpa(s_.device + kEntries + kUsedEntry * slot),
-                      UsedElement{.id = answer.chain->id, .length = length_of(answer)});
+                      UsedElement{.id = chain.id, .length = length_of(chain, written)});
   ++s_.next_used;
 }
 

@@ -1,6 +1,8 @@
 #include "vmm/net/capture_backend.h"
 
+#include <algorithm>
 #include <chrono>
+#include <vector>
 
 namespace vmm {
 namespace {
@@ -14,11 +16,18 @@ bool CaptureBackend::send(const NetHeader& header, std::span<const ::iovec> fram
   return inner_->send(header, frame);
 }
 
-std::optional<std::size_t> CaptureBackend::receive(NetHeader& header, std::span<std::byte> into) {
+std::optional<std::size_t> CaptureBackend::receive(NetHeader& header,
+                                                   std::span<const ::iovec> into) {
   const std::optional<std::size_t> size = inner_->receive(header, into);
   if (size) {
-    const ::iovec frame{into.data(), *size};
-    writer_->write(utc_now(), {&frame, 1});
+    std::vector<::iovec> frame;
+    std::size_t left = *size;
+    for (const ::iovec& piece : into) {
+      frame.push_back({piece.iov_base, std::min(piece.iov_len, left)});
+      left -= frame.back().iov_len;
+      if (left == 0) break;
+    }
+    writer_->write(utc_now(), frame);
   }
   return size;
 }

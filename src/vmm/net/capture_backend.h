@@ -22,7 +22,7 @@ class CaptureBackend final : public NetBackend {
   void allow_to_guest(const NetOffloads& allowed) override { inner_->allow_to_guest(allowed); }
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
   void end_batch() override { inner_->end_batch(); }
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override;
   bool has_frame() const noexcept override { return inner_->has_frame(); }
   int ready_fd() const noexcept override { return inner_->ready_fd(); }
   void want_frames(bool wanted) override { inner_->want_frames(wanted); }

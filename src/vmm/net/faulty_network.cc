@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "vmm/net/frame_pieces.h"
+
 namespace vmm {
 namespace {
 
@@ -12,16 +14,6 @@ using Kind = NetFault::Kind;
 
 bool is_hit(const NetFault& fault, std::uint64_t number) {
   return number >= fault.nth && number - fault.nth < fault.count;
-}
-
-// The pieces may change meanwhile: what is copied is what is sent.
-std::vector<std::byte> gather(std::span<const ::iovec> pieces) {
-  std::vector<std::byte> bytes;
-  for (const ::iovec& piece : pieces) {
-    const auto* const from = static_cast<const std::byte*>(piece.iov_base);
-    bytes.insert(bytes.end(), from, from + piece.iov_len);
-  }
-  return bytes;
 }
 
 }  // namespace
@@ -74,14 +66,18 @@ bool FaultyNetwork::send(const NetHeader& header, std::span<const ::iovec> frame
   return sent;
 }
 
-std::optional<std::size_t> FaultyNetwork::receive(NetHeader& header, std::span<std::byte> into) {
+std::optional<std::size_t> FaultyNetwork::receive(NetHeader& header,
+                                                  std::span<const ::iovec> into) {
   // So many that are lost in a row are enough for one call: ready_fd() tells of the rest.
   for (std::size_t looked = 0; looked < kMostHeld && ready_.empty(); ++looked) {
-    const std::optional<std::size_t> size = network_->receive(header, into);
+    std::vector<std::byte> bytes(kMostFrame);
+    const ::iovec whole{bytes.data(), bytes.size()};
+    const std::optional<std::size_t> size = network_->receive(header, {&whole, 1});
     if (!size) return std::nullopt;
+    bytes.resize(*size);
     const std::optional<NetFault> fault = fault_of(Direction::kToGuest);
     if (fault && fault->kind == Kind::kLose) continue;
-    Frame frame{header, {into.begin(), into.begin() + static_cast<std::ptrdiff_t>(*size)}, 0};
+    Frame frame{header, std::move(bytes), 0};
     if (fault && fault->kind == Kind::kReorder && fault->behind != 0 &&
         held_to_guest_.size() < kMostHeld) {
       frame.behind = fault->behind;
@@ -96,8 +92,7 @@ std::optional<std::size_t> FaultyNetwork::receive(NetHeader& header, std::span<s
   const Frame frame = std::move(ready_.front());
   ready_.pop_front();
   header = frame.header;
-  std::memcpy(into.data(), frame.bytes.data(), frame.bytes.size());
-  return frame.bytes.size();
+  return scatter(frame.bytes, into);
 }
 
 }  // namespace vmm

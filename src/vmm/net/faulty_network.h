@@ -63,7 +63,7 @@ class FaultyNetwork final : public NetBackend {
   void allow_to_guest(const NetOffloads& allowed) override { network_->allow_to_guest(allowed); }
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
   void end_batch() override { network_->end_batch(); }
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override;
   bool has_frame() const noexcept override { return !ready_.empty() || network_->has_frame(); }
   int ready_fd() const noexcept override { return network_->ready_fd(); }
   void want_frames(bool wanted) override { network_->want_frames(wanted); }

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <utility>
 
+#include "vmm/net/frame_pieces.h"
+
 namespace vmm {
 
 Result<std::unique_ptr<FunctionNetwork>> FunctionNetwork::create(OnFrame on_frame) {
@@ -31,24 +33,19 @@ bool FunctionNetwork::push(std::span<const std::byte> frame) {
 
 // The guest was offered no offloads: the header has nothing to say.
 bool FunctionNetwork::send(const NetHeader&, std::span<const ::iovec> frame) {
-  std::vector<std::byte> copy;
-  for (const ::iovec& piece : frame) {
-    const auto* const from = static_cast<const std::byte*>(piece.iov_base);
-    copy.insert(copy.end(), from, from + piece.iov_len);
-  }
-  if (on_frame_) on_frame_(copy);
+  if (on_frame_) on_frame_(gather(frame));
   return true;
 }
 
-std::optional<std::size_t> FunctionNetwork::receive(NetHeader& header, std::span<std::byte> into) {
+std::optional<std::size_t> FunctionNetwork::receive(NetHeader& header,
+                                                    std::span<const ::iovec> into) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (frames_.empty()) return std::nullopt;
   const std::vector<std::byte> frame = std::move(frames_.front());
   frames_.pop_front();
   settle();
   header = {};
-  std::memcpy(into.data(), frame.data(), frame.size());
-  return frame.size();
+  return scatter(frame, into);
 }
 
 void FunctionNetwork::want_frames(bool wanted) {

@@ -36,7 +36,7 @@ class FunctionNetwork final : public NetBackend {
   bool push(std::span<const std::byte> frame);
 
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override;
   int ready_fd() const noexcept override { return event_.fd(); }
   void want_frames(bool wanted) override;
 

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <utility>
 
+#include "vmm/net/frame_pieces.h"
+
 namespace vmm {
 namespace {
 
@@ -126,20 +128,20 @@ bool StreamBackend::has_frame() const noexcept {
   return length && *length <= in_end_ - in_begin_ - kHeader;
 }
 
-std::optional<std::size_t> StreamBackend::receive(NetHeader& header, std::span<std::byte> into) {
+std::optional<std::size_t> StreamBackend::receive(NetHeader& header,
+                                                  std::span<const ::iovec> into) {
   header = {};
   if (up_ && !unsent_.empty()) (void)flush();
   while (up_) {
     const auto length = next_length();
-    if (length && (*length < kLeastFrame || *length > std::min(into.size(), kMostFrame))) {
+    if (length && (*length < kLeastFrame || *length > kMostFrame)) {
       go_down();  // no protocol of ours: where the next frame begins nobody knows
       break;
     }
     if (has_frame()) {
-      const auto first = in_.begin() + static_cast<std::ptrdiff_t>(in_begin_ + kHeader);
-      std::copy_n(first, *length, into.begin());
+      const std::size_t size = scatter(std::span(in_).subspan(in_begin_ + kHeader, *length), into);
       in_begin_ += kHeader + *length;
-      return length;
+      return size;
     }
     if (!fill()) break;
   }

@@ -34,7 +34,7 @@ class StreamBackend final : public NetBackend {
 
   bool link_up() const noexcept override { return up_; }
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override;
   bool has_frame() const noexcept override;
   int ready_fd() const noexcept override { return epoll_.get(); }
   void want_frames(bool wanted) override;

@@ -38,7 +38,7 @@ class TapBackend final : public NetBackend {
   void set_enabled(bool enabled) override;
   void allow_to_guest(const NetOffloads& allowed) override;
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override;
   int ready_fd() const noexcept override { return gate_.fd(); }
   void want_frames(bool wanted) override;
 

@@ -13,6 +13,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "vmm/net/frame_pieces.h"
+
 namespace vmm {
 namespace {
 
@@ -184,16 +186,14 @@ void UserBackend::queue_frame(std::span<const std::byte> frame) {
   queued_ += frame.size();
 }
 
-std::optional<std::size_t> UserBackend::receive(NetHeader& header, std::span<std::byte> into) {
+std::optional<std::size_t> UserBackend::receive(NetHeader& header, std::span<const ::iovec> into) {
   if (frames_.empty()) pump();
   if (frames_.empty()) return std::nullopt;
   header = {};
   const std::vector<std::byte> frame = std::move(frames_.front());
   frames_.pop_front();
   queued_ -= frame.size();
-  const std::size_t size = std::min(frame.size(), into.size());
-  std::copy_n(frame.begin(), size, into.begin());
-  return size;
+  return scatter(frame, into);
 }
 
 void UserBackend::pump() {

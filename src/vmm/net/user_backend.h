@@ -42,7 +42,7 @@ class UserBackend final : public NetBackend {
 
   bool send(const NetHeader& header, std::span<const ::iovec> frame) override;
   void end_batch() override { renew_interest(); }
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override;
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override;
   bool has_frame() const noexcept override { return !frames_.empty(); }
   int ready_fd() const noexcept override { return gate_->fd(); }
   void want_frames(bool wanted) override;

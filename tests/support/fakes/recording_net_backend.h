@@ -10,6 +10,7 @@
 
 #include "base/event_fd.h"
 #include "devices/net_backend.h"
+#include "vmm/net/frame_pieces.h"
 
 namespace vmm::test {
 
@@ -35,6 +36,8 @@ class RecordingNetBackend final : public NetBackend {
   std::deque<Traffic> waiting;
   // send() says no while this is set.
   bool refuse = false;
+  // In how many pieces there was room for the last frame that was received.
+  std::size_t pieces = 0;
 
   void put(Frame frame, NetHeader header = {}) { waiting.push_back({header, std::move(frame)}); }
 
@@ -56,13 +59,13 @@ class RecordingNetBackend final : public NetBackend {
   }
   void end_batch() override { ++batches; }
 
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override {
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override {
     if (waiting.empty()) return std::nullopt;
+    pieces = into.size();
     header = waiting.front().header;
     const Frame frame = std::move(waiting.front().frame);
     waiting.pop_front();
-    std::copy(frame.begin(), frame.end(), into.begin());
-    return frame.size();
+    return scatter(frame, into);
   }
   int ready_fd() const noexcept override { return -1; }
   void want_frames(bool now) override { wanted = now; }

@@ -6,6 +6,7 @@
 
 #include "base/event_fd.h"
 #include "tests/unit/net/net_support.h"
+#include "vmm/net/frame_pieces.h"
 
 namespace vmm::test {
 namespace {
@@ -23,10 +24,9 @@ class Wire final : public NetBackend {
     sent += ' ';
     return true;
   }
-  std::optional<std::size_t> receive(NetHeader&, std::span<std::byte> into) override {
+  std::optional<std::size_t> receive(NetHeader&, std::span<const ::iovec> into) override {
     if (next == incoming.size()) return std::nullopt;
-    into[0] = static_cast<std::byte>(incoming[next++]);
-    return 1;
+    return scatter(std::as_bytes(std::span(&incoming[next++], 1)), into);
   }
   int ready_fd() const noexcept override { return event_.fd(); }
   void want_frames(bool) override {}

@@ -9,6 +9,7 @@
 #include "tests/support/frames.h"
 #include "tests/support/virtio/guest_ram.h"
 #include "tests/support/virtio/mmio_driver.h"
+#include "vmm/net/frame_pieces.h"
 
 namespace vmm::test {
 namespace {
@@ -40,13 +41,12 @@ class OneOfSeveral final : public NetBackend {
     sent.push_back(whole);
     return true;
   }
-  std::optional<std::size_t> receive(NetHeader& header, std::span<std::byte> into) override {
+  std::optional<std::size_t> receive(NetHeader& header, std::span<const ::iovec> into) override {
     header = {};
     if (waiting.empty()) return std::nullopt;
     const Frame frame = waiting.front();
     waiting.erase(waiting.begin());
-    std::copy(frame.begin(), frame.end(), into.begin());
-    return frame.size();
+    return scatter(frame, into);
   }
   int ready_fd() const noexcept override { return -1; }
   void want_frames(bool now) override { wanted = now; }

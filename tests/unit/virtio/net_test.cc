@@ -329,6 +329,96 @@ TEST(Net, FrameThatNoRingCanHold_isDropped) {
   EXPECT_TRUE(rig.received());
 }
 
+// Used buffers that the driver has not been told of yet are no buffers that it lacks.
+TEST(Net, FrameBehindOthersThatFilledTheRing_waits) {
+  Split rig;
+  rig.offer(Split::kRingSize, 100);
+  for (int i = 0; i < 6; ++i) rig.network->put(frame_to(kOwn));
+  rig.arrive(frame_to(kOwn, 1000));  // eleven buffers: there are ten
+  for (int i = 0; i < 6; ++i) EXPECT_TRUE(rig.received());
+  EXPECT_FALSE(rig.received());
+  EXPECT_EQ(rig.net().counters().receive_dropped, 0U);
+  rig.offer(1, 100);
+  const auto got = rig.received();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->frame, frame_to(kOwn, 1000));
+}
+
+// --- Receiving in place: once a large frame has come
+
+TYPED_TEST(NetOn, LargeFrames_areReceivedInPlace) {
+  NetRig<TypeParam> rig;
+  rig.offer(6, 5000);
+  rig.arrive(frame_to(kOwn, 9000));
+  EXPECT_EQ(rig.network->pieces, 1U) << "nobody knew";
+  rig.arrive(frame_to(kOwn, 9001));
+  EXPECT_GT(rig.network->pieces, 1U);
+  rig.arrive(frame_to(kOwn, 60));
+  EXPECT_GT(rig.network->pieces, 1U);
+  rig.arrive(frame_to(kOwn, 61));
+  EXPECT_EQ(rig.network->pieces, 1U);
+  for (const std::size_t size : {9000, 9001, 60, 61}) {
+    const auto got = rig.received();
+    ASSERT_TRUE(got) << size;
+    EXPECT_EQ(got->frame, frame_to(kOwn, size));
+    EXPECT_EQ(got->header.buffers, size > 5000 ? 2 : 1);
+  }
+}
+
+TYPED_TEST(NetOn, FrameThatOutgrowsItsPlace_isWhole) {
+  NetRig<TypeParam> rig;
+  rig.offer(8, 6000);
+  rig.arrive(frame_to(kOwn, 5000));
+  rig.arrive(frame_to(kOwn, 20000));
+  EXPECT_GT(rig.network->pieces, 1U);
+  EXPECT_EQ(rig.received()->frame, frame_to(kOwn, 5000));
+  const auto got = rig.received();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->frame, frame_to(kOwn, 20000));
+  EXPECT_EQ(got->header.buffers, 4);
+}
+
+TYPED_TEST(NetOn, FrameInPlaceThatIsFiltered_leavesTheBuffers) {
+  NetRig<TypeParam> rig;
+  EXPECT_EQ(rig.command(0, 0, {0}), 0);  // not promiscuous
+  rig.offer(2, 6000);
+  rig.arrive(frame_to(kOwn, 5000));
+  rig.arrive(frame_to(kOther, 5000));
+  EXPECT_GT(rig.network->pieces, 1U);
+  EXPECT_EQ(rig.net().counters().filtered, 1U);
+  rig.arrive(frame_to(kOwn, 5001));
+  EXPECT_EQ(rig.received()->frame, frame_to(kOwn, 5000));
+  const auto got = rig.received();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->frame, frame_to(kOwn, 5001));
+}
+
+TYPED_TEST(NetOn, FrameInPlaceInOneBuffer_fitsOrIsDropped) {
+  NetRig<TypeParam> rig({}, kCommon & ~Net::kMrgRxbuf);
+  rig.offer(3, 6000);
+  rig.arrive(frame_to(kOwn, 5000));
+  rig.arrive(frame_to(kOwn, 7000));
+  EXPECT_EQ(rig.net().counters().receive_dropped, 1U);
+  rig.arrive(frame_to(kOwn, 5900));
+  EXPECT_EQ(rig.received()->frame, frame_to(kOwn, 5000));
+  const auto got = rig.received();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->frame, frame_to(kOwn, 5900));
+}
+
+TYPED_TEST(NetOn, BuffersTooSmallForAFramesHead_areReceivedIntoAllTheSame) {
+  NetRig<TypeParam> rig;
+  rig.offer(1, 6000);
+  rig.arrive(frame_to(kOwn, 5000));
+  rig.offer(1, 20);
+  rig.offer(1, 6000);
+  rig.arrive(frame_to(kOwn, 5001));
+  EXPECT_EQ(rig.received()->frame, frame_to(kOwn, 5000));
+  const auto got = rig.received();
+  ASSERT_TRUE(got);
+  EXPECT_EQ(got->frame, frame_to(kOwn, 5001));
+}
+
 TEST(Net, ManyFrames_arriveInTurns) {
   Split rig;
   rig.offer(Split::kRingSize, 2048);

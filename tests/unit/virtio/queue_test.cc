@@ -50,27 +50,6 @@ TYPED_TEST(QueueOf, UsedChain_reachesTheDriverWithItsLength) {
   EXPECT_EQ(this->queue.in_flight(), 0);
 }
 
-TYPED_TEST(QueueOf, ChainsUsedTogether_reachTheDriverInOrder) {
-  std::vector<Chain> chains(3);
-  std::vector<std::uint16_t> ids;
-  std::vector<virtio::Queue::Answer> answers;
-  for (int round = 0; round < 5; ++round) {  // around the end of the ring
-    ids.clear();
-    answers.clear();
-    for (std::uint16_t i = 0; i < chains.size(); ++i) {
-      ids.push_back(this->add_plain(true));
-      ASSERT_TRUE(this->queue.pop(chains[i]));
-      answers.push_back({&chains[i], i + 1U});
-    }
-    this->queue.push_used_together(answers);
-    for (std::uint16_t i = 0; i < chains.size(); ++i) {
-      EXPECT_EQ(this->driver.take_used(), (RingUsed{ids[i], i + 1U}));
-    }
-    EXPECT_EQ(this->driver.take_used(), std::nullopt);
-    EXPECT_EQ(this->queue.in_flight(), 0);
-  }
-}
-
 TYPED_TEST(QueueOf, AddedChains_areSeenWhenPublished) {
   for (int round = 0; round < 5; ++round) {  // around the end of the ring
     const std::uint16_t a = this->add_plain();
