@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures virtio devices against the bare system calls and against QEMU; docs/benchmarks.md says what and how.
 
-    bench/virtio.py --build BUILD [--rounds 15] [--only disk,direct,durable,latency,network,idle] [--file IMAGE]
+    bench/virtio.py --build BUILD [--rounds 15] [--only disk,direct,durable,latency,network,receive,idle] [--file IMAGE]
 
 As bench/run.py, whose rounds and figures these are. IMAGE is made where TMPDIR says when it is not given. The
 network needs root, for a tap device in a network namespace of its own. All figures are times of one request or frame.
@@ -155,6 +155,27 @@ class VirtioBench(run.Bench):
                         "-device", "virtio-net-device,netdev=n0,tx=bh"))
                 self.compare(f"network, {size - 12} bytes", contestants, count)
 
+    def measure_receive(self):
+        """Frames of 64 bytes, and segments of 64 000, that wait in the queue of a tap device, to the guest."""
+        with tap_in_namespace(queue=50000):
+            for size, room, count in ((12 + 64, 1526, 30000), (12 + 64000, 65562, 1200)):
+                first = frame(size)
+                numbers = {"count": count, "device_id": 1, "queue": 0, "depth": 256, "bytes": room,
+                           "features": 1 << 1 | 1 << 7}  # GUEST_CSUM, GUEST_TSO4
+                floor = str(self.dir / "virtio_floor")
+                contestants = {
+                    "tap": [floor, "receive", TAP, str(room), str(count)],
+                    "vmm": self.ours(self.guest(**OURS, **numbers), "--thp", "--net", f"tap={TAP}"),
+                }
+                if self.qemu:
+                    contestants["qemu"] = self.qemus(
+                        self.guest(**QEMUS, **numbers), "-netdev", f"tap,id=n0,ifname={TAP},script=no,downscript=no",
+                        "-device", "virtio-net-device,netdev=n0")
+                enough = count + count // 16 + 2 * 256
+                self.compare(f"received, {size - 12} bytes", {name: [
+                    "ip", "netns", "exec", NAMESPACE, floor, "feed", TAP, str(size), str(enough), first.hex(), *command]
+                    for name, command in contestants.items()}, count)
+
     def measure_idle(self):
         """CPU time of all threads but the CPU's in a second in which the guest does nothing, after it did much."""
         for name, command in self.disks(False, count=5000, depth=4, bytes=4096, idle=1, places=1023).items():
@@ -162,9 +183,9 @@ class VirtioBench(run.Bench):
 
 
 @contextlib.contextmanager
-def tap_in_namespace():
+def tap_in_namespace(queue=500):
     commands = (f"ip netns add {NAMESPACE}", f"ip -n {NAMESPACE} tuntap add {TAP} mode tap vnet_hdr",
-                f"ip -n {NAMESPACE} link set {TAP} up")
+                f"ip -n {NAMESPACE} link set {TAP} txqueuelen {queue} up")
     try:
         for command in commands:
             subprocess.run(command.split(), check=True)
@@ -230,7 +251,7 @@ def main():
     parser.add_argument("--cpu", type=int, help="pin the contestants and the launcher to this CPU")
     parser.add_argument("--realtime", action="store_true",
                         help="run everything with real-time priority, away from a busy host's other work (chrt)")
-    parser.add_argument("--only", default="disk,direct,durable,latency,network,idle")
+    parser.add_argument("--only", default="disk,direct,durable,latency,network,receive,idle")
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vmm-bench-") as folder:
@@ -241,9 +262,10 @@ def main():
         bench = VirtioBench(args, scratch)
         if not bench.vmm:
             sys.exit("vmm itself is not there: --build or --vmm")
-        if "network" in args.only and (os.geteuid() != 0 or not shutil.which("ip")):
-            print("network: needs root and ip(8)", file=sys.stderr)
-            args.only = ",".join(name for name in args.only.split(",") if name != "network")
+        wanted = args.only.split(",")
+        if {"network", "receive"} & set(wanted) and (os.geteuid() != 0 or not shutil.which("ip")):
+            print("network, receive: need root and ip(8)", file=sys.stderr)
+            args.only = ",".join(name for name in wanted if name not in ("network", "receive"))
         table = run.measure_all(bench, args)
         for line in compare_with_qemu(table):
             print(line)

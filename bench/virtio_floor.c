@@ -4,18 +4,26 @@
 //                (buffered|direct)
 //   virtio_floor pingpong COUNT
 //   virtio_floor tap NAME BYTES COUNT FRAME
+//   virtio_floor receive NAME BYTES COUNT
+//   virtio_floor feed NAME BYTES COUNT FRAME PROGRAM [ARGUMENT...]
 //
 // disk: io_uring, DEPTH requests under way, at places that follow from the same random numbers as
 // the guest's; a durable one is a write that ends when it is on the medium (RWF_DSYNC). pingpong:
 // two threads wake each other by eventfds. tap: one write(2) a frame, of which FRAME has the first
-// bytes, virtio_net_hdr included, in hexadecimal. Each prints 'a' after a sixteenth of COUNT to
-// warm up, and 'b' after COUNT more.
+// bytes, virtio_net_hdr included, in hexadecimal. receive: one read(2) a frame of at most BYTES,
+// into one of 256 buffers after the other, after 'r' and a byte on stdin. Each prints 'a' after a
+// sixteenth of COUNT to warm up, and 'b' after COUNT more. feed: runs PROGRAM, whose output it
+// passes on; after 'r' it puts COUNT frames into the tap's queue, where they wait, and then a byte
+// on PROGRAM's stdin: what is measured then is taking them, on a host whose processors have nothing
+// else to do.
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +31,10 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void die(const char* what) {
@@ -35,6 +47,14 @@ static void say(char letter) {
 }
 
 static uint64_t number(const char* text) { return strtoull(text, NULL, 0); }
+
+// As the guests' memory, and there.
+static char* huge_memory(size_t bytes) {
+  void* memory;
+  if (posix_memalign(&memory, 2 << 20, bytes)) die("memory");
+  madvise(memory, bytes, MADV_HUGEPAGE);
+  return memset(memory, 0, bytes);
+}
 
 // --- disk
 
@@ -98,9 +118,7 @@ static int disk(char** argument) {
   d.places = number(argument[6]);
   d.fd = open(argument[0], O_RDWR | O_CLOEXEC | (strcmp(argument[7], "direct") ? 0 : O_DIRECT));
   if (d.fd < 0) die(argument[0]);
-  if (posix_memalign((void**)&d.buffers, 2 << 20, depth * d.bytes)) die("memory");
-  madvise(d.buffers, depth * d.bytes, MADV_HUGEPAGE);  // as the guests' memory
-  memset(d.buffers, 0, depth * d.bytes);
+  d.buffers = huge_memory(depth * d.bytes);
   const int error = io_uring_queue_init(256, &d.ring, 0);
   if (error < 0) {
     errno = -error;
@@ -153,22 +171,40 @@ static int pingpong(char** argument) {
 
 // --- tap
 
-static int tap(char** argument) {
-  static char frame[65536 + 128];
-  const size_t bytes = number(argument[1]);
-  const uint64_t count = number(argument[2]);
-  for (size_t i = 0; argument[3][2 * i] != '\0' && i < 128; i++) {
+enum {
+  kMostFrame = 65536 + 128,
+  kNetHeader = 12,
+  kPacketHeader = 10,
+  kBuffers = 256,  // as the guest has
+  kBufferDistance = 128 << 10,
+};
+
+static char frame[kMostFrame];
+
+static size_t make_frame(const char* bytes, const char* first) {
+  for (size_t i = 0; first[2 * i] != '\0' && i < 128; i++) {
     unsigned byte;
-    if (sscanf(argument[3] + 2 * i, "%2x", &byte) != 1) die("FRAME");
+    if (sscanf(first + 2 * i, "%2x", &byte) != 1) die("FRAME");
     frame[i] = (char)byte;
   }
+  return number(bytes);
+}
+
+static int open_tap(const char* name) {
   const int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
   if (fd < 0) die("/dev/net/tun");
   struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-  strncpy(request.ifr_name, argument[0], IFNAMSIZ - 1);
-  int header = 12;
-  if (ioctl(fd, TUNSETIFF, &request) || ioctl(fd, TUNSETVNETHDRSZ, &header)) die(argument[0]);
+  strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+  int header = kNetHeader;
+  if (ioctl(fd, TUNSETIFF, &request) || ioctl(fd, TUNSETVNETHDRSZ, &header)) die(name);
   if (ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4)) die("TUNSETOFFLOAD");
+  return fd;
+}
+
+static int tap(char** argument) {
+  const size_t bytes = make_frame(argument[1], argument[3]);
+  const uint64_t count = number(argument[2]);
+  const int fd = open_tap(argument[0]);
   for (uint64_t i = 0; i < count / 16 + count; i++) {
     if (i == count / 16) say('a');
     if (write(fd, frame, bytes) != (ssize_t)bytes) die("write to the tap");
@@ -177,10 +213,76 @@ static int tap(char** argument) {
   return 0;
 }
 
+static int receive(char** argument) {
+  const size_t bytes = number(argument[1]);
+  const uint64_t count = number(argument[2]);
+  const int fd = open_tap(argument[0]);
+  char* const buffers = huge_memory(kBuffers * kBufferDistance);
+  char byte;
+  say('r');
+  if (bytes > kBufferDistance || read(0, &byte, 1) != 1) die("receive");
+  for (uint64_t i = 0; i < count / 16 + count; i++) {
+    if (i == count / 16) say('a');
+    if (read(fd, buffers + i % kBuffers * kBufferDistance, bytes) <= 0) die("read from the tap");
+  }
+  say('b');
+  return 0;
+}
+
+// --- feed
+
+// Straight into the driver's queue, whose length the tap's maker has seen to: a frame for which
+// there is no room is an error.
+static void fill(const char* name, size_t bytes, uint64_t count) {
+  const int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+  const int yes = 1;
+  const struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(name)};
+  if (fd < 0 || bind(fd, (const struct sockaddr*)&to, sizeof to)) die("a packet socket");
+  if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &yes, sizeof yes) ||
+      setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &yes, sizeof yes)) {
+    die("the packet socket's options");
+  }
+  const struct iovec parts[] = {{frame, kPacketHeader},  // without the number of buffers
+                                {frame + kNetHeader, bytes - kNetHeader}};
+  for (uint64_t i = 0; i < count; i++) {
+    if (writev(fd, parts, 2) < 0) die("a frame to the tap's queue");
+  }
+  close(fd);
+}
+
+static int feed(char** argument) {
+  const size_t bytes = make_frame(argument[1], argument[3]);
+  int in[2], out[2];
+  if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC)) die("pipe");
+  const pid_t child = fork();
+  if (child < 0) die("fork");
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    dup2(in[0], 0);
+    dup2(out[1], 1);
+    execvp(argument[4], argument + 4);
+    die(argument[4]);
+  }
+  close(in[0]);
+  close(out[1]);
+  char letter;
+  while (read(out[0], &letter, 1) == 1) {
+    say(letter);
+    if (letter != 'r') continue;
+    fill(argument[0], bytes, number(argument[2]));
+    if (write(in[1], &letter, 1) != 1) die("write to the program");
+  }
+  int status;
+  if (waitpid(child, &status, 0) < 0) die("waitpid");
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 int main(int argc, char** argv) {
   if (argc == 10 && !strcmp(argv[1], "disk")) return disk(argv + 2);
   if (argc == 3 && !strcmp(argv[1], "pingpong")) return pingpong(argv + 2);
   if (argc == 6 && !strcmp(argv[1], "tap")) return tap(argv + 2);
+  if (argc == 5 && !strcmp(argv[1], "receive")) return receive(argv + 2);
+  if (argc >= 7 && !strcmp(argv[1], "feed")) return feed(argv + 2);
   fprintf(stderr, "virtio_floor: see the comment at the top of bench/virtio_floor.c\n");
   return 1;
 }

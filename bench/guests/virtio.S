@@ -1,6 +1,7 @@
-// Drives one queue of a virtio-mmio device by polling: a disk's requests, or frames to a network. 'a' on COM1, COUNT
-// requests of which DEPTH are under way, 'b', then the debug-exit port, or, with IDLE, nothing more. Whoever reads the
-// serial output takes the time between the letters. 'x': a request failed. 'n': there is no such device.
+// Drives one queue of a virtio-mmio device by polling: a disk's requests, or frames to or from a network. 'a' on COM1,
+// COUNT requests of which DEPTH are under way, 'b', then the debug-exit port, or, with IDLE, nothing more. Whoever
+// reads the serial output takes the time between the letters. 'x': a request failed. 'n': there is no such device.
+// Who receives frames says 'r' before, and waits for a byte on COM1.
 //
 // Loaded at 0x1000 and entered there in real mode, whatever CS. It goes straight to long mode and then to CPL 3 with
 // IOPL 3, where also a software KVM runs it at full speed. It rings when the device wants that (VIRTIO 1.2, 2.7.10),
@@ -15,7 +16,7 @@
         .set    kDevice, 0x102000
         .set    kHeaders, 0x104000      // a line a request, as Linux has it: 16 bytes of header,
         .set    kStatus, 0x104010       // a byte of status
-        .set    kBuffers, 0x200000      // STRIDE bytes a request
+        .set    kBuffers, 0x200000      // 1 MiB a request, 128 KiB a frame
         .set    kSize, 256
         .set    kSegment, 0x40000       // the most that one descriptor names: the devices' SIZE_MAX
 
@@ -43,9 +44,9 @@ first:          .quad   0xe8000000      // where the first device is
 distance:       .quad   0x1000          // from one to the next
 slots:          .quad   8
 device_id:      .quad   2               // 2: disk; 1: network
-queue:          .quad   0
+queue:          .quad   0               // network: 0: frames are received; 1: they are sent
 features:       .quad   0               // bits 0 to 31
-depth:          .quad   1               // at most 32
+depth:          .quad   1               // at most 32; 256 frames
 bytes:          .quad   4096            // of a request's data, or of a frame with its header
 type:           .quad   0               // of a disk's requests: 0 read, 1 write, 8 serial number
 places:         .quad   4095            // disk: one less than how many there are, a power of two
@@ -137,7 +138,18 @@ found:
         xorl    %r13d, %r13d
         xorl    %r14d, %r14d
         call    prepare
-        movq    count, %r9              // to warm up: a sixteenth
+        cmpl    $1, device_id
+        jne     2f
+        cmpl    $0, queue
+        jne     2f
+        say     'r'
+        movl    $kCom1 + 5, %edx
+1:      inb     (%dx), %al
+        testb   $1, %al
+        jz      1b
+        movl    $kCom1, %edx
+        inb     (%dx), %al
+2:      movq    count, %r9              // to warm up: a sixteenth
         shrq    $4, %r9
         addq    depth, %r9
         call    run
@@ -163,11 +175,11 @@ prepare:
         xorl    %ecx, %ecx              // descriptor
 next_request:
         movl    %ecx, %r12d
-        movq    stride, %rbp
-        imulq   %rsi, %rbp
-        addq    $kBuffers, %rbp         // its data
         cmpl    $1, device_id
         je      a_frame
+        movq    %rsi, %rbp
+        shlq    $20, %rbp
+        addq    $kBuffers, %rbp         // its data
         movl    %esi, %eax
         shll    $6, %eax
         addl    $kHeaders, %eax
@@ -202,6 +214,9 @@ next_request:
         call    end_descriptor
         jmp     1f
 a_frame:
+        movq    %rsi, %rbp
+        shlq    $17, %rbp
+        addq    $kBuffers, %rbp
         pushq   %rsi
         pushq   %rdi
         pushq   %rcx
@@ -217,7 +232,10 @@ a_frame:
         movl    bytes, %edx
         movl    %edx, 8(%rdi)
         xorl    %edx, %edx
-        call    end_descriptor
+        cmpl    $0, queue
+        jne     2f
+        movl    $2, %edx                // the device writes it
+2:      call    end_descriptor
 1:      incl    %esi
         cmpl    depth, %esi
         jb      next_request
@@ -325,7 +343,6 @@ failed:
         jmp     done
 
         .balign 8
-stride: .quad   0x100000
 gdt:
         .quad   0
         .quad   0x00af9b000000ffff      // 0x08: 64-bit code, DPL 0
