@@ -19,6 +19,7 @@ packages_test=(
   acpica-tools     # iasl checks our ACPI tables
   iproute2 util-linux  # network namespaces and devices for the tests
   e2fsprogs        # file systems on disks: made and checked
+  mmdebstrap       # a root file system on one
   nbdkit           # an NBD server
   qemu-utils qemu-system-common  # qemu-storage-daemon and virtiofsd: peers of vhost-user devices
   passt procps     # a network translator in a process of its own, and a look at it
