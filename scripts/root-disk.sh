@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes a disk image with a small Debian on an ext4 file system: the essential packages, bash and coreutils among them.
+# Makes a disk image with a small Debian on an ext4 file system: the essential packages, bash and
+# coreutils among them, and those for file systems.
 # Needs the network, or Debian's mirror as apt is configured for it, and the packages mmdebstrap and e2fsprogs.
 #
 #   scripts/root-disk.sh [OUTPUT]
@@ -11,7 +12,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 say() { printf 'root-disk: %s\n' "$*" >&2; }
 
 case "${1:-}" in
-  -h | --help) sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
   -*) say "there is no option $1: --help says what there is"; exit 2 ;;
 esac
 output=${1:-$top/build/root-disk/root.ext4}
@@ -28,7 +29,7 @@ trap 'rm -rf "$work"' EXIT
 
 suite=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
 # What nobody reads in a test stays out.
-mmdebstrap --quiet --variant=essential \
+mmdebstrap --quiet --variant=essential --include=e2fsprogs,mount \
   --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/i18n/*' \
   "${suite:-bookworm}" "$work/root.tar" >&2
