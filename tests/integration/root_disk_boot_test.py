@@ -55,7 +55,8 @@ def root_image():
     if "ROOT_DISK" in os.environ:
         return os.environ["ROOT_DISK"]
     image = ROOT / "build/root-disk/root.ext4"
-    made = subprocess.run([ROOT / "scripts/root-disk.sh", image], capture_output=True, text=True, check=False)
+    made = subprocess.run([ROOT / "scripts/root-disk.sh", image], capture_output=True, text=True, check=False,
+                          timeout=1800)  # a mirror may hang
     if made.returncode != 0:
         raise unittest.SkipTest("there is no root file system: " + (made.stderr.strip() or "?").splitlines()[-1])
     return image
